@@ -1,0 +1,79 @@
+"""A scene: one STAC item reduced to what is needed to read it, and an observation: the scenes of one pass.
+
+Everything that depends on a provider's dialect is decided when an item becomes a scene; nothing below this module
+knows STAC. Records are small and picklable, and their hrefs are unsigned.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+
+from earthmap.content import content_key
+from earthmap.sensors.calibration import Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandSource:
+    """One band of one asset, and how its numbers become physical values."""
+
+    band: str
+    """Canonical band name (`earthmap.sensors.bands`), or `mask` for the layer behind the reason mask."""
+    href: str
+    """Absolute path or address of the file, unsigned."""
+    index: int = 1
+    """1-based band in the file."""
+    calibration: Calibration
+    """From stored numbers to physical values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One STAC item, read for one sensor."""
+
+    id: str
+    collection: str
+    sensor: str
+    """Id of the row in `earthmap.sensors.registry`."""
+    datetime: datetime.datetime
+    """When the scene was measured (UTC); the middle of an interval."""
+    footprint: bytes
+    """WKB of the footprint in EPSG:4326, x = longitude, split at the antimeridian."""
+    resolution_m: float
+    """Ground distance of the finest band, in metres."""
+    sources: tuple[BandSource, ...]
+    """Its data bands, in the order of the sensor's row."""
+    mask_source: BandSource | None = None
+    """The layer behind the reason mask (SCL), where there is one."""
+    cloud_cover: float | None = None
+    """Cloud over the whole scene in percent, where the item says so."""
+    platform: str | None = None
+    pass_id: str | None = None
+    """What scenes of one pass share: datatake, else platform and relative orbit; None where unknown."""
+    created: str | None = None
+    """When this version was made (for duplicates of reprocessing), as the item writes it."""
+    world: str | None = None
+    """Canonical JSON of the drawn world behind a drawn scene, which the oracle reads; None for real scenes."""
+    notes: tuple[str, ...] = ()
+    """What its reader should know, such as `uncalibrated`."""
+
+    def content_key(self) -> str:
+        """The key of what a reader would read: bands, files and calibration."""
+        return content_key(self.id, self.collection, self.sensor, self.datetime, self.sources, self.mask_source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The scenes of one pass, mosaicked: time axes are made of these."""
+
+    id: str
+    """`<sensor>_<YYYYmmddTHHMMSS>_<first 8 digits of the pass's key>`; sorts by time within a sensor."""
+    sensor: str
+    datetime: datetime.datetime
+    """Time of its first scene (UTC)."""
+    scenes: tuple[Scene, ...] = field(repr=False)
+    """In order of precedence: where two cover a pixel, the first valid one is taken."""
+
+    def content_key(self) -> str:
+        """The key of its scenes, in their order."""
+        return content_key([scene.content_key() for scene in self.scenes])

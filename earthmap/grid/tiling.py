@@ -1,0 +1,254 @@
+"""The lattice: which square of ground is which tile, whatever area or job asks.
+
+Each UTM zone carries one fixed lattice for each (anchor, resolution, picture size). A tile is one square of it, a
+cell a block of 4 × 4 tiles that is read, stored and answered together. A tile owns its core ∩ the zone's plain 6°
+strip ∩ the hemisphere (the exceptions of Norway and Svalbard and the polar grids are left out on purpose), so that
+every point of the Earth has exactly one owner.
+
+Rows count northwards and columns eastwards from the anchor, in the zone's own CRS (EPSG:326xx north, 327xx south);
+arrays made from them have row 0 in the north, as images do.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from earthmap.errors import GridError
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+CELL_TILES = 4
+"""Tiles along one side of a cell."""
+
+CORE_PX = {448: 384, 224: 192, 128: 112}
+"""Side of the core by side of the picture, both in pixels; what is left is the halo, half on each side."""
+
+ANCHORS_M = (0, 15)
+"""Where a lattice's pixel corners lie, in metres from the zone's origin; 15 is Landsat's."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Zone:
+    """A 6° strip of one hemisphere, without UTM's exceptions."""
+
+    number: int
+    """1 to 60, eastwards from 180° W."""
+    north: bool
+    """True from the equator (included) to the north pole."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= 60:
+            raise GridError(f"there is no UTM zone {self.number}", expected="1 to 60")
+
+    @property
+    def id(self) -> str:
+        """`31N`, `01S`."""
+        return f"{self.number:02d}{'N' if self.north else 'S'}"
+
+    @classmethod
+    def parse(cls, text: str) -> Zone:
+        """The zone of an id such as `31N`. Raises GridError."""
+        match = re.fullmatch(r"(\d{2})([NS])", text)
+        if not match:
+            raise GridError(f"{text!r} is not a zone", expected="two digits and N or S, such as 31N")
+        return cls(int(match[1]), match[2] == "N")
+
+    @property
+    def epsg(self) -> int:
+        """EPSG code of the zone's CRS (WGS 84 / UTM)."""
+        return (32600 if self.north else 32700) + self.number
+
+    @property
+    def strip(self) -> tuple[float, float, float, float]:
+        """The owned ground as west, south, east, north in degrees; west and south are included, east is not."""
+        west = -180.0 + 6.0 * (self.number - 1)
+        return (west, 0.0, west + 6.0, 90.0) if self.north else (west, -90.0, west + 6.0, 0.0)
+
+
+def format_metres(value: float) -> str:
+    """`10`, `0.6`: a length in metres in its shortest exact form, as it stands in ids."""
+    return repr(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """One lattice in every zone: anchor, pixel size and picture size."""
+
+    resolution_m: float
+    """Side of a pixel in metres."""
+    picture_px: int = 448
+    """Side of a tile's picture (core and halo) in pixels: 448, 224 or 128."""
+    anchor_m: int = 0
+    """Offset of the pixel corners from the zone's origin: 0 or 15 m."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.resolution_m <= 10_000:
+            raise GridError(f"a resolution of {self.resolution_m} m", expected="more than 0 and at most 10000 m")
+        if self.picture_px not in CORE_PX:
+            raise GridError(f"a tile size of {self.picture_px}", expected="448, 224 or 128 pixels")
+        if self.anchor_m not in ANCHORS_M:
+            raise GridError(f"an anchor of {self.anchor_m} m", expected="0 or 15")
+
+    @property
+    def core_px(self) -> int:
+        """Side of the core in pixels."""
+        return CORE_PX[self.picture_px]
+
+    @property
+    def halo_px(self) -> int:
+        """Width of the margin that a tile also sees, in pixels."""
+        return (self.picture_px - self.core_px) // 2
+
+    @property
+    def core_m(self) -> float:
+        """Side of the core in metres."""
+        return self.core_px * self.resolution_m
+
+    @property
+    def cell_core_px(self) -> int:
+        """Side of a cell without its halo ring, in pixels."""
+        return CELL_TILES * self.core_px
+
+    @property
+    def cell_px(self) -> int:
+        """Side of a cell with its halo ring, in pixels."""
+        return self.cell_core_px + 2 * self.halo_px
+
+    @property
+    def id(self) -> str:
+        """`utm0_10m_384`: anchor, resolution and core size."""
+        return f"utm{self.anchor_m}_{format_metres(self.resolution_m)}m_{self.core_px}"
+
+
+def _geobox(grid: Grid, zone: Zone, west_px: int, north_px: int, side_px: int) -> GeoBox:
+    """A square of `side_px` pixels, its corner given in whole pixels from the anchor (north_px counts northwards)."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    size = grid.resolution_m
+    affine = Affine(size, 0.0, grid.anchor_m + west_px * size, 0.0, -size, grid.anchor_m + north_px * size)
+    return GeoBox((side_px, side_px), affine, f"EPSG:{zone.epsg}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A block of 4 × 4 tiles: the unit of reading, storing and answering."""
+
+    grid: Grid
+    zone: Zone
+    row: int
+    """Northwards from the anchor, in cells."""
+    column: int
+    """Eastwards from the anchor, in cells."""
+
+    @property
+    def id(self) -> str:
+        """`utm0_10m_384_31N_c308_14`."""
+        return f"{self.grid.id}_{self.zone.id}_c{self.row}_{self.column}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """The cell of an id. Raises GridError."""
+        grid, zone, kind, row, column = _parse_id(text)
+        if kind != "c":
+            raise GridError(f"{text!r} is not a cell's id", expected="an id such as utm0_10m_384_31N_c308_14")
+        return cls(grid, zone, row, column)
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The cell with its halo ring: (cell_px, cell_px), row 0 in the north."""
+        grid = self.grid
+        west = self.column * grid.cell_core_px - grid.halo_px
+        north = (self.row + 1) * grid.cell_core_px + grid.halo_px
+        return _geobox(grid, self.zone, west, north, grid.cell_px)
+
+    @property
+    def core_geobox(self) -> GeoBox:
+        """The cell without its halo ring: (cell_core_px, cell_core_px), row 0 in the north."""
+        grid = self.grid
+        north = (self.row + 1) * grid.cell_core_px
+        return _geobox(grid, self.zone, self.column * grid.cell_core_px, north, grid.cell_core_px)
+
+    def tiles(self) -> list[Tile]:
+        """The 16 tiles, row by row from the north-west corner, as they lie in the cell's array."""
+        top, left = (self.row + 1) * CELL_TILES - 1, self.column * CELL_TILES
+        return [
+            Tile(self.grid, self.zone, top - down, left + right)
+            for down in range(CELL_TILES)
+            for right in range(CELL_TILES)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One square of the lattice."""
+
+    grid: Grid
+    zone: Zone
+    row: int
+    """Northwards from the anchor, in tiles."""
+    column: int
+    """Eastwards from the anchor, in tiles."""
+
+    @property
+    def id(self) -> str:
+        """The `tile_id`: `utm0_10m_384_31N_t1235_56`. Neither area, halo nor job enters it."""
+        return f"{self.grid.id}_{self.zone.id}_t{self.row}_{self.column}"
+
+    @classmethod
+    def parse(cls, text: str) -> Tile:
+        """The tile of a `tile_id`. Raises GridError."""
+        grid, zone, kind, row, column = _parse_id(text)
+        if kind != "t":
+            raise GridError(f"{text!r} is not a tile_id", expected="an id such as utm0_10m_384_31N_t1235_56")
+        return cls(grid, zone, row, column)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that the tile lies in."""
+        return Cell(self.grid, self.zone, self.row // CELL_TILES, self.column // CELL_TILES)
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The picture (core and halo): (picture_px, picture_px), row 0 in the north."""
+        grid = self.grid
+        west = self.column * grid.core_px - grid.halo_px
+        north = (self.row + 1) * grid.core_px + grid.halo_px
+        return _geobox(grid, self.zone, west, north, grid.picture_px)
+
+    @property
+    def core_geobox(self) -> GeoBox:
+        """The core: (core_px, core_px), row 0 in the north."""
+        grid = self.grid
+        return _geobox(grid, self.zone, self.column * grid.core_px, (self.row + 1) * grid.core_px, grid.core_px)
+
+    @property
+    def picture_slices(self) -> tuple[slice, slice]:
+        """Where the picture lies in the cell's (cell_px, cell_px) array: rows, columns."""
+        core, side = self.grid.core_px, self.grid.picture_px
+        down = (CELL_TILES - 1 - self.row % CELL_TILES) * core
+        right = (self.column % CELL_TILES) * core
+        return slice(down, down + side), slice(right, right + side)
+
+    @property
+    def core_slices(self) -> tuple[slice, slice]:
+        """Where the core lies in the cell's (cell_core_px, cell_core_px) array without halo: rows, columns."""
+        core = self.grid.core_px
+        down = (CELL_TILES - 1 - self.row % CELL_TILES) * core
+        right = (self.column % CELL_TILES) * core
+        return slice(down, down + core), slice(right, right + core)
+
+
+_PICTURE_PX = {core: picture for picture, core in CORE_PX.items()}
+_ID = re.compile(r"utm(\d+)_([0-9.e+-]+)m_(\d+)_(\d\d[NS])_([ct])(-?\d+)_(-?\d+)")
+
+
+def _parse_id(text: str) -> tuple[Grid, Zone, Any, int, int]:
+    match = _ID.fullmatch(text)
+    if not match or int(match[3]) not in _PICTURE_PX:
+        raise GridError(f"{text!r} is not the id of a cell or tile", expected="such as utm0_10m_384_31N_t1235_56")
+    grid = Grid(resolution_m=float(match[2]), picture_px=_PICTURE_PX[int(match[3])], anchor_m=int(match[1]))
+    return grid, Zone.parse(match[4]), match[5], int(match[6]), int(match[7])

@@ -1,0 +1,148 @@
+"""Where a run keeps its bytes: a local folder or an S3 prefix, by one address, through obstore.
+
+Objects appear whole or not at all. `create` writes only where nothing is yet (a hard link in a folder,
+`If-None-Match: *` on S3), which is what makes a manifest mean "done" and lets a second writer lose quietly.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earthmap.errors import StorageError
+
+if TYPE_CHECKING:
+    from zarr.storage import ObjectStore as ZarrObjectStore
+
+
+@functools.lru_cache(maxsize=256)
+def _connect(address: str, endpoint: str | None) -> Any:
+    """The obstore store for `address`; credentials and `endpoint` of S3 come from the usual AWS variables."""
+    import obstore.store
+
+    if "://" not in address:
+        return obstore.store.LocalStore(prefix=address, mkdir=True)
+    return obstore.store.from_url(address, client_options={"allow_http": True})
+
+
+class Storage:
+    """One folder or S3 prefix. Small and picklable: it carries its address and connects where it is used.
+
+    Example:
+        >>> import tempfile
+        >>> storage = Storage(tempfile.mkdtemp())
+        >>> storage.create("a/b.txt", b"first"), storage.create("a/b.txt", b"second"), storage.read("a/b.txt")
+        (True, False, b'first')
+    """
+
+    def __init__(self, address: str | Path) -> None:
+        text = str(address)
+        if text.startswith("file://"):
+            text = text.removeprefix("file://")
+        self.address = text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
+
+    def __repr__(self) -> str:
+        return f"Storage({self.address!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """True for a folder of this machine."""
+        return "://" not in self.address
+
+    def sub(self, path: str) -> Storage:
+        """The storage below `path`."""
+        return Storage(f"{self.address}/{path}")
+
+    def locate(self, path: str) -> str:
+        """The full address of `path`, for people and for other programs."""
+        return f"{self.address}/{path}"
+
+    def _store(self) -> Any:
+        try:
+            return _connect(self.address, os.environ.get("AWS_ENDPOINT_URL"))
+        except Exception as error:  # noqa: BLE001 - obstore raises bare Rust errors for a bad address
+            raise StorageError(
+                f"cannot open the storage {self.address}: {error}",
+                expected="a folder that can be written, or s3://bucket/prefix",
+            ) from error
+
+    def _failed(self, action: str, path: str, error: BaseException) -> StorageError:
+        text = str(error)
+        full = "No space left" in text or "os error 28" in text or "StorageFull" in text
+        fix = "free some space, or give another --out" if full else "check the address, its permissions and credentials"
+        what = "no space left" if full else text.split("Debug source")[0].strip()[:300]
+        return StorageError(f"cannot {action} {self.locate(path)}: {what}", fix=fix)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of `path`. Raises FileNotFoundError where there is none, StorageError where it cannot be read."""
+        import obstore
+
+        try:
+            return bytes(obstore.get(self._store(), path).bytes())
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # noqa: BLE001 - obstore's errors share no base but Exception
+            raise self._failed("read", path, error) from error
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put `data` at `path`, replacing what is there, whole or not at all."""
+        import obstore
+
+        try:
+            obstore.put(self._store(), path, data, use_multipart=False)
+        except Exception as error:  # noqa: BLE001 - see read
+            raise self._failed("write", path, error) from error
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Put `data` at `path` only where nothing is; False when something already was."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            obstore.put(self._store(), path, data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except Exception as error:  # noqa: BLE001 - see read
+            raise self._failed("write", path, error) from error
+        return True
+
+    def exists(self, path: str) -> bool:
+        """True where an object stands at `path`."""
+        import obstore
+
+        try:
+            obstore.head(self._store(), path)
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # noqa: BLE001 - see read
+            raise self._failed("look at", path, error) from error
+        return True
+
+    def list(self, prefix: str = "") -> list[str]:
+        """The paths of all objects below `prefix`, sorted."""
+        import obstore
+
+        try:
+            batches = obstore.list(self._store(), prefix or None)
+            return sorted(meta["path"] for batch in batches for meta in batch)
+        except Exception as error:  # noqa: BLE001 - see read
+            raise self._failed("list", prefix, error) from error
+
+    def delete(self, path: str) -> None:
+        """Remove the object at `path`, if there is one."""
+        import obstore
+
+        try:
+            obstore.delete(self._store(), path)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # noqa: BLE001 - see read
+            raise self._failed("delete", path, error) from error
+
+    def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore:
+        """A Zarr v3 store rooted at `path`."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self.sub(path)._store(), read_only=read_only)

@@ -1,0 +1,119 @@
+"""An answer: the parsed, scored reply to one query about one tile at one observation.
+
+Masks are (core_px, core_px) uint8 arrays, row 0 in the north: 0 is none of the targets, 255 unseen, and every other
+code is named in the answer's legend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+UNSEEN = 255
+"""Code of a mask's pixels that could not be seen."""
+
+STATUSES = ("answered", "skipped", "failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The reply to one query about one tile at one observation (or one pair of them)."""
+
+    status: str
+    """`answered`, `skipped` (a stated reason why it was not asked) or `failed` (it was, and broke)."""
+    value: str | None = None
+    """`yes` or `no` for presence, the share with 4 decimals for a fraction, the largest class for a mask."""
+    probability: float | None = None
+    """Of `value`, calibrated; None where the predictor has none to give."""
+    fraction: float | None = None
+    """Share of the seen core pixels that any target covers, 0 to 1."""
+    mask: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    """(core_px, core_px) codes; None for a task without a mask."""
+    legend: Mapping[int, str] = field(default_factory=dict)
+    """What the mask's codes mean, without 0 and 255."""
+    seen_px: int = 0
+    """Core pixels that could be seen."""
+    stage: str | None = None
+    """Where a failure happened: `read`, `predict`."""
+    reason: str | None = None
+    """A short stable word for a skip or failure: `nodata`, `cloud`, `no_scene`, `missing_band`, `damaged` …"""
+    message: str | None = None
+    """The same for people, with what was expected and how to fix it."""
+    address: str | None = None
+    """The file that a failure is about."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the answer should know: `uncalibrated`, `shadow counted as seen` …"""
+
+
+def encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """A square uint8 mask as zstd bytes; equal masks give equal bytes."""
+    import pyarrow as pa
+
+    data: bytes = pa.compress(np.ascontiguousarray(mask).tobytes(), codec="zstd", asbytes=True)
+    return data
+
+
+def decode_mask(data: bytes, side_px: int) -> NDArray[np.uint8]:
+    """The inverse of `encode_mask` for a mask of `side_px` × `side_px`."""
+    import pyarrow as pa
+
+    raw = pa.decompress(data, decompressed_size=side_px * side_px, codec="zstd", asbytes=True)
+    return np.frombuffer(raw, np.uint8).reshape(side_px, side_px)
+
+
+def answer_schema() -> pa.Schema:
+    """One row of an answer part, which is also one row of the ledger, and the input of the merge."""
+    import pyarrow as pa
+
+    text, strings, time = pa.string(), pa.list_(pa.string()), pa.timestamp("us", tz="UTC")
+    return pa.schema(
+        [
+            ("cell_id", text),
+            ("tile_id", text),
+            ("query", text),  # Query.content_key()
+            ("observation", text),  # Observation.id; "before..after" for a pair; "" where there is none
+            ("datetime_min", time),
+            ("datetime_max", time),
+            ("sensor", text),
+            ("scenes", strings),
+            ("predictor", text),
+            ("status", text),
+            ("value", text),
+            ("probability", pa.float64()),
+            ("fraction", pa.float64()),
+            ("seen_px", pa.int32()),
+            ("mask", pa.binary()),  # encode_mask of the core
+            ("legend", text),  # JSON {"1": "water"}
+            ("stage", text),
+            ("reason", text),
+            ("message", text),
+            ("address", text),
+            ("notes", strings),
+        ]
+    )
+
+
+def answer_columns(answer: Answer) -> dict[str, Any]:
+    """The columns of `answer_schema` that an answer itself fills."""
+    return {
+        "status": answer.status,
+        "value": answer.value,
+        "probability": answer.probability,
+        "fraction": answer.fraction,
+        "seen_px": answer.seen_px,
+        "mask": None if answer.mask is None else encode_mask(answer.mask),
+        "legend": json.dumps({str(code): name for code, name in answer.legend.items()}, sort_keys=True),
+        "stage": answer.stage,
+        "reason": answer.reason,
+        "message": answer.message,
+        "address": answer.address,
+        "notes": list(answer.notes),
+    }
