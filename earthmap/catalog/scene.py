@@ -6,8 +6,11 @@ knows STAC. Records are small and picklable, and their hrefs are unsigned.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from earthmap.content import content_key
 from earthmap.sensors.calibration import Calibration
@@ -77,3 +80,29 @@ class Observation:
     def content_key(self) -> str:
         """The key of its scenes, in their order."""
         return content_key([scene.content_key() for scene in self.scenes])
+
+
+def scene_to_dict(scene: Scene) -> dict[str, Any]:
+    """`scene` as JSON-ready values; `scene_from_dict` reads it back equal."""
+    plain = dataclasses.asdict(scene)
+    plain["datetime"] = scene.datetime.isoformat()
+    plain["footprint"] = scene.footprint.hex()
+    return plain
+
+
+def _source(plain: Mapping[str, Any]) -> BandSource:
+    return BandSource(**{**plain, "calibration": Calibration(**plain["calibration"])})
+
+
+def scene_from_dict(plain: Mapping[str, Any]) -> Scene:
+    """The inverse of `scene_to_dict`."""
+    return Scene(
+        **{
+            **plain,
+            "datetime": datetime.datetime.fromisoformat(plain["datetime"]),
+            "footprint": bytes.fromhex(plain["footprint"]),
+            "sources": tuple(_source(source) for source in plain["sources"]),
+            "mask_source": _source(plain["mask_source"]) if plain["mask_source"] else None,
+            "notes": tuple(plain["notes"]),
+        }
+    )

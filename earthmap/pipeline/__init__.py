@@ -1,1 +1,56 @@
-__all__: list[str] = []
+"""The map run: job, plan, stages, run folder. Loaded name by name, so that a worker's helper process stays small."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from earthmap.pipeline.api import map_area
+    from earthmap.pipeline.explain import Estimate, explain
+    from earthmap.pipeline.folder import Run, open_run
+    from earthmap.pipeline.isolation import Limits
+    from earthmap.pipeline.job import Job, parse_job, read_job
+    from earthmap.pipeline.plan import Plan, make_plan
+    from earthmap.pipeline.publish import publish_report
+    from earthmap.pipeline.run import Progress, run_job
+
+__all__ = [
+    "Estimate",
+    "Job",
+    "Limits",
+    "Plan",
+    "Progress",
+    "Run",
+    "explain",
+    "make_plan",
+    "map_area",
+    "open_run",
+    "parse_job",
+    "publish_report",
+    "read_job",
+    "run_job",
+]
+
+_HOMES = {
+    "Estimate": "explain",
+    "Job": "job",
+    "Limits": "isolation",
+    "Plan": "plan",
+    "Progress": "run",
+    "Run": "folder",
+    "explain": "explain",
+    "make_plan": "plan",
+    "map_area": "api",
+    "open_run": "folder",
+    "parse_job": "job",
+    "publish_report": "publish",
+    "read_job": "job",
+    "run_job": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'earthmap.pipeline' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"earthmap.pipeline.{_HOMES[name]}"), name)

@@ -32,5 +32,5 @@ class Query:
         return 2 if self.task == "change" else 1
 
     def content_key(self) -> str:
-        """Key of the question; dates are in the observations, not in the answer's content."""
-        return content_key(self.text, self.task, self.targets, self.unseen)
+        """Key of the question with all that it asks for."""
+        return content_key(self)

@@ -1,0 +1,283 @@
+"""The plan: which questions are asked of which observations on which cells. Pure after the search."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from earthmap.catalog import (
+    Observation,
+    Scene,
+    choose_many,
+    find_scenes,
+    observe,
+    open_catalog,
+    pair,
+    scene_from_dict,
+    scene_to_dict,
+)
+from earthmap.catalog.search import CatalogSource
+from earthmap.cube import CellRead
+from earthmap.errors import JobError, StorageError
+from earthmap.grid import Cell, Grid, cells_touching, owned_ground, tiles_touching
+from earthmap.pipeline.job import Job
+from earthmap.pipeline.schema import plan_schema, scene_schema
+from earthmap.sensors import SENSORS
+from earthmap.storage import Storage
+from earthmap.tasks import Query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PLAN_PATH, SCENES_PATH = "plan.parquet", "scenes.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One query asked of one cell: the observations it looks at, in order of time; none where nothing was found."""
+
+    query: str
+    """Content key of the query."""
+    observations: tuple[str, ...]
+
+    @property
+    def observation(self) -> str:
+        """The observation as the ledger names it: `before..after` for a pair, empty where there is none."""
+        return "..".join(self.observations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellWork:
+    """All that is asked of one cell."""
+
+    cell: Cell
+    tiles: int
+    """Bit i is set where `cell.tiles()[i]` belongs to this job."""
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job's plan: one row for each cell and question, and the scenes behind it."""
+
+    grid: Grid
+    table: pa.Table
+    """`plan_schema`, ordered by zone, row and column of the cells, then by question."""
+    observations: Mapping[str, Observation]
+    refused: tuple[tuple[str, str], ...] = ()
+    """Items of the catalogue that were not understood: id and why."""
+
+    @cached_property
+    def cells(self) -> int:
+        """How many cells the job has."""
+        return len(self.table["cell_id"].unique())
+
+    @cached_property
+    def tiles(self) -> int:
+        """How many tiles the job has; each is asked every question."""
+        if not len(self.table):
+            return 0
+        cells, first = np.unique(self.table["cell_id"].to_numpy(zero_copy_only=False), return_index=True)
+        bits = self.table["tiles"].to_numpy()[first]
+        return int(np.bitwise_count(bits).sum()) if len(cells) else 0
+
+    @cached_property
+    def planned(self) -> int:
+        """How many (tile, query, observation) the ledger will have."""
+        return int(np.bitwise_count(self.table["tiles"].to_numpy()).sum())
+
+    def work(self) -> Iterator[CellWork]:
+        """Cell by cell, in the plan's order."""
+        current: str | None = None
+        bits, questions = 0, list[Question]()
+        for batch in self.table.to_batches():
+            for row in batch.to_pylist():
+                if row["cell_id"] != current and current is not None:
+                    yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
+                    questions = []
+                current, bits = row["cell_id"], row["tiles"]
+                questions.append(Question(query=row["query"], observations=tuple(row["observations"])))
+        if current is not None:
+            yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
+
+    def reads(self) -> Iterator[CellRead]:
+        """Every (cell, observation) that the questions look at, once."""
+        for work in self.work():
+            yield from cell_reads(work, self.observations)
+
+
+def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> list[CellRead]:
+    """What must be read before a cell's questions can be answered, each observation once, in order of id."""
+    ids = sorted({name for question in work.questions for name in question.observations})
+    return [CellRead.of(work.cell, observations[name]) for name in ids]
+
+
+def _resolution(scenes: Sequence[Scene]) -> float:
+    """The finest pixel of the scenes to three digits, so that 0.6000000000037 m is 0.6 m."""
+    return float(f"{min(scene.resolution_m for scene in scenes):.3g}")
+
+
+def _grid(job: Job, scenes: Sequence[Scene]) -> Grid:
+    finest = min(scenes, key=lambda scene: (scene.resolution_m, scene.sensor))
+    return Grid(
+        resolution_m=job.spec.resolution or _resolution(scenes),
+        picture_px=job.spec.tile_size,
+        anchor_m=SENSORS[finest.sensor].anchor_m,
+    )
+
+
+def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
+    """Search the catalogue and lay out the work.
+
+    Scenes are chosen for each cell from all that its whole ground shows, never for the area, so that a larger area
+    adds cells and changes none.
+
+    Raises:
+        CatalogError: when the catalogue cannot be read or holds nothing for the area and time.
+        SensorError: when nothing that it holds is understood.
+        JobError: for more tiles than the job allows.
+    """
+    source = source or open_catalog(job.spec.catalog)
+    spec = job.spec
+    search = (spec.datetime, spec.collections, spec.sensor)
+    found = find_scenes(source, job.area.geometry, *search)
+    grid = _grid(job, found.scenes)
+    cells = cells_touching(job.area, grid)
+    bits = tiles_touching(job.area, cells)
+    count = int(np.bitwise_count(bits).sum())
+    if count > spec.max_tiles:
+        raise JobError(
+            f"the job has {count:,} tiles of {grid.core_m / 1000:g} km, more than its limit of {spec.max_tiles:,}",
+            fix=f"give a smaller area or a coarser --resolution, or allow it with --max-tiles {count}",
+        )
+    grounds = [owned_ground(cell) for cell in cells]
+    found = find_scenes(source, _search_ground(grounds), *search)
+    observations = observe(found.scenes)
+    asked = [_questions_of(query, observations, grounds, spec.scenes) for query in job.queries]
+    table = _table(cells, bits, job.queries, asked)
+    used = {name for per_query in asked for per_cell in per_query for names in per_cell for name in names}
+    return Plan(
+        grid=grid,
+        table=table,
+        observations={observation.id: observation for observation in observations if observation.id in used},
+        refused=found.refused,
+    )
+
+
+def _search_ground(grounds: Sequence[Any]) -> Any:
+    """The ground of all cells as one geometry for the search."""
+    return shapely.union_all([shapely.box(*shapely.bounds(part)) for ground in grounds for part in _parts(ground)])
+
+
+def _parts(geometry: Any) -> list[Any]:
+    return list(shapely.get_parts(geometry))
+
+
+def _questions_of(
+    query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: str
+) -> list[list[tuple[str, ...]]]:
+    """For each cell, the observations that each asking of `query` looks at; one empty asking where there are none."""
+    sensors = sorted({o.sensor for o in observations if not query.sensors or o.sensor in query.sensors})
+    asked: list[list[tuple[str, ...]]] = [[] for _ in grounds]
+    for sensor in sensors:
+        candidates = [o for o in observations if o.sensor == sensor]
+        chosen = choose_many(candidates, grounds, "all" if query.dates == 2 else rule)
+        for cell, indices in enumerate(chosen):
+            if query.dates == 1:
+                asked[cell].extend((candidates[index].id,) for index in indices)
+                continue
+            two = pair([candidates[index] for index in indices], query.before, query.after)
+            if two is not None:
+                asked[cell].append((two[0].id, two[1].id))
+    return [names or [()] for names in asked]
+
+
+def _table(
+    cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[tuple[str, ...]]]]
+) -> pa.Table:
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {"cell_id": [], "tiles": [], "query": [], "observations": []}
+    keys = [query.content_key() for query in queries]
+    for number, cell in enumerate(cells):
+        for key, per_query in zip(keys, asked, strict=True):
+            names = per_query[number]
+            columns["cell_id"].extend([cell.id] * len(names))
+            columns["tiles"].extend([int(bits[number])] * len(names))
+            columns["query"].extend([key] * len(names))
+            columns["observations"].extend(list(name) for name in names)
+    return pa.table(columns, schema=plan_schema())
+
+
+def write_plan(storage: Storage, plan: Plan) -> None:
+    """`scenes.parquet`, then `plan.parquet`, which means that the plan is whole."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            "observation": observation.id,
+            "position": position,
+            "scene_id": scene.id,
+            "collection": scene.collection,
+            "sensor": scene.sensor,
+            "datetime": scene.datetime,
+            "observation_datetime": observation.datetime,
+            "record": json.dumps(scene_to_dict(scene), sort_keys=True),
+        }
+        for observation in plan.observations.values()
+        for position, scene in enumerate(observation.scenes)
+    ]
+    storage.write(SCENES_PATH, _parquet(pa.Table.from_pylist(rows, schema=scene_schema())))
+    grid = {"resolution_m": plan.grid.resolution_m, "picture_px": plan.grid.picture_px, "anchor_m": plan.grid.anchor_m}
+    meta = {"earthmap:grid": json.dumps(grid), "earthmap:refused": json.dumps(plan.refused)}
+    storage.write(PLAN_PATH, _parquet(plan.table.replace_schema_metadata(meta)))
+
+
+def read_plan(storage: Storage) -> Plan | None:
+    """The plan that `write_plan` wrote, or None where there is none. Raises StorageError for a damaged one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH)))
+        scenes = pq.read_table(pa.BufferReader(storage.read(SCENES_PATH)))
+        meta = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items() if b"earthmap" in key}
+        grid, refused = Grid(**meta["earthmap:grid"]), tuple((a, b) for a, b in meta["earthmap:refused"])
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise StorageError(f"the plan in {storage.address} is damaged: {error}", fix="plan again with --refresh") from None
+    return Plan(grid=grid, table=table, observations=_observations(scenes.to_pylist()), refused=refused)
+
+
+def _observations(rows: Sequence[Mapping[str, Any]]) -> dict[str, Observation]:
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(row["observation"], []).append(row)
+    return {
+        name: Observation(
+            id=name,
+            sensor=members[0]["sensor"],
+            datetime=members[0]["observation_datetime"].astimezone(datetime.UTC),
+            scenes=tuple(
+                scene_from_dict(json.loads(row["record"])) for row in sorted(members, key=lambda row: row["position"])
+            ),
+        )
+        for name, members in grouped.items()
+    }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

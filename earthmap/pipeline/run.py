@@ -1,0 +1,332 @@
+"""One execution of a job on Ray: plan, stream the cells through the stages, merge, publish.
+
+This is the only module of the pipeline that imports Ray. Rows of a few kilobytes travel through Ray Data; pixels
+travel through the cube (docs/decisions/0001).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+from earthmap.content import canonical_json
+from earthmap.cube import RasterioReader, Reader
+from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
+from earthmap.merge import CellMerge, merge_cell
+from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
+from earthmap.pipeline.isolation import Limits
+from earthmap.pipeline.job import Job
+from earthmap.pipeline.lease import Lease
+from earthmap.pipeline.plan import CellWork, Plan, cell_reads, make_plan, read_plan, write_plan
+from earthmap.pipeline.publish import publish
+from earthmap.pipeline.stages import Committed, Context, computed_by, gather, predict_stage, read_stage
+from earthmap.storage import Storage
+
+MAX_BLOCKS = 2_000
+"""Blocks that Ray Data cuts a plan into at most; below that, one a cell."""
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Ray's object store for a cluster that a run starts: only small rows pass through it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a run tells while it works, once for each cell that is done."""
+
+    cells: int
+    tiles: int
+    tiles_planned: int
+    km2: float
+    """Ground of the tiles that are done."""
+    failed: int
+    """Rows of the ledger so far that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellDone:
+    """What comes back from the workers for one cell."""
+
+    merge: CellMerge
+    ledger: Any
+    """Arrow table: the answer rows without masks, with part and execution."""
+    groups: Mapping[str, str]
+    parts: Mapping[tuple[str, str], str]
+    """Path of the part by (query, observation)."""
+    read: int
+    predicted: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an execution did, for `run.json`."""
+
+    groups_read: int = 0
+    groups_reused: int = 0
+    parts_computed: int = 0
+    parts_reused: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def run_job(
+    job: Job,
+    *,
+    refresh: bool = False,
+    reader: Reader | None = None,
+    limits: Limits | None = None,
+    report: Callable[[Progress], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Run:
+    """Run `job`, or what is missing of it, and return the finished run.
+
+    `refresh` searches the catalogue again; `report` hears of every cell, `say` of every step.
+
+    Raises:
+        BadRequestError: for a job that cannot be run as it stands.
+        StorageError: when the run folder or the store cannot be written.
+        LedgerError: when the counts do not balance, which is a defect of earthmap.
+    """
+    say = say or (lambda step: None)
+    storage = Storage(job.spec.out)
+    claim(storage, job)
+    with Lease(storage) as lease:
+        tally, started = Tally(), time.monotonic()
+        say("searching the catalogue")
+        plan = _plan(storage, job, refresh=refresh)
+        tally.seconds["plan"] = time.monotonic() - started
+        context = Context(
+            store=Storage(job.store),
+            execution=lease.execution,
+            job=job.content_key(),
+            area=job.area,
+            queries={query.content_key(): query for query in job.queries},
+            observations=plan.observations,
+            predictor=predictor_spec(job, plan),
+            reader=reader or RasterioReader(),
+            limits=limits or Limits(),
+        )
+        say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
+        done = _stream(plan, context, job, tally, report)
+        tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
+        say("merging and writing")
+        publish(storage, job=job, plan=plan, context=context, done=done)
+        tally.seconds["total"] = time.monotonic() - started
+        _finish(storage, job, lease.execution, tally)
+    return Run(storage.address)
+
+
+def claim(storage: Storage, job: Job) -> None:
+    """Make the folder this job's, or find that it is.
+
+    Raises:
+        RunFolderError: when it belongs to another job.
+    """
+    text = canonical_json({"key": job.content_key(), "job": job.to_dict()}).encode()
+    if storage.create(JOB_PATH, text):
+        return
+    if f'"key":"{job.content_key()}"'.encode() not in storage.read(JOB_PATH):
+        raise RunFolderError(
+            f"{storage.address} holds the run of another job",
+            expected="an empty folder, or the folder of this very job",
+            fix="give another --out; to ask something else of the same ground, give `store` the store of that run",
+        )
+
+
+def _plan(storage: Storage, job: Job, *, refresh: bool) -> Plan:
+    plan = None if refresh else read_plan(storage)
+    if plan is None:
+        plan = make_plan(job)
+        write_plan(storage, plan)
+    return plan
+
+
+def predictor_spec(job: Job, plan: Plan) -> Mapping[str, Any]:
+    """What `build_predictor` needs. Raises JobError for an oracle without drawn scenes."""
+    if job.spec.predictor != "oracle":
+        return {"name": job.spec.predictor}
+    worlds = {scene.world for observation in plan.observations.values() for scene in observation.scenes}
+    if len(worlds) != 1 or None in worlds:
+        raise JobError(
+            "the oracle reads the truth of one drawn world, which these scenes do not share",
+            fix="use --predictor spectral, or a catalogue drawn by `earthmap demo`",
+        )
+    return {"name": "oracle", "world": worlds.pop()}
+
+
+def _finish(storage: Storage, job: Job, execution: int, tally: Tally) -> None:
+    import platform
+
+    import ray
+
+    import earthmap
+
+    versions = {"earthmap": earthmap.__version__, "ray": ray.__version__, "python": platform.python_version()}
+    content = {
+        "job": job.content_key(),
+        "execution": execution,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": {name: round(value, 2) for name, value in tally.seconds.items()},
+        "groups": {"read": tally.groups_read, "reused": tally.groups_reused},
+        "parts": {"computed": tally.parts_computed, "reused": tally.parts_reused},
+        "versions": versions,
+    }
+    storage.write(RUN_PATH, canonical_json(content).encode())
+
+
+# ── Ray ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A Ray cluster for the run: the caller's if one is connected, the one at `address`, else one of this machine.
+
+    Raises:
+        JobError: when there is no cluster at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise JobError(
+            f"there is no Ray cluster at {address}: {error}",
+            fix="start one with `ray start --head`, or leave --cluster out to use this machine",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@lru_cache(maxsize=2)
+def _received(reference: Any) -> Context:
+    import ray
+
+    context: Context = ray.get(reference)
+    return context
+
+
+def _guarded(stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    """`stage`, with our own errors carried to the driver as rows, where they keep their words."""
+    if row["error"] is not None:
+        return row
+    try:
+        return stage(row)
+    except EarthmapError as error:
+        return {"work": None, "groups": None, "parts": None, "done": None, "error": pickle.dumps(error)}
+
+
+def _read_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
+    context = _received(holder[0])
+    work: CellWork = pickle.loads(row["work"])
+    reads = {read.observation.id: read_stage(read, context) for read in cell_reads(work, context.observations)}
+    return {**row, "groups": pickle.dumps(reads)}
+
+
+def _predict_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
+    context = _received(holder[0])
+    reads: dict[str, Committed] = pickle.loads(row["groups"])
+    groups = {name: committed.path for name, committed in reads.items()}
+    return {**row, "parts": pickle.dumps(predict_stage(pickle.loads(row["work"]), groups, context))}
+
+
+def _merge_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
+    context = _received(holder[0])
+    work, reads, parts = (pickle.loads(row[name]) for name in ("work", "groups", "parts"))
+    answers = gather(work, parts, context)
+    expected = work.tiles.bit_count() * len(work.questions)
+    if answers.num_rows != expected:
+        raise LedgerError(f"cell {work.cell.id} has {answers.num_rows} answers", expected=str(expected))
+    done = CellDone(
+        merge=merge_cell(work.cell, answers, area=context.area, queries=context.queries, tiles=work.tiles),
+        ledger=_ledger(answers, parts, context),
+        groups={name: committed.path for name, committed in reads.items()},
+        parts={(question.query, question.observation): committed.path for question, committed in parts.items()},
+        read=sum(committed.fresh for committed in reads.values()),
+        predicted=sum(committed.fresh for committed in parts.values()),
+    )
+    return {"work": None, "groups": None, "parts": None, "done": pickle.dumps(done), "error": None}
+
+
+def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> Any:
+    import pyarrow as pa
+
+    from earthmap.pipeline.schema import ledger_schema
+
+    by_key = {
+        (question.query, question.observation): (committed.path, computed_by(committed, context))
+        for question, committed in parts.items()
+    }
+    where = [
+        by_key.get(key, (None, None))
+        for key in zip(answers["query"].to_pylist(), answers["observation"].to_pylist(), strict=True)
+    ]
+    table = answers.append_column("part", pa.array([path for path, _ in where], pa.string()))
+    table = table.append_column("execution", pa.array([number for _, number in where], pa.int32()))
+    return table.select(ledger_schema().names).cast(ledger_schema())
+
+
+def _dataset(plan: Plan, context: Context) -> Any:
+    import pyarrow as pa
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings = ray.data.DataContext.get_current()
+    settings.enable_progress_bars = False
+    settings.enable_operator_progress_bars = False
+    holder = [ray.put(context)]  # in a list, so that a worker fetches it when it needs it
+    schema = pa.schema([(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")])
+    rows = [{"work": pickle.dumps(work)} for work in plan.work()]
+    blocks = min(len(rows), MAX_BLOCKS)
+    tables = [pa.Table.from_pylist(rows[start::blocks], schema=schema) for start in range(blocks)]
+    dataset = ray.data.from_arrow(tables)
+    for stage in (_read_row, _predict_row, _merge_row):
+        dataset = dataset.map(partial(_guarded, partial(stage, holder)), num_cpus=1)
+    return dataset
+
+
+def _stream(
+    plan: Plan, context: Context, job: Job, tally: Tally, report: Callable[[Progress], None] | None
+) -> list[CellDone]:
+    """All cells through the stages; the result is in no particular order.
+
+    Raises:
+        EarthmapError: what a worker could not turn into a row, such as a full disk.
+    """
+    done: list[CellDone] = []
+    tiles = failed = 0
+    with cluster(job.spec.cluster):
+        for row in _dataset(plan, context).iter_rows():
+            if row["error"] is not None:
+                raise pickle.loads(row["error"])
+            cell: CellDone = pickle.loads(row["done"])
+            done.append(cell)
+            _count(tally, cell)
+            tiles += cell.merge.tiles.bit_count()
+            failed += cell.ledger["status"].to_pylist().count("failed")
+            if report is not None:
+                km2 = tiles * (plan.grid.core_m / 1000) ** 2
+                report(Progress(cells=len(done), tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
+    if len(done) != plan.cells:
+        raise LedgerError(f"{len(done)} cells came back", expected=f"{plan.cells}")
+    return done
+
+
+def _count(tally: Tally, cell: CellDone) -> None:
+    tally.groups_read += cell.read
+    tally.groups_reused += len(cell.groups) - cell.read
+    tally.parts_computed += cell.predicted
+    tally.parts_reused += len(cell.parts) - cell.predicted
