@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
-    from earthmap.pipeline.explain import Estimate, explain
+    from earthmap.pipeline.estimate import Estimate, explain
     from earthmap.pipeline.folder import Run, open_run
     from earthmap.pipeline.isolation import Limits
     from earthmap.pipeline.job import Job, parse_job, read_job
@@ -33,13 +33,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Estimate": "explain",
+    "Estimate": "estimate",
     "Job": "job",
     "Limits": "isolation",
     "Plan": "plan",
     "Progress": "run",
     "Run": "folder",
-    "explain": "explain",
+    "explain": "estimate",
     "make_plan": "plan",
     "map_area": "api",
     "open_run": "folder",

@@ -13,17 +13,19 @@ import numpy as np
 import shapely
 
 from earthmap.catalog import (
+    CatalogSource,
+    Found,
     Observation,
     Scene,
     choose_many,
     find_scenes,
+    narrow,
     observe,
     open_catalog,
     pair,
     scene_from_dict,
     scene_to_dict,
 )
-from earthmap.catalog.search import CatalogSource
 from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Grid, cells_touching, owned_ground, tiles_touching
@@ -110,13 +112,19 @@ class Plan:
     def reads(self) -> Iterator[CellRead]:
         """Every (cell, observation) that the questions look at, once."""
         for work in self.work():
-            yield from cell_reads(work, self.observations)
+            yield from cell_reads(work, self.observations).values()
 
 
-def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> list[CellRead]:
-    """What must be read before a cell's questions can be answered, each observation once, in order of id."""
-    ids = sorted({name for question in work.questions for name in question.observations})
-    return [CellRead.of(work.cell, observations[name]) for name in ids]
+def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> dict[str, CellRead]:
+    """What must be read before a cell's questions can be answered, by the plan's name of the observation.
+
+    Each observation is narrowed to the scenes over the cell's own ground, so that what is read, and where it is kept,
+    does not depend on the area of the job.
+    """
+    names = sorted({name for question in work.questions for name in question.observations})
+    ground = owned_ground(work.cell) if names else None
+    narrowed = {name: narrow(observations[name], ground) for name in names}
+    return {name: CellRead.of(work.cell, own) for name, own in narrowed.items() if own is not None}
 
 
 def _resolution(scenes: Sequence[Scene]) -> float:
@@ -146,8 +154,7 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     """
     source = source or open_catalog(job.spec.catalog)
     spec = job.spec
-    search = (spec.datetime, spec.collections, spec.sensor)
-    found = find_scenes(source, job.area.geometry, *search)
+    found = _search(source, job.area.geometry, job)
     grid = _grid(job, found.scenes)
     cells = cells_touching(job.area, grid)
     bits = tiles_touching(job.area, cells)
@@ -158,7 +165,7 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
             fix=f"give a smaller area or a coarser --resolution, or allow it with --max-tiles {count}",
         )
     grounds = [owned_ground(cell) for cell in cells]
-    found = find_scenes(source, _search_ground(grounds), *search)
+    found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, spec.scenes) for query in job.queries]
     table = _table(cells, bits, job.queries, asked)
@@ -167,7 +174,14 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
         grid=grid,
         table=table,
         observations={observation.id: observation for observation in observations if observation.id in used},
-        refused=found.refused,
+        refused=tuple((item.id, item.why) for item in found.refused),
+    )
+
+
+def _search(source: CatalogSource, geometry: Any, job: Job) -> Found:
+    spec = job.spec
+    return find_scenes(
+        source, geometry, datetime=spec.datetime, collections=spec.collections or None, sensor=spec.sensor
     )
 
 
@@ -188,12 +202,12 @@ def _questions_of(
     asked: list[list[tuple[str, ...]]] = [[] for _ in grounds]
     for sensor in sensors:
         candidates = [o for o in observations if o.sensor == sensor]
-        chosen = choose_many(candidates, grounds, "all" if query.dates == 2 else rule)
+        chosen = choose_many(candidates, grounds, rule="all" if query.dates == 2 else rule)
         for cell, indices in enumerate(chosen):
             if query.dates == 1:
                 asked[cell].extend((candidates[index].id,) for index in indices)
                 continue
-            two = pair([candidates[index] for index in indices], query.before, query.after)
+            two = pair([candidates[index] for index in indices], before=query.before, after=query.after)
             if two is not None:
                 asked[cell].append((two[0].id, two[1].id))
     return [names or [()] for names in asked]

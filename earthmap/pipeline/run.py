@@ -231,7 +231,7 @@ def _guarded(stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, A
 def _read_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     context = _received(holder[0])
     work: CellWork = pickle.loads(row["work"])
-    reads = {read.observation.id: read_stage(read, context) for read in cell_reads(work, context.observations)}
+    reads = {name: read_stage(read, context) for name, read in cell_reads(work, context.observations).items()}
     return {**row, "groups": pickle.dumps(reads)}
 
 

@@ -19,7 +19,7 @@ from earthmap.content import content_key
 from earthmap.cube import CellGroup, CellPixels, CellRead, Reader, TilePixels, TileFailure, assemble, find_cell
 from earthmap.cube import open_cell, read_cell, read_tile, write_cell
 from earthmap.errors import IsolatedError, ReadError, StorageError
-from earthmap.grid import AreaOfInterest, Tile
+from earthmap.grid import AreaOfInterest, Cell, Tile
 from earthmap.pipeline.isolation import Limits, isolated
 from earthmap.pipeline.plan import CellWork, Question, cell_reads
 from earthmap.predict import Predictor, TileInput, build_predictor
@@ -181,30 +181,26 @@ def _predict(
 ) -> dict[Question, Committed]:
     clean = [part_path(work, question, groups, context) for question in questions]
     lone = max(_attempt(context.store, path) for path in clean) > TRIES
-    answers = _answers(work, questions, groups, context, lone=lone)
+    opened = [open_cell(context.store, groups[name]) for name in questions[0].observations]
+    queries = [context.queries[question.query] for question in questions]
+    answers = _answers(work, queries, opened, context, lone=lone)
     return {
-        question: _commit_part(work, question, path, [of_tile[number] for of_tile in answers], groups, context)
+        question: _commit_part(path, question.query, [of_tile[number] for of_tile in answers], opened, context)
         for number, (question, path) in enumerate(zip(questions, clean, strict=True))
     }
 
 
 def _commit_part(
-    work: CellWork,
-    question: Question,
-    clean: str,
-    answers: Sequence[Answer],
-    groups: Mapping[str, str],
-    context: Context,
+    clean: str, query: str, answers: Sequence[Answer], groups: Sequence[CellGroup], context: Context
 ) -> Committed:
     failed = any(answer.status == "failed" for answer in answers)
     path = _failed_path(clean, context.execution) if failed else clean
-    data = _part_bytes(work, question, answers, context)
+    data = _part_bytes(query, answers, groups, context)
     context.store.write(f"{path}/answers.parquet", data)
     manifest = {
-        "cell_id": work.cell.id,
-        "query": question.query,
-        "observation": question.observation,
-        "groups": [groups[name] for name in question.observations],
+        "cell_id": groups[0].manifest.cell_id,
+        "query": query,
+        "groups": [group.manifest.key for group in groups],
         "sha256": hashlib.sha256(data).hexdigest(),
         "job": context.job,
         "execution": context.execution,
@@ -214,11 +210,9 @@ def _commit_part(
 
 
 def _answers(
-    work: CellWork, questions: Sequence[Question], groups: Mapping[str, str], context: Context, *, lone: bool
+    work: CellWork, queries: Sequence[Query], opened: Sequence[CellGroup], context: Context, *, lone: bool
 ) -> list[list[Answer]]:
-    """For each tile of the cell, in the cell's order, one answer for each of `questions`."""
-    opened = [open_cell(context.store, groups[name]) for name in questions[0].observations]
-    queries = [context.queries[question.query] for question in questions]
+    """For each tile of the cell, in the cell's order, one answer for each of `queries`."""
     answers: dict[str, list[Answer]] = {}
     inputs: list[TileInput] = []
     for tile in work.cell.tiles():
@@ -276,27 +270,27 @@ def _ask_one(spec: Mapping[str, Any], item: TileInput, queries: Sequence[Query])
     return build_predictor(spec).predict([item], queries)[0]
 
 
-def _part_bytes(work: CellWork, question: Question, answers: Sequence[Answer], context: Context) -> bytes:
+def _part_bytes(query: str, answers: Sequence[Answer], groups: Sequence[CellGroup], context: Context) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    seen = [context.observations[name] for name in question.observations]
+    seen = [group.manifest for group in groups]
+    cell = Cell.parse(seen[0].cell_id)
     shared = {
-        "cell_id": work.cell.id,
-        "query": question.query,
-        "observation": question.observation,
-        "datetime_min": min(o.datetime for o in seen),
-        "datetime_max": max(o.datetime for o in seen),
+        "cell_id": cell.id,
+        "query": query,
+        "observation": "..".join(manifest.observation for manifest in seen),
+        "datetime_min": min(manifest.datetime for manifest in seen),
+        "datetime_max": max(manifest.datetime for manifest in seen),
         "sensor": seen[0].sensor,
-        "scenes": sorted({scene.id for o in seen for scene in o.scenes}),
+        "scenes": sorted({scene for manifest in seen for scene in manifest.scenes}),
         "predictor": context.predictor["name"],
     }
     rows = [
         {**shared, "tile_id": tile.id, **answer_columns(answer)}
-        for tile, answer in zip(work.cell.tiles(), answers, strict=True)
+        for tile, answer in zip(cell.tiles(), answers, strict=True)
     ]
     sink = pa.BufferOutputStream()
-    # The masks are compressed already; dictionaries would only cost time.
     pq.write_table(pa.Table.from_pylist(rows, schema=answer_schema()), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
@@ -348,12 +342,22 @@ def gather(work: CellWork, parts: Mapping[Question, Committed], context: Context
     import pyarrow.compute as pc
 
     tables = [
-        read_part(context.store, parts[question].path) if question in parts else unfound_rows(work, question, context)
+        _named(read_part(context.store, parts[question].path), question)
+        if question in parts
+        else unfound_rows(work, question, context)
         for question in work.questions
     ]
     mine = [tile.id for bit, tile in enumerate(work.cell.tiles()) if work.tiles >> bit & 1]
     table = pa.concat_tables(tables)
     return table.filter(pc.is_in(table["tile_id"], value_set=pa.array(mine)))
+
+
+def _named(table: pa.Table, question: Question) -> pa.Table:
+    """The rows under the plan's name of the observation, which all cells of a pass share."""
+    import pyarrow as pa
+
+    column = table.schema.get_field_index("observation")
+    return table.set_column(column, "observation", pa.array([question.observation] * len(table), pa.string()))
 
 
 def computed_by(committed: Committed, context: Context) -> int:
