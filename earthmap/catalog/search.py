@@ -1,0 +1,321 @@
+"""Finding scenes: any kind of catalogue by its address, one search over all of them, items made into scenes.
+
+What kind a catalogue is decides what it holds, never how its address is spelt. Place, time and collection are checked
+here for every kind, so that the same items give the same scenes wherever they are served from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import shapely
+
+from earthmap.catalog.intervals import Interval, format_time, item_interval, parse_datetime
+from earthmap.catalog.items import scene_from_item
+from earthmap.catalog.scene import Scene
+from earthmap.catalog.source import (
+    CatalogSource,
+    SourceItem,
+    Wanted,
+    box_geometry,
+    item_geometry,
+    item_order,
+    item_version,
+    items_extent,
+)
+from earthmap.errors import CatalogError, EarthmapError, SensorError
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+    from earthmap.catalog.transport import CatalogIO
+
+_COUNTED = 500
+"""Items looked at to say what would have matched."""
+_NAMED = 5
+"""Collections or reasons named in a message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedItem:
+    """An item that is no scene of a known sensor."""
+
+    id: str
+    collection: str
+    why: str
+    """The whole message: what, expected, fix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search gave: every item is a scene, refused, or counted as another sensor's."""
+
+    scenes: tuple[Scene, ...] = field(repr=False)
+    """In the order of the search: collection, time, id."""
+    refused: tuple[RefusedItem, ...] = ()
+    other_sensors: Mapping[str, int] = field(default_factory=dict)
+    """Scenes by sensor, of sensors that were not asked for."""
+
+
+def open_catalog(address: str) -> CatalogSource:
+    """The catalogue at `address`: a path, a folder with a catalog.json or collection.json, or an http(s) address.
+
+    Raises:
+        CatalogError: where it cannot be reached or read, or is none of: a STAC API (or one collection of it), a static
+            Catalog or Collection, an ItemCollection, an item, stac-geoparquet.
+    """
+    from earthmap.catalog.parquet import MAGIC, ParquetCatalog
+    from earthmap.catalog.transport import CatalogIO, is_remote, parse_json
+
+    if "://" in address and not is_remote(address) and not address.startswith("file://"):
+        raise CatalogError(f"the catalogue {address} cannot be opened", expected="a path or an http(s) address")
+    address = address if is_remote(address) else _file(address)
+    io = CatalogIO()
+    if not is_remote(address) and _starts_with(address, MAGIC):
+        return ParquetCatalog(address=address)
+    data = io.fetch(address)
+    if data.startswith(MAGIC):
+        return ParquetCatalog(address=address, data=data)
+    return _recognise(io, address, parse_json(data.decode("utf-8", errors="replace"), address))
+
+
+def _file(address: str) -> str:
+    """The absolute path of a catalogue's file; in a folder, of the document that a static catalogue starts with."""
+    from earthmap.catalog.transport import local_path
+
+    path = local_path(address).resolve()
+    if not path.is_dir():
+        return str(path)
+    for name in ("catalog.json", "collection.json"):
+        if (path / name).is_file():
+            return str(path / name)
+    raise CatalogError(
+        f"the folder {address} holds no catalogue",
+        expected="a catalog.json or a collection.json in it",
+        fix="give the catalogue's file itself",
+    )
+
+
+def _starts_with(path: str, magic: bytes) -> bool:
+    from earthmap.catalog.transport import local_path
+
+    file = local_path(path)
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
+def _recognise(io: CatalogIO, address: str, document: dict[str, object]) -> CatalogSource:
+    from earthmap.catalog.api import ApiCatalog, is_api
+    from earthmap.catalog.source import MemoryCatalog, is_item
+    from earthmap.catalog.static import StaticCatalog, is_container
+    from earthmap.catalog.transport import not_stac
+
+    if is_api(document):
+        return ApiCatalog(io, address=address, landing=document)
+    if is_item(document):
+        return MemoryCatalog([document], address=address)
+    if document.get("type") == "FeatureCollection":
+        return _item_collection(io, address, document)
+    if is_container(document):
+        return _collection_of_api(io, address, document) or StaticCatalog(io, address=address, document=document)
+    raise not_stac(address, document)
+
+
+def _item_collection(io: CatalogIO, address: str, document: dict[str, object]) -> CatalogSource:
+    """The items of an ItemCollection, and of the pages after it where it is the answer of a service."""
+    from earthmap.catalog.api import find_link
+    from earthmap.catalog.source import MemoryCatalog, is_item
+    from earthmap.catalog.transport import is_remote, not_stac
+
+    paged = is_remote(address) and find_link(document, "next") is not None
+    pages: Iterable[Mapping[str, object]] = io.get_pages(address) if paged else [document]
+    features = [feature for page in pages for feature in _features(page)]
+    if not all(is_item(feature) for feature in features):
+        raise not_stac(address, document)
+    return MemoryCatalog(features, address=address)
+
+
+def _features(page: Mapping[str, object]) -> list[dict[str, object]]:
+    features = page.get("features")
+    return features if isinstance(features, list) else []
+
+
+def _collection_of_api(io: CatalogIO, address: str, document: Mapping[str, object]) -> CatalogSource | None:
+    """The API behind the address of one of its collections; None for a static Collection or Catalog."""
+    from earthmap.catalog.api import ApiCatalog, find_link, is_api
+    from earthmap.catalog.transport import is_remote, join
+
+    items, root = find_link(document, "items"), find_link(document, "root")
+    if document.get("type") != "Collection" or items is None or root is None:
+        return None
+    home = join(address, str(root["href"]))
+    if not is_remote(home):
+        return None
+    landing = io.document(home)
+    return ApiCatalog(io, address=home, landing=landing, collection=str(document["id"])) if is_api(landing) else None
+
+
+def search(source: CatalogSource, wanted: Wanted) -> list[SourceItem]:
+    """The items that match, sorted by collection, time and id, each once.
+
+    An item matches where its ground intersects the wanted ground, its time the wanted interval (both ends included),
+    and its collection is one of those wanted. An item of which it does not say where it lies matches no ground. Of
+    two with the same collection and id the one updated last is kept.
+
+    Raises:
+        CatalogError: for an unreadable catalogue and an unknown collection, and where nothing matches.
+    """
+    try:
+        found = sorted(_once(_matching(source, wanted)), key=item_order)
+    except CatalogError:
+        _check_collections(source, wanted)
+        raise
+    empty = set(wanted.collections) - {item.collection for item in found}
+    if empty:
+        _check_collections(source, wanted)
+    if not found:
+        raise _nothing(source, wanted)
+    return found
+
+
+def _matching(source: CatalogSource, wanted: Wanted) -> Iterator[SourceItem]:
+    if wanted.geometry is not None:
+        shapely.prepare(wanted.geometry)
+    return (found for found in source.items(wanted) if _matches(found, wanted))
+
+
+def _matches(found: SourceItem, wanted: Wanted) -> bool:
+    if wanted.collections and found.collection not in wanted.collections:
+        return False
+    if wanted.interval is not None:
+        interval = item_interval(found.item)
+        if interval is None or not interval.overlaps(wanted.interval):
+            return False
+    if wanted.geometry is None:
+        return True
+    ground = item_geometry(found.item)
+    return ground is not None and bool(shapely.intersects(wanted.geometry, ground))
+
+
+def _once(items: Iterable[SourceItem]) -> list[SourceItem]:
+    kept: dict[tuple[str, str], SourceItem] = {}
+    for found in items:
+        key = (found.collection, found.id)
+        if key not in kept or item_version(found) > item_version(kept[key]):
+            kept[key] = found
+    return list(kept.values())
+
+
+def _check_collections(source: CatalogSource, wanted: Wanted) -> None:
+    """Raise CatalogError where a wanted collection is not in the catalogue, naming those that are, closest first."""
+    if not wanted.collections:
+        return
+    known = list(source.collections())
+    unknown = [name for name in wanted.collections if name not in known]
+    if not unknown:
+        return
+    if not known:
+        raise CatalogError(
+            f"there is no collection {unknown[0]!r} in {source.address}: its items name none",
+            fix="leave --collection out",
+        )
+    lowered = {name.lower(): name for name in reversed(known)}
+    close = [
+        lowered[name] for name in difflib.get_close_matches(unknown[0].lower(), list(lowered), n=_NAMED, cutoff=0.4)
+    ]
+    ordered = close + [name for name in sorted(known) if name not in close]
+    more = f" and {len(ordered) - 2 * _NAMED} more" if len(ordered) > 2 * _NAMED else ""
+    raise CatalogError(
+        f"there is no collection {unknown[0]!r} in {source.address}",
+        expected=f"one of {', '.join(ordered[: 2 * _NAMED])}{more}",
+        fix=f"give --collection {ordered[0]}",
+    )
+
+
+def _nothing(source: CatalogSource, wanted: Wanted) -> CatalogError:
+    """The error for a search that found nothing: what would have matched."""
+    what = f"no item in {source.address}{_of_request(wanted)}"
+    anytime = Wanted(geometry=wanted.geometry, collections=wanted.collections)
+    others = list(itertools.islice(_matching(source, anytime), _COUNTED)) if wanted.interval else []
+    if others:
+        interval = items_extent(others).interval
+        times = "" if interval is None else f", from {format_time(interval.start)} to {format_time(interval.end)}"
+        count = f"{_COUNTED} or more" if len(others) == _COUNTED else str(len(others))
+        return CatalogError(f"{what}; {count} items have other times{times}", fix="give another --datetime")
+    known = {
+        name: extent
+        for name, extent in source.collections().items()
+        if not wanted.collections or name in wanted.collections
+    }
+    if not known:
+        return CatalogError(what, fix="give another --area or --catalog")
+    covered = "; ".join(f"{name} covers {extent}" for name, extent in itertools.islice(known.items(), _NAMED))
+    more = f"; and {len(known) - _NAMED} more collections" if len(known) > _NAMED else ""
+    inside = [
+        extent.bbox
+        for extent in known.values()
+        if wanted.geometry is None or (extent.bbox and box_geometry(extent.bbox).intersects(wanted.geometry))
+    ]
+    fix = "its extents meet the area but no item does: give another --area" if inside else "give an --area inside them"
+    return CatalogError(f"{what}; {covered}{more}", fix=fix)
+
+
+def _of_request(wanted: Wanted) -> str:
+    parts = [f" of {', '.join(wanted.collections)}"] if wanted.collections else []
+    if wanted.geometry is not None:
+        parts.append(" for the area " + ",".join(f"{value:.6g}" for value in wanted.geometry.bounds))
+    if wanted.interval is not None:
+        parts.append(f" and the time {wanted.interval}")
+    return "".join(parts)
+
+
+def find_scenes(
+    source: CatalogSource,
+    geometry: BaseGeometry | None,
+    *,
+    datetime: str | Interval | None = None,
+    collections: Sequence[str] = (),
+    sensor: str | None = None,
+) -> Found:
+    """The scenes of `source` over `geometry` (EPSG:4326, split at the antimeridian; None for everywhere).
+
+    Raises:
+        JobError: for a datetime that cannot be read.
+        CatalogError: as `search`.
+        SensorError: where no item is of a known sensor, or none of the sensor asked for.
+    """
+    interval = parse_datetime(datetime) if isinstance(datetime, str) else datetime
+    wanted = Wanted(geometry=geometry, interval=interval, collections=tuple(collections))
+    scenes: list[Scene] = []
+    refused: list[RefusedItem] = []
+    for found in search(source, wanted):
+        try:
+            scenes.append(scene_from_item(found.item, base=found.base))
+        except EarthmapError as error:
+            refused.append(RefusedItem(id=found.id, collection=found.collection, why=str(error)))
+    if not scenes:
+        raise _all_refused(source, refused)
+    chosen = tuple(scene for scene in scenes if sensor in (None, scene.sensor))
+    others = dict(sorted(Counter(scene.sensor for scene in scenes if sensor not in (None, scene.sensor)).items()))
+    if not chosen:
+        there = ", ".join(f"{count} of {name}" for name, count in others.items())
+        raise SensorError(
+            f"no scene of the sensor {sensor!r} in {source.address}: there are {there}", fix="ask for one of these"
+        )
+    return Found(scenes=chosen, refused=tuple(refused), other_sensors=others)
+
+
+def _all_refused(source: CatalogSource, refused: Sequence[RefusedItem]) -> SensorError:
+    counts = Counter(item.why.replace(item.id, "<id>") for item in refused)
+    why, count = max(counts.items(), key=lambda pair: (pair[1], pair[0]))
+    return SensorError(
+        f"none of the {len(refused)} items in {source.address} is imagery that is recognised; "
+        f"{count} of them because: {why}"
+    )
