@@ -1,0 +1,333 @@
+"""Who owns which ground: one tile for every point of the Earth, and the cells and tiles that an area touches.
+
+A tile owns its core ∩ its zone's plain 6° strip ∩ its hemisphere. Strips are half-open, [west, east); longitude 180
+is -180 and latitude 0 is north. The plane is the zone's own UTM to the very pole: within a strip it is good to
+nanometres there too.
+
+In the plane a strip is convex and symmetric about the central meridian, and narrows from the equator to the pole.
+That is what makes the questions below answerable from corners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from earthmap.errors import GridError
+from earthmap.grid.area import AreaOfInterest
+from earthmap.grid.projection import (
+    FALSE_EASTING_M,
+    HALF_STRIP_DEG,
+    SOUTH_NORTHING_M,
+    central_meridian,
+    from_lonlat,
+    gap_in_degrees,
+    pole_northing_m,
+    polygons_of,
+    project,
+    reproject,
+    unproject,
+    wrap_longitude,
+)
+from earthmap.grid.tiling import CELL_TILES, Cell, Grid, Tile, Zone
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Integers = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+BORDER_TOLERANCE_PX = 0.01
+"""How far the border that `owned_ground` draws may be from a true lattice line, in pixels."""
+MAX_TILES = 50_000_000
+"""More tiles than this are not listed at once: they would not fit into memory."""
+_AREA_TOLERANCE_PX = 0.001
+_STRIP_REACH_M = 340_000.0  # the strip's border is 333 979 m from the central meridian at the equator, less elsewhere
+_NOISE = 1e-12  # of a tile's area: what rounding leaves where geometries only touch
+
+
+class Owners(NamedTuple):
+    """The owner of each of many points, as arrays of one shape."""
+
+    zone: Integers
+    """1 to 60."""
+    north: NDArray[np.bool_]
+    """True for latitude 0 and beyond it to the north."""
+    row: Integers
+    """Tile row, northwards from the anchor."""
+    column: Integers
+    """Tile column, eastwards from the anchor."""
+
+
+def zone_number(longitude: ArrayLike) -> Integers:
+    """1 to 60: the strip [west, east) that holds each longitude; 180 is -180."""
+    values = wrap_longitude(longitude)
+    number = np.floor((values + 180.0) / 6.0)
+    # The sum above may have been rounded over a border.
+    number -= values < 6.0 * number - 180.0
+    number += values >= 6.0 * number - 174.0
+    return number.astype(np.int64) + 1
+
+
+def owner(grid: Grid, longitude: ArrayLike, latitude: ArrayLike) -> Owners:
+    """The one tile that owns each point.
+
+    Args:
+        grid: the lattice.
+        longitude: degrees, any turn; broadcast against `latitude`.
+        latitude: degrees, -90 to 90.
+
+    Raises:
+        GridError: for a latitude beyond 90, NaN or infinity.
+
+    Example:
+        >>> owner(Grid(resolution_m=10), [5.0], [45.0]).zone
+        array([31])
+    """
+    lon, lat = np.broadcast_arrays(np.asarray(longitude, float), np.asarray(latitude, float))
+    if not (np.isfinite(lon).all() and (np.abs(lat) <= 90.0).all()):
+        raise GridError("a point that is not on the Earth", expected="finite longitudes and latitudes from -90 to 90")
+    lon = wrap_longitude(lon)
+    zone, north = zone_number(lon), lat >= 0.0
+    x, y = project(lon - central_meridian(1) - 6.0 * (zone - 1), lat)
+    y = np.where(north, y, y + SOUTH_NORTHING_M)
+    row, column = (np.floor((axis - grid.anchor_m) / grid.core_m).astype(np.int64) for axis in (y, x))
+    return Owners(zone, north, row, column)
+
+
+def _core_bounds(tile_or_cell: Tile | Cell) -> tuple[float, float, float, float]:
+    """West, south, east, north of the core in the zone's plane."""
+    grid = tile_or_cell.grid
+    side_px = grid.cell_core_px if isinstance(tile_or_cell, Cell) else grid.core_px
+    column, row = tile_or_cell.column, tile_or_cell.row
+    edges = (column * side_px, row * side_px, (column + 1) * side_px, (row + 1) * side_px)
+    west, south, east, north = (grid.anchor_m + edge * grid.resolution_m for edge in edges)
+    return west, south, east, north
+
+
+def _clip_to_reach(bounds: tuple[float, float, float, float], zone: Zone) -> tuple[float, float, float, float] | None:
+    """The bounds cut to the strip's surroundings and hemisphere, y polewards from the equator; None where empty."""
+    west, south, east, north = bounds
+    if not zone.north:
+        south, north = SOUTH_NORTHING_M - north, SOUTH_NORTHING_M - south
+    west, east = max(west, FALSE_EASTING_M - _STRIP_REACH_M), min(east, FALSE_EASTING_M + _STRIP_REACH_M)
+    south, north = max(south, 0.0), min(north, pole_northing_m())
+    return (west, south, east, north) if west < east and south < north else None
+
+
+def _unprojected_box(west: float, south: float, east: float, north: float, *, tolerance_m: float) -> BaseGeometry:
+    """A box of the plane in degrees from the central meridian, latitude; opened along the pole where it reaches it."""
+    path = [(west, north), (west, south), (east, south), (east, north)]
+    at_pole = north == pole_northing_m()
+    line = shapely.LineString(path if at_pole else [*path, path[0]])
+    image = reproject(line, unproject, gap=gap_in_degrees, tolerance_m=tolerance_m, step=50_000.0)
+    ring = shapely.get_coordinates(image)
+    if at_pole:
+        # Of the parallel of the plane through the pole, the east is the meridian +90, the west -90; a point there is
+        # every longitude.
+        ends = [(90.0, 90.0)] * (west <= FALSE_EASTING_M < east) + [(-90.0, 90.0)] * (west < FALSE_EASTING_M <= east)
+        ring = np.vstack([ring, *[np.array([end]) for end in ends]])
+    return shapely.Polygon(ring)
+
+
+def owned_ground(tile_or_cell: Tile | Cell) -> BaseGeometry:
+    """Core ∩ strip ∩ hemisphere as a (Multi)Polygon in EPSG:4326, x = longitude; empty where it owns none.
+
+    The border follows lattice lines within 0.01 pixel, and the strip's meridians, the equator and the pole exactly.
+    """
+    zone, grid = tile_or_cell.zone, tile_or_cell.grid
+    reach = _clip_to_reach(_core_bounds(tile_or_cell), zone)
+    if reach is None:
+        return shapely.Polygon()
+    # Half the tolerance: it is measured at the middle of each stretch, which is near the worst place, not always it.
+    box = _unprojected_box(*reach, tolerance_m=BORDER_TOLERANCE_PX * grid.resolution_m / 2)
+    ground = polygons_of(shapely.intersection(box, shapely.box(-HALF_STRIP_DEG, 0.0, HALF_STRIP_DEG, 90.0)))
+    if shapely.area(ground) * (1e5**2) < _NOISE * grid.core_m**2:
+        return shapely.Polygon()
+    centre, sign = central_meridian(zone.number), 1.0 if zone.north else -1.0
+
+    def placed(xy: Floats) -> Floats:
+        for border in (-HALF_STRIP_DEG, HALF_STRIP_DEG):
+            xy[np.abs(xy[:, 0] - border) < 1e-11, 0] = border
+        xy[np.abs(xy[:, 1]) < 1e-11, 1] = 0.0
+        return np.column_stack([xy[:, 0] + centre, sign * xy[:, 1] + 0.0])
+
+    return shapely.normalize(shapely.transform(ground, placed))
+
+
+def _tile_corners(
+    rows: Integers, columns: Integers, grid: Grid, north: NDArray[np.bool_]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """West, near, east, far of cores; near and far count polewards from the equator."""
+    west, east = (grid.anchor_m + (columns + side) * float(grid.core_m) for side in (0, 1))
+    low, high = (grid.anchor_m + (rows + side) * float(grid.core_m) for side in (0, 1))
+    near = np.where(north, low, SOUTH_NORTHING_M - high)
+    far = np.where(north, high, SOUTH_NORTHING_M - low)
+    return np.asarray(west, float), near, np.asarray(east, float), far
+
+
+def owns_ground(cells: Sequence[Cell]) -> NDArray[np.uint16]:
+    """Bit i set where `cell.tiles()[i]` owns any ground at all; one uint16 for each cell."""
+    bits = np.zeros(len(cells), np.uint16)
+    for grid in dict.fromkeys(cell.grid for cell in cells):
+        members = np.array([index for index, cell in enumerate(cells) if cell.grid == grid])
+        table = np.array([(cells[i].row, cells[i].column, cells[i].zone.north) for i in members], np.int64)
+        place = np.arange(CELL_TILES**2)
+        rows = (table[:, :1] + 1) * CELL_TILES - 1 - place // CELL_TILES
+        columns = table[:, 1:2] * CELL_TILES + place % CELL_TILES
+        west, near, east, far = _tile_corners(rows, columns, grid, table[:, 2:] > 0)
+        # The corner nearest to the central meridian and the equator is in the strip wherever any point of the core is.
+        aside = np.maximum(0.0, np.maximum(west - FALSE_EASTING_M, FALSE_EASTING_M - east))
+        start = np.maximum(near, 0.0)
+        owned = (far > 0.0) & (start < pole_northing_m()) & (aside < _STRIP_REACH_M)
+        offset, _ = unproject(FALSE_EASTING_M + aside[owned], start[owned])
+        owned[owned] = (aside[owned] == 0.0) | (offset < HALF_STRIP_DEG)
+        bits[members] = (owned.astype(np.uint32) << place).sum(axis=1).astype(np.uint16)
+    return bits
+
+
+class _Blocks(NamedTuple):
+    """Squares of the lattice, `side` tiles long, with what of the area lies in each."""
+
+    rows: Integers
+    columns: Integers
+    pieces: NDArray[np.object_]
+
+
+def _chosen(blocks: _Blocks, mask: NDArray[np.bool_]) -> _Blocks:
+    return _Blocks(blocks.rows[mask], blocks.columns[mask], blocks.pieces[mask])
+
+
+def _clipped(blocks: _Blocks, side: int) -> tuple[_Blocks, NDArray[np.bool_]]:
+    """The blocks that hold some of the area, and which of them have it in each of their tiles."""
+    boxes = shapely.box(blocks.columns, blocks.rows, blocks.columns + side, blocks.rows + side)
+    pieces = shapely.intersection(blocks.pieces, boxes)
+    for index in np.flatnonzero(shapely.get_type_id(pieces) == shapely.GeometryType.GEOMETRYCOLLECTION):
+        pieces[index] = polygons_of(pieces[index])
+    area = shapely.area(pieces)
+    kept = area > _NOISE
+    blocks = _chosen(_Blocks(blocks.rows, blocks.columns, pieces), kept)
+    # Where less than one tile is missing, no tile is missing.
+    return blocks, area[kept] > side**2 - 0.5
+
+
+def _quartered(blocks: _Blocks, half: int) -> _Blocks:
+    """The four quarters of each block whose own box meets the bounds of the block's piece."""
+    rows = np.repeat(blocks.rows, 4) + np.tile([0, 0, half, half], len(blocks.rows))
+    columns = np.repeat(blocks.columns, 4) + np.tile([0, half, 0, half], len(blocks.rows))
+    pieces = np.repeat(blocks.pieces, 4)
+    west, south, east, north = shapely.bounds(pieces).T
+    near = (west < columns + half) & (east > columns) & (south < rows + half) & (north > rows)
+    return _Blocks(rows[near], columns[near], pieces[near])
+
+
+def _spread(blocks: _Blocks, side: int) -> tuple[Integers, Integers]:
+    """Every tile of the blocks: rows, columns."""
+    down, right = np.divmod(np.arange(side * side), side)
+    return (blocks.rows[:, None] + down).ravel(), (blocks.columns[:, None] + right).ravel()
+
+
+def _tiles_under(ground: BaseGeometry) -> tuple[Integers, Integers]:
+    """Rows and columns of the unit squares that share some area with `ground`, by halving squares around it."""
+    west, south, east, north = shapely.bounds(ground)
+    side = 1 << int(np.ceil(np.log2(max(east - west, north - south, 1.0))))
+    first_row, first_column = int(south // side) * side, int(west // side) * side
+    rows, columns = np.meshgrid(np.arange(first_row, north, side), np.arange(first_column, east, side))
+    pieces = np.full(rows.size, ground, object)
+    blocks = _Blocks(rows.ravel().astype(np.int64), columns.ravel().astype(np.int64), pieces)
+    found = []
+    while len(blocks.rows):
+        blocks, full = _clipped(blocks, side)
+        done = full if side > 1 else np.ones_like(full)
+        found.append(_spread(_chosen(blocks, done), side))
+        side //= 2
+        blocks = _quartered(_chosen(blocks, ~done), max(side, 1))
+    rows, columns = (np.concatenate(axis) for axis in zip(*found, strict=True))
+    return rows, columns
+
+
+def _zones_of(area: AreaOfInterest) -> list[tuple[Zone, BaseGeometry]]:
+    """The zones that own some of the area, in order, each with its part of the area in EPSG:4326."""
+    west, south, east, north = area.bounds
+    zones = [
+        Zone(number, is_north)
+        for number in range(int(zone_number(west)), int(zone_number(np.nextafter(east, -np.inf))) + 1)
+        for is_north in (False, True)
+        if (north > 0.0 if is_north else south < 0.0)
+    ]
+    strips = shapely.box(*np.array([zone.strip for zone in zones]).T)
+    parts = [polygons_of(part) for part in shapely.intersection(area.geometry, strips)]
+    return [(zone, part) for zone, part in zip(zones, parts, strict=True) if part.area > 0.0]
+
+
+def _touched_in_zone(part: BaseGeometry, zone: Zone, grid: Grid) -> tuple[Integers, Integers, NDArray[np.uint16]]:
+    """Rows and columns of the cells that own ground of `part`, sorted, and the bits of their tiles."""
+    planar = from_lonlat(part, zone.epsg, tolerance_m=_AREA_TOLERANCE_PX * grid.resolution_m)
+    ground = shapely.transform(planar, lambda xy: (xy - grid.anchor_m) / grid.core_m)
+    if not ground.is_valid:
+        ground = polygons_of(shapely.make_valid(ground, method="structure", keep_collapsed=False))
+    if not ground.area > _NOISE:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint16)
+    rows, columns = _tiles_under(ground)
+    place = (CELL_TILES - 1 - rows % CELL_TILES) * CELL_TILES + columns % CELL_TILES
+    keys = (rows // CELL_TILES << 32) + (columns // CELL_TILES + (1 << 31))
+    cells, index = np.unique(keys, return_inverse=True)
+    bits = np.zeros(len(cells), np.uint16)
+    np.bitwise_or.at(bits, index, np.left_shift(np.uint16(1), place.astype(np.uint16)))
+    return cells >> 32, (cells & 0xFFFFFFFF) - (1 << 31), bits
+
+
+def _check_count(area: AreaOfInterest, grid: Grid) -> None:
+    expected = area.area_km2 * 1e6 / grid.core_m**2
+    if expected > MAX_TILES:
+        raise GridError(
+            f"the area of {area.area_km2:.0f} km² needs about {expected:.3g} tiles of {grid.core_m:g} m",
+            expected=f"at most {MAX_TILES} tiles at a time",
+            fix="ask for a coarser resolution or a smaller area",
+        )
+
+
+def touched(area: AreaOfInterest, grid: Grid) -> tuple[list[Cell], NDArray[np.uint16]]:
+    """`cells_touching` and `tiles_touching` of those cells, in one pass.
+
+    Raises:
+        GridError: for an area of more than 50 million tiles.
+    """
+    _check_count(area, grid)
+    cells: list[Cell] = []
+    bits: list[NDArray[np.uint16]] = []
+    for zone, part in _zones_of(area):
+        rows, columns, found = _touched_in_zone(part, zone, grid)
+        cells += [Cell(grid, zone, row, column) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)]
+        bits.append(found)
+    return cells, np.concatenate(bits) if bits else np.empty(0, np.uint16)
+
+
+def cells_touching(area: AreaOfInterest, grid: Grid) -> list[Cell]:
+    """The cells whose owned ground shares some area with `area`, by zone (south before north), row and column.
+
+    Raises:
+        GridError: for an area of more than 50 million tiles.
+
+    Example:
+        >>> [cell.id for cell in cells_touching(AreaOfInterest.from_bbox(3, 45, 3.01, 45.01), Grid(resolution_m=10))]
+        ['utm0_10m_384_31N_c324_32']
+    """
+    return touched(area, grid)[0]
+
+
+def tiles_touching(area: AreaOfInterest, cells: Sequence[Cell]) -> NDArray[np.uint16]:
+    """Bit i set where the owned ground of `cell.tiles()[i]` shares some area with `area`; one uint16 for each cell.
+
+    Raises:
+        GridError: for an area of more than 50 million tiles.
+    """
+    known: dict[Cell, int] = {}
+    for grid in dict.fromkeys(cell.grid for cell in cells):
+        touching, bits = touched(area, grid)
+        known.update(zip(touching, bits.tolist(), strict=True))
+    return np.array([known.get(cell, 0) for cell in cells], np.uint16)
