@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from zarr.storage import ObjectStore as ZarrObjectStore
 
 
+_FULL = ("No space left", "StorageFull", "(os error 28)", "(os error 27)", "(os error 122)")
+"""Signs of a full disk, a limit on the size of files (EFBIG) and a quota (EDQUOT) in what obstore says."""
+
+
 @functools.lru_cache(maxsize=256)
 def _connect(address: str, endpoint: str | None) -> Any:
     """The obstore store for `address`; credentials and `endpoint` of S3 come from the usual AWS variables."""
@@ -59,18 +63,25 @@ class Storage:
         """The full address of `path`, for people and for other programs."""
         return f"{self.address}/{path}"
 
-    def _store(self) -> Any:
+    def _store(self, *, writing: bool = False) -> Any:
+        """The open store. Reading makes no folder: FileNotFoundError where there is none yet."""
+        if self.is_local and not Path(self.address).is_dir():
+            if not writing:
+                raise FileNotFoundError(self.address)
+            _connect.cache_clear()  # a store that was opened before its folder was removed does not make it again
         try:
             return _connect(self.address, os.environ.get("AWS_ENDPOINT_URL"))
-        except Exception as error:  # noqa: BLE001 - obstore raises bare Rust errors for a bad address
+        except Exception as error:
             raise StorageError(
                 f"cannot open the storage {self.address}: {error}",
                 expected="a folder that can be written, or s3://bucket/prefix",
             ) from error
 
     def _failed(self, action: str, path: str, error: BaseException) -> StorageError:
+        if isinstance(error, StorageError):
+            return error
         text = str(error)
-        full = "No space left" in text or "os error 28" in text or "StorageFull" in text
+        full = any(sign in text for sign in _FULL)
         fix = "free some space, or give another --out" if full else "check the address, its permissions and credentials"
         what = "no space left" if full else text.split("Debug source")[0].strip()[:300]
         return StorageError(f"cannot {action} {self.locate(path)}: {what}", fix=fix)
@@ -83,7 +94,7 @@ class Storage:
             return bytes(obstore.get(self._store(), path).bytes())
         except FileNotFoundError:
             raise
-        except Exception as error:  # noqa: BLE001 - obstore's errors share no base but Exception
+        except Exception as error:
             raise self._failed("read", path, error) from error
 
     def write(self, path: str, data: bytes) -> None:
@@ -91,8 +102,8 @@ class Storage:
         import obstore
 
         try:
-            obstore.put(self._store(), path, data, use_multipart=False)
-        except Exception as error:  # noqa: BLE001 - see read
+            obstore.put(self._store(writing=True), path, data, use_multipart=False)
+        except Exception as error:
             raise self._failed("write", path, error) from error
 
     def create(self, path: str, data: bytes) -> bool:
@@ -101,10 +112,10 @@ class Storage:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            obstore.put(self._store(), path, data, mode="create", use_multipart=False)
+            obstore.put(self._store(writing=True), path, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
-        except Exception as error:  # noqa: BLE001 - see read
+        except Exception as error:
             raise self._failed("write", path, error) from error
         return True
 
@@ -116,7 +127,7 @@ class Storage:
             obstore.head(self._store(), path)
         except FileNotFoundError:
             return False
-        except Exception as error:  # noqa: BLE001 - see read
+        except Exception as error:
             raise self._failed("look at", path, error) from error
         return True
 
@@ -127,7 +138,9 @@ class Storage:
         try:
             batches = obstore.list(self._store(), prefix or None)
             return sorted(meta["path"] for batch in batches for meta in batch)
-        except Exception as error:  # noqa: BLE001 - see read
+        except FileNotFoundError:
+            return []
+        except Exception as error:
             raise self._failed("list", prefix, error) from error
 
     def delete(self, path: str) -> None:
@@ -138,11 +151,11 @@ class Storage:
             obstore.delete(self._store(), path)
         except FileNotFoundError:
             return
-        except Exception as error:  # noqa: BLE001 - see read
+        except Exception as error:
             raise self._failed("delete", path, error) from error
 
     def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore:
-        """A Zarr v3 store rooted at `path`."""
+        """A Zarr v3 store rooted at `path`; to read from a folder that is not there raises FileNotFoundError."""
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self.sub(path)._store(), read_only=read_only)
+        return ObjectStore(self.sub(path)._store(writing=not read_only), read_only=read_only)
