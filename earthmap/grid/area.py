@@ -67,9 +67,7 @@ class AreaOfInterest:
         check_degrees(corners, source=text)
         if west == east or south == north:
             raise AreaError(f"{text} has no area", expected="west, south, east, north with ground between them")
-        return cls(
-            geometry=canonical(shapely.box(west, south, east + 360.0 if west > east else east, north), source=text)
-        )
+        return cls(geometry=_box(west, south, east, north))
 
     @classmethod
     def from_wkt(cls, text: str) -> AreaOfInterest:
@@ -92,6 +90,8 @@ class AreaOfInterest:
     @classmethod
     def from_geometry(cls, geometry: BaseGeometry, crs: Any = "EPSG:4326") -> AreaOfInterest:
         """The polygons of a shapely geometry in any CRS that pyproj reads, x before y. Raises AreaError."""
+        if not isinstance(geometry, BaseGeometry):
+            raise AreaError(f"a {type(geometry).__name__} is not a geometry", expected="shapely polygons")
         return _united([(geometry, crs)], "the area")
 
     @classmethod
@@ -168,7 +168,7 @@ def _united(layers: Sequence[Layer], source: str) -> AreaOfInterest:
             degrees = transformed(polygons, parse_crs(known, source=source), source=source)
             check_degrees(degrees, source=source)
             parts.extend(shapely.get_parts(degrees))
-    return AreaOfInterest(geometry=canonical(shapely.MultiPolygon(parts), source=source))
+    return AreaOfInterest(geometry=shapely.MultiPolygon(parts))
 
 
 def _box(west: float, south: float, east: float, north: float) -> shapely.MultiPolygon:

@@ -116,7 +116,14 @@ def transformed(polygons: BaseGeometry, crs: pyproj.CRS, *, source: str) -> Base
     check_finite(polygons, source=source)
     if is_lonlat(crs):
         return polygons
-    transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    try:
+        transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+    except pyproj.exceptions.ProjError as error:
+        raise AreaError(
+            f"{source} is in {crs.name}, which has no place on the Earth",
+            expected="a CRS that can be brought to EPSG:4326",
+            fix="write the file again with a known CRS",
+        ) from error
 
     def to(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         longitude, latitude = transformer.transform(x, y)
@@ -125,8 +132,11 @@ def transformed(polygons: BaseGeometry, crs: pyproj.CRS, *, source: str) -> Base
         return np.asarray(longitude, float), np.asarray(latitude, float)
 
     step = 0.25 if crs.is_geographic else 50_000.0
-    image = reproject(polygons, to, gap=gap_in_degrees, tolerance_m=_FOREIGN_TOLERANCE_M, step=step)
-    if not np.isfinite(shapely.get_coordinates(image)).all():
+    good = np.isfinite(to(*shapely.get_coordinates(polygons).T)).all()
+    if good:
+        image = reproject(polygons, to, gap=gap_in_degrees, tolerance_m=_FOREIGN_TOLERANCE_M, step=step)
+        good = np.isfinite(shapely.get_coordinates(image)).all()
+    if not good:
         raise AreaError(
             f"{source} has coordinates outside the range of its CRS, {crs.name}",
             expected="coordinates in that CRS",

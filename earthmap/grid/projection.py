@@ -245,7 +245,8 @@ def reproject(
     joined[offsets[0][1:-1] - 1] = False
     to_x, to_y = to(x, y)
     path = _Path(x, y, np.asarray(to_x, float), np.asarray(to_y, float), joined)
-    path = _densified(path, to, gap=gap, tolerance_m=tolerance_m, step=step)
+    with np.errstate(invalid="ignore"):  # what has no image stays infinite, for the caller to judge
+        path = _densified(path, to, gap=gap, tolerance_m=tolerance_m, step=step)
     ends = np.concatenate([[0], np.flatnonzero(~path.joined) + 1, [len(path.x)]]).astype(np.int64)
     image: BaseGeometry = shapely.from_ragged_array(
         kind, np.column_stack([path.to_x, path.to_y]), cast("Any", (ends, *offsets[1:]))

@@ -103,8 +103,8 @@ def _zone_of(geobox: GeoBox) -> Zone:
 def _centres(geobox: GeoBox) -> tuple[Floats, Floats]:
     """Eastings of the columns' and northings of the rows' centres; northings of the south mirrored polewards."""
     affine, (rows, columns) = geobox.affine, geobox.shape
-    x = affine.c + affine.a * (np.arange(columns) + 0.5)
-    y = affine.f + affine.e * (np.arange(rows) + 0.5)
+    x: Floats = float(affine.c) + float(affine.a) * (np.arange(columns, dtype=np.float64) + 0.5)
+    y: Floats = float(affine.f) + float(affine.e) * (np.arange(rows, dtype=np.float64) + 0.5)
     return x, y if _zone_of(geobox).north else SOUTH_NORTHING_M - y
 
 
@@ -114,8 +114,9 @@ def _chebyshev(values: Floats) -> tuple[Floats, Floats]:
     angles = (2 * np.arange(_SCALE_NODES) + 1) * np.pi / (2 * _SCALE_NODES)
     at_values = np.polynomial.chebyshev.chebvander((values - middle) / half, _SCALE_NODES - 1)
     at_nodes = np.polynomial.chebyshev.chebvander(np.cos(angles), _SCALE_NODES - 1)
-    nodes, weights = middle + half * np.cos(angles), at_values @ np.linalg.inv(at_nodes)
-    return np.asarray(nodes, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    nodes: Floats = np.asarray(middle + half * np.cos(angles), dtype=np.float64)
+    weights: Floats = np.asarray(at_values @ np.linalg.inv(at_nodes), dtype=np.float64)
+    return nodes, weights
 
 
 def pixel_area_m2(geobox: GeoBox) -> Floats:

@@ -103,7 +103,13 @@ def _ogr_layers(address: str, source: str) -> list[Layer]:
                 if kind is not None:
                     frame = geopandas.read_file(address, layer=name, columns=[], engine="pyogrio")
                     layers.append(layer_of(frame.geometry))
-    except (*failures, pyogrio.errors.GeometryError, ValueError, UnicodeError, shapely.errors.GEOSException) as error:
+    except (
+        *failures,
+        pyogrio.errors.GeometryError,
+        ValueError,
+        NotImplementedError,
+        shapely.errors.GEOSException,
+    ) as error:
         raise AreaError(
             f"{source} cannot be read: {str(error)[:160]}", expected=FORMATS, fix="open it in a GIS and export it again"
         ) from error

@@ -30,7 +30,7 @@ def parse_wkt(text: str, *, source: str) -> tuple[BaseGeometry, str | None]:
         raise AreaError(f"{source} has a coordinate that is NaN or infinite", expected="finite numbers")
     try:
         geometry = shapely.from_wkt(text[match.start(2) :] if match else text, on_invalid="fix")
-    except (shapely.errors.GEOSException, ValueError, TypeError) as error:
+    except (shapely.errors.GEOSException, ValueError, TypeError, NotImplementedError) as error:
         raise _unreadable(source, str(error)) from error
     if geometry is None:
         raise _unreadable(source, "nothing left after repair")

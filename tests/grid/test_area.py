@@ -189,6 +189,8 @@ BAD_TEXTS = {
     "POLYGON ((5 45, 6 45": "not WKT",
     "POLYGON ((0 0, 1 1, 2 2, 0 0))": "no area",
     "POLYGON ((nan 0, 1 1, 0 2, nan 0))": "NaN",
+    "CURVEPOLYGON (CIRCULARSTRING (0 0, 1 1, 2 0, 1 -1, 0 0))": "not WKT",
+    "SRID=32631;POLYGON ((5e9 0, 6e9 0, 6e9 1, 5e9 0))": "outside the range",
     "SRID=999999;POLYGON ((0 0, 1 0, 1 1, 0 0))": "CRS",
     "{": "not JSON",
     "{}": "not GeoJSON",
@@ -242,6 +244,11 @@ def test_bad_file(tmp_path: Path, name: str) -> None:
         AreaOfInterest.parse(str(tmp_path / name))
 
 
+def test_a_crs_of_no_place() -> None:
+    with pytest.raises(AreaError, match="no place on the Earth"):
+        AreaOfInterest.from_geometry(shapely.box(0, 0, 1, 1), 'LOCAL_CS["site",UNIT["metre",1]]')
+
+
 def test_other_bad_files(tmp_path: Path) -> None:
     with pytest.raises(AreaError, match="is a folder"):
         AreaOfInterest.from_file(tmp_path)
@@ -283,3 +290,18 @@ def test_parse_never_fails_otherwise(text: str) -> None:
         return
     assert area.geometry.is_valid
     assert math.isfinite(area.area_km2)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("pattern", "km2"),
+    [("**/LULC.gpkg", 2.095), ("**/18_geoparquet/example.parquet", 20_596_344), ("**/Libya-Floods*.geojson", 966.356)],
+)
+def test_real_files(real_data: Path, pattern: str, km2: float) -> None:
+    path = next(real_data.glob(pattern), None)
+    if path is None:
+        pytest.skip(f"no {pattern} at {real_data}")
+    area = AreaOfInterest.from_file(path)
+    assert area.geometry.is_valid
+    assert area.area_km2 == pytest.approx(km2, rel=1e-3)
+    assert area.area_km2 == pytest.approx(geod_km2(area), rel=1e-5)
