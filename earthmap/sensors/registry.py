@@ -1,0 +1,290 @@
+"""The table of sensors, and which row a STAC item belongs to.
+
+A further sensor is one more row of `SENSORS` and at most one more rule of `_RULES`. A rule sees `ItemFacts` only:
+what the item says of the measurement. The names of item and collection are not among them, so no rule can use them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from earthmap.errors import SensorError
+from earthmap.sensors.bands import OPTICAL_BANDS, SAR_BANDS
+
+_S2_L1C = OPTICAL_BANDS
+_S2_L2A = tuple(band for band in OPTICAL_BANDS if band != "cirrus")  # cirrus holds no surface: L2A leaves it out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensor:
+    """One row of `SENSORS`: what a pixel of this imagery means."""
+
+    id: str
+    title: str
+    """For people."""
+    quantity: str
+    """`reflectance`, `backscatter` or `digital number`."""
+    convention: str
+    """Which of the quantity's conventions: `surface reflectance`, `top-of-atmosphere reflectance` …"""
+    unit: str
+    """Of the values in a cube: `1` for a share of one and for linear power, `DN` where nothing is stated."""
+    bands: tuple[str, ...]
+    """Bands that a scene of it may have, in the order in which cubes hold them."""
+    mask: str | None
+    """Rule of the reason mask: `scl`, `clear` (clouds do not hide it), or None where nothing is known."""
+    coarsest_m: float
+    """Coarsest ground distance in metres at which a target is asked for, unless the job says otherwise."""
+    anchor_m: int = 0
+    """Anchor of the lattice on which its pixels are not resampled."""
+    views: tuple[str, ...]
+    """Names in `earthmap.sensors.views.VIEWS` that show it, the first for people."""
+
+    @property
+    def calibrated(self) -> bool:
+        """True where values are physical; spectral indices and thresholds are refused elsewhere."""
+        return self.quantity != "digital number"
+
+    @property
+    def is_sar(self) -> bool:
+        """True for radar: values are linear power."""
+        return self.quantity == "backscatter"
+
+
+_S2_VIEWS = ("rgb", "swir", "rededge", "nir-coastal", "nir-red-green", "swir-nir-red")
+_SAR_VIEWS = ("sar-vv-vh", "sar-hh-hv", "sar-vv", "sar-hh", "sar-vh", "sar-hv")
+_PLAIN_VIEWS = ("rgb-8bit", "nir-red-green-8bit", "swir-nir-red-8bit", "red-8bit", "nir-8bit")
+
+_ROWS = (
+    Sensor(
+        id="sentinel-2-l2a",
+        title="Sentinel-2 surface reflectance (L2A)",
+        quantity="reflectance",
+        convention="surface reflectance (L2A)",
+        unit="1",
+        bands=_S2_L2A,
+        mask="scl",
+        coarsest_m=300.0,
+        views=_S2_VIEWS,
+    ),
+    Sensor(
+        id="sentinel-2-l1c",
+        title="Sentinel-2 top-of-atmosphere reflectance (L1C)",
+        quantity="reflectance",
+        convention="top-of-atmosphere reflectance (L1C)",
+        unit="1",
+        bands=_S2_L1C,
+        mask=None,
+        coarsest_m=300.0,
+        views=_S2_VIEWS,
+    ),
+    Sensor(
+        id="sentinel-1-db",
+        title="Sentinel-1 backscatter delivered in decibels",
+        quantity="backscatter",
+        convention="sigma0 or gamma0, delivered in dB, read as linear power",
+        unit="1",
+        bands=SAR_BANDS,
+        mask="clear",
+        coarsest_m=300.0,
+        views=_SAR_VIEWS,
+    ),
+    Sensor(
+        id="sentinel-1-rtc",
+        title="Sentinel-1 terrain-corrected gamma0",
+        quantity="backscatter",
+        convention="terrain-corrected gamma0, linear power",
+        unit="1",
+        bands=SAR_BANDS,
+        mask="clear",
+        coarsest_m=300.0,
+        views=_SAR_VIEWS,
+    ),
+    Sensor(
+        id="optical-reflectance",
+        title="Optical reflectance with a stated scale",
+        quantity="reflectance",
+        convention="reflectance as the provider states it",
+        unit="1",
+        bands=OPTICAL_BANDS,
+        mask=None,
+        coarsest_m=1000.0,
+        views=(*_S2_VIEWS, "red", "nir"),
+    ),
+    Sensor(
+        id="optical-uncalibrated",
+        title="Optical image without a stated physical scale",
+        quantity="digital number",
+        convention="uncalibrated",
+        unit="DN",
+        bands=OPTICAL_BANDS,
+        mask=None,
+        coarsest_m=1000.0,
+        views=_PLAIN_VIEWS,
+    ),
+)
+
+SENSORS = {row.id: row for row in _ROWS}
+"""Every sensor that can be read, by id."""
+
+
+def get_sensor(id: str) -> Sensor:
+    """The row of `id`. Raises SensorError that names the rows there are."""
+    if id not in SENSORS:
+        raise SensorError(f"there is no sensor {id!r}", expected=f"one of {', '.join(SENSORS)}")
+    return SENSORS[id]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandFacts:
+    """What an item says of one data band."""
+
+    band: str
+    """Canonical name."""
+    data_type: str | None = None
+    """`uint16`, `float32` …"""
+    scale: float | None = None
+    """Stated factor from stored numbers to physical values."""
+    offset: float | None = None
+    """Stated offset, in physical units."""
+    unit: str | None = None
+    """Stated unit."""
+
+    @property
+    def is_reflectance(self) -> bool:
+        """True where the item states how the stored number becomes reflectance."""
+        unit = (self.unit or "").strip().lower()
+        if unit not in _REFLECTANCE_UNITS:
+            return False
+        if self.scale is not None and self.scale not in (0.0, 1.0):
+            return True
+        # A share of one in floating point needs no factor, but it has to be said that it is one.
+        return (self.data_type or "").startswith("float") and (self.scale == 1.0 or bool(unit))
+
+
+_REFLECTANCE_UNITS = ("", "1", "reflectance", "unitless", "dimensionless", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFacts:
+    """What an item says of its measurement: the whole input of `recognize`."""
+
+    bands: tuple[BandFacts, ...]
+    """Its data bands."""
+    platform: str | None = None
+    """Platform, or else constellation, in lower case with hyphens: `sentinel-2a`."""
+    instruments: tuple[str, ...] = ()
+    """In lower case."""
+    level: str | None = None
+    """Processing level or product type as stated: `L2A`, `S2MSI1C`, `GRD`, `RTC` …"""
+    layers: frozenset[str] = frozenset()
+    """Layers beside the data that tell the level: `scl`, `aot`, `wvp`."""
+    measurement: str = ""
+    """Text of its data assets on what was measured, in lower case."""
+    rendered: bool = False
+    """True where all that it has is a picture made for people to look at."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Canonical names of its data bands."""
+        return frozenset(fact.band for fact in self.bands)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """The row that an item belongs to, and what its reader should know of the choice."""
+
+    sensor: str
+    notes: tuple[str, ...] = ()
+
+
+def recognize(facts: ItemFacts) -> Recognition:
+    """The sensor of an item, from what it says of its measurement and from nothing else.
+
+    Raises:
+        SensorError: for imagery that has no row, and for radar that is not calibrated.
+
+    Example:
+        >>> bands = tuple(BandFacts(band=name, data_type="uint8") for name in ("red", "green", "blue"))
+        >>> recognize(ItemFacts(bands=bands)).sensor
+        'optical-uncalibrated'
+    """
+    for rule in _RULES:
+        found = rule(facts)
+        if found is not None:
+            return found
+    raise SensorError(
+        "no data band is recognised",
+        expected="optical bands (red, green, blue, nir …) or radar polarizations (vv, vh, hh, hv) in its assets",
+        fix="choose a collection of Sentinel-1, Sentinel-2 or optical images whose items name their bands",
+    )
+
+
+def _sentinel_1(facts: ItemFacts) -> Recognition | None:
+    if not facts.names & set(SAR_BANDS):
+        return None
+    if facts.platform and not facts.platform.startswith("sentinel-1"):
+        raise SensorError(
+            f"radar of {facts.platform} has no row in the table of sensors", expected="backscatter of Sentinel-1"
+        )
+    polarized = [fact for fact in facts.bands if fact.band in SAR_BANDS]
+    if all(_in_decibels(fact) for fact in polarized):
+        return Recognition(sensor="sentinel-1-db")
+    if _is_terrain_corrected(facts) and not any(_is_integer(fact) for fact in polarized):
+        return Recognition(sensor="sentinel-1-rtc")
+    raise SensorError(
+        f"Sentinel-1 {facts.level or 'radar'} without a stated physical unit is uncalibrated amplitude",
+        expected="backscatter with the unit dB, or terrain-corrected gamma0",
+        fix="use an analysis-ready collection of Sentinel-1 (sigma0 or gamma0 in dB, or RTC)",
+    )
+
+
+def _in_decibels(fact: BandFacts) -> bool:
+    return (fact.unit or "").strip().lower() in ("db", "decibel", "decibels")
+
+
+def _is_integer(fact: BandFacts) -> bool:
+    return "int" in (fact.data_type or "")
+
+
+_TERRAIN_LEVELS = ("rtc", "nrb")  # STAC sar extension: sar:product_type; CEOS: Normalised Radar Backscatter
+_GAMMA = re.compile(r"gamma[\s_-]*(?:0|naught|nought|zero)")
+
+
+def _is_terrain_corrected(facts: ItemFacts) -> bool:
+    if (facts.level or "").lower() in _TERRAIN_LEVELS:
+        return True
+    return bool(_GAMMA.search(facts.measurement)) and "terrain" in facts.measurement
+
+
+_RED_EDGE = frozenset({"rededge071", "rededge075", "rededge078", "nir08"})
+
+
+def _sentinel_2(facts: ItemFacts) -> Recognition | None:
+    ours = facts.platform.startswith("sentinel-2") if facts.platform else facts.names >= _RED_EDGE
+    if not ours or facts.rendered or not facts.names & set(OPTICAL_BANDS):
+        return None
+    if all(fact.data_type == "uint8" for fact in facts.bands):
+        return None
+    level = re.sub(r"[^a-z0-9]", "", (facts.level or "").lower())
+    if level.endswith(("2a", "l2")):
+        return Recognition(sensor="sentinel-2-l2a")
+    if level.endswith(("1c", "l1")):
+        return Recognition(sensor="sentinel-2-l1c")
+    if facts.layers & {"scl", "aot", "wvp"}:
+        return Recognition(sensor="sentinel-2-l2a")
+    if "cirrus" in facts.names:
+        return Recognition(sensor="sentinel-2-l1c")
+    return Recognition(sensor="sentinel-2-l2a", notes=("level assumed L2A",))
+
+
+def _optical(facts: ItemFacts) -> Recognition | None:
+    if not facts.names & set(OPTICAL_BANDS):
+        return None
+    if all(fact.is_reflectance for fact in facts.bands):
+        return Recognition(sensor="optical-reflectance")
+    return Recognition(sensor="optical-uncalibrated", notes=("uncalibrated",))
+
+
+_RULES: tuple[Callable[[ItemFacts], Recognition | None], ...] = (_sentinel_1, _sentinel_2, _optical)

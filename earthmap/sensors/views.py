@@ -1,0 +1,209 @@
+"""Views: three-channel uint8 pictures of physical values, by a fixed scaling for all scenes and never by a stretch.
+
+A level of 0 to 255 stands for the same value everywhere, so pictures of two dates or places can be compared, and
+`invert_view` gives the values back to half a step. Values outside a channel's range are held at its ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earthmap.errors import SensorError
+from earthmap.sensors.masks import Reason
+from earthmap.sensors.registry import get_sensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from earthmap.sensors.registry import Sensor
+
+NODATA_GREY = 128
+"""Level of all three channels where there is nothing to see."""
+
+_LEVELS = np.float32(255.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One channel of a view: which value, and the range that its 256 levels divide."""
+
+    band: str
+    """Canonical band."""
+    minus: str | None = None
+    """Band in dB that is subtracted in dB."""
+    low: float
+    """Value of level 0, in the channel's unit."""
+    high: float
+    """Value of level 255."""
+    curve: str = "linear"
+    """`linear`, or `sqrt`: levels divide the square root of the value evenly, which gives dark ground more of them."""
+    unit: str = "1"
+    """`1` for reflectance, `dB` for linear power shown in decibels, `DN` for stored numbers as they are."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands that it is made from."""
+        return (self.band,) if self.minus is None else (self.band, self.minus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One row of `VIEWS`."""
+
+    name: str
+    channels: tuple[Channel, Channel, Channel]
+    """Shown as red, green and blue."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands that it is made from, each once."""
+        return tuple(dict.fromkeys(band for channel in self.channels for band in channel.bands))
+
+
+def _reflectance(name: str, first: str, second: str, third: str) -> View:
+    one, two, three = (Channel(band=band, low=0.0, high=1.0, curve="sqrt") for band in (first, second, third))
+    return View(name=name, channels=(one, two, three))
+
+
+def _stored(name: str, first: str, second: str, third: str) -> View:
+    one, two, three = (Channel(band=band, low=0.0, high=255.0, unit="DN") for band in (first, second, third))
+    return View(name=name, channels=(one, two, three))
+
+
+def _co_pol(band: str) -> Channel:
+    return Channel(band=band, low=-25.0, high=5.0, unit="dB")
+
+
+def _cross_pol(band: str) -> Channel:
+    return Channel(band=band, low=-32.0, high=-5.0, unit="dB")
+
+
+def _dual_pol(co: str, cross: str) -> View:
+    difference = Channel(band=co, minus=cross, low=0.0, high=20.0, unit="dB")
+    return View(name=f"sar-{co}-{cross}", channels=(_co_pol(co), _cross_pol(cross), difference))
+
+
+def _single_pol(channel: Channel) -> View:
+    return View(name=f"sar-{channel.band}", channels=(channel, channel, channel))
+
+
+_ROWS = (
+    _reflectance("rgb", "red", "green", "blue"),
+    _reflectance("rededge", "rededge078", "rededge075", "rededge071"),
+    _reflectance("swir", "swir22", "swir16", "nir08"),
+    _reflectance("nir-coastal", "nir", "nir09", "coastal"),
+    _reflectance("nir-red-green", "nir", "red", "green"),
+    _reflectance("swir-nir-red", "swir16", "nir", "red"),
+    _reflectance("red", "red", "red", "red"),
+    _reflectance("nir", "nir", "nir", "nir"),
+    _dual_pol("vv", "vh"),
+    _dual_pol("hh", "hv"),
+    _single_pol(_co_pol("vv")),
+    _single_pol(_co_pol("hh")),
+    _single_pol(_cross_pol("vh")),
+    _single_pol(_cross_pol("hv")),
+    _stored("rgb-8bit", "red", "green", "blue"),
+    _stored("nir-red-green-8bit", "nir", "red", "green"),
+    _stored("swir-nir-red-8bit", "swir16", "nir", "red"),
+    _stored("red-8bit", "red", "red", "red"),
+    _stored("nir-8bit", "nir", "nir", "nir"),
+)
+
+VIEWS = {view.name: view for view in _ROWS}
+"""Every view, by name."""
+
+
+def get_view(name: str) -> View:
+    """The row of `name`. Raises SensorError that names the rows there are."""
+    if name not in VIEWS:
+        raise SensorError(f"there is no view {name!r}", expected=f"one of {', '.join(VIEWS)}")
+    return VIEWS[name]
+
+
+def default_view(sensor: Sensor | str, bands: Sequence[str] | None = None) -> str:
+    """The name of the first of a sensor's views that `bands` suffice for; the sensor's own bands where None.
+
+    Raises:
+        SensorError: where they suffice for none.
+    """
+    row = get_sensor(sensor) if isinstance(sensor, str) else sensor
+    have = set(row.bands if bands is None else bands)
+    for name in row.views:
+        if have.issuperset(VIEWS[name].bands):
+            return name
+    raise SensorError(
+        f"no view of {row.id} can be made from {', '.join(sorted(have)) or 'no bands'}",
+        expected="the bands of one of " + "; ".join(f"{name} ({', '.join(VIEWS[name].bands)})" for name in row.views),
+    )
+
+
+def make_view(
+    name: str, bands: Sequence[str], data: NDArray[np.float32], mask: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """The view `name` of `data` as (y, x, 3) uint8; nodata is `NODATA_GREY` in all channels.
+
+    Args:
+        name: Row of `VIEWS`.
+        bands: Canonical names along axis 0 of `data`.
+        data: (band, y, x) physical values, radar in linear power, NaN where nodata.
+        mask: (y, x) reason mask; only nodata changes the picture, for clouds are something to see.
+
+    Raises:
+        SensorError: for a view that is not there, or a band that it needs and `bands` lack.
+    """
+    view = get_view(name)
+    missing = [band for band in view.bands if band not in bands]
+    if missing:
+        raise SensorError(
+            f"the view {name} needs {', '.join(missing)}", expected=f"it among the bands {', '.join(bands)}"
+        )
+    planes = {band: np.asarray(data[list(bands).index(band)], np.float32) for band in view.bands}
+    values = [_channel_values(channel, planes) for channel in view.channels]
+    picture = np.stack([_levels(channel, value) for channel, value in zip(view.channels, values, strict=True)], axis=-1)
+    hidden = np.isnan(np.stack(values)).any(axis=0)
+    if mask is not None:
+        hidden |= mask == Reason.NODATA
+    picture[hidden] = NODATA_GREY
+    return picture
+
+
+def _channel_values(channel: Channel, planes: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """A channel's values in its own unit; NaN where a band is."""
+    if channel.unit != "dB":
+        return planes[channel.band]
+    value = _decibels(planes[channel.band])
+    return value if channel.minus is None else value - _decibels(planes[channel.minus])
+
+
+def _decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Noise removal leaves zeros and negative power: the lowest level, not a hole.
+    return np.asarray(10.0 * np.log10(np.maximum(power, np.float32(1e-10))), np.float32)
+
+
+def _toned(channel: Channel, value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """0 to 1 along the channel's levels."""
+    share = (np.clip(value, channel.low, channel.high) - channel.low) / (channel.high - channel.low)
+    return np.asarray(np.sqrt(share) if channel.curve == "sqrt" else share, np.float32)
+
+
+def _levels(channel: Channel, value: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(_toned(channel, np.nan_to_num(value, nan=channel.low)) * _LEVELS).astype(np.uint8)
+
+
+def invert_view(name: str, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The values behind a view: (3, y, x), each channel in its own unit (reflectance, dB or stored numbers).
+
+    Within a channel's range they differ from what was shown by no more than half a level (on a square-root curve, half
+    a level of the root). `NODATA_GREY` is not told apart from ground of that level: keep the mask.
+    """
+    view = get_view(name)
+    planes = []
+    for index, channel in enumerate(view.channels):
+        share = picture[..., index].astype(np.float32) / _LEVELS
+        share = share * share if channel.curve == "sqrt" else share
+        planes.append(share * np.float32(channel.high - channel.low) + np.float32(channel.low))
+    return np.stack(planes)

@@ -1,0 +1,304 @@
+"""Items of every dialect → scenes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earthmap.catalog.items import resolve_href, scene_from_item
+from earthmap.catalog.scene import Scene, scene_from_dict, scene_to_dict
+from earthmap.errors import CatalogError, SensorError
+
+SQUARE = {"type": "Polygon", "coordinates": [[[10, 45], [10.1, 45], [10.1, 45.1], [10, 45.1], [10, 45]]]}
+
+
+def drawn_item(assets: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    stated = {"datetime": "2024-06-01T10:00:00Z", "gsd": 10, **properties}
+    return {"type": "Feature", "id": "drawn", "geometry": SQUARE, "properties": stated, "assets": assets}
+
+
+def asset(**fields: Any) -> dict[str, Any]:
+    return {"href": "./a.tif", "type": "image/tiff; application=geotiff", "roles": ["data"], **fields}
+
+
+def s2_assets(*names: str, **raster: Any) -> dict[str, Any]:
+    return {name: asset(href=f"./{name}.tif", **({"raster:bands": [raster]} if raster else {})) for name in names}
+
+
+def real_scene(path: Path) -> Scene:
+    return scene_from_item(json.loads(path.read_text()), base=str(path))
+
+
+def first(folder: Path, pattern: str) -> Path:
+    return sorted(folder.glob(pattern))[0]
+
+
+CATALOGUE = {
+    "sentinel-2-l2a": ("sentinel-2-l2a", 100.0),
+    "bigearthnet-s2": ("sentinel-2-l2a", 10.0),
+    "sen1floods11-s2": ("sentinel-2-l1c", 10.0),
+    "sen1floods11-s1": ("sentinel-1-db", 10.0),
+    "bigearthnet-s1": ("sentinel-1-db", 10.0),
+    "joplin-2011": ("optical-uncalibrated", 0.674),
+    "naip": ("optical-uncalibrated", 5.0),
+    "landsat-ucayali": ("optical-uncalibrated", 90.0),
+    "spacenet6-optical": ("optical-uncalibrated", 1.0),
+    "landsat-c2-l2": ("optical-reflectance", 601.0),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("collection", CATALOGUE)
+def test_real_scenes_have_their_row(real_data: Path, collection: str) -> None:
+    sensor, resolution_m = CATALOGUE[collection]
+    items = list((real_data / "stac" / collection).glob("*/*.json"))
+    assert items
+    for path in items:
+        scene = real_scene(path)
+        assert (scene.sensor, scene.id) == (sensor, path.stem)
+        assert scene.resolution_m == pytest.approx(resolution_m, rel=0.02)
+        assert all(Path(source.href).is_file() for source in scene.sources)
+        assert scene_from_dict(json.loads(json.dumps(scene_to_dict(scene)))) == scene
+        assert len(scene.content_key()) == 32
+
+
+@pytest.mark.real
+def test_bands_win_over_the_picture(real_data: Path) -> None:
+    scene = real_scene(first(real_data / "stac" / "sentinel-2-l2a", "*/*.json"))
+    assert [source.band for source in scene.sources] == [
+        "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
+        "swir16", "swir22",
+    ]  # fmt: skip
+    assert {source.calibration.offset for source in scene.sources} == {0.0}
+    assert scene.mask_source is not None
+    assert scene.mask_source.calibration.categorical
+    assert scene.cloud_cover == 4
+
+
+@pytest.mark.real
+def test_one_file_with_thirteen_bands(real_data: Path) -> None:
+    scene = real_scene(first(real_data / "stac" / "sen1floods11-s2", "*/*.json"))
+    assert len(scene.sources) == 13
+    assert {source.band: source.index for source in scene.sources}["cirrus"] == 11
+    assert len({source.href for source in scene.sources}) == 1
+    assert scene.mask_source is None
+
+
+@pytest.mark.real
+def test_uncalibrated_bands_keep_their_numbers(real_data: Path) -> None:
+    river = real_scene(first(real_data / "stac" / "landsat-ucayali", "*/*.json"))
+    assert [(source.band, source.index) for source in river.sources] == [
+        ("green", 4), ("red", 3), ("nir", 2), ("swir16", 1),
+    ]  # fmt: skip
+    assert {(source.calibration.scale, source.calibration.nodata) for source in river.sources} == {(1.0, 0.0)}
+    town = real_scene(first(real_data / "stac" / "joplin-2011", "*/*.json"))
+    assert [source.band for source in town.sources] == ["blue", "green", "red"]
+    assert "uncalibrated" in town.notes
+
+
+DIALECTS = "earth-search.aws.element84.com", "planetarycomputer.microsoft.com", "stac.eoapi.dev", "odc-stac"
+
+
+@pytest.mark.real
+def test_every_real_item_is_a_scene_or_a_sentence(real_data: Path) -> None:
+    folder = real_data / "17_stac_items"
+    refused, named = {}, []
+    for path in sorted(folder.rglob("*.json")):
+        item = json.loads(path.read_text())
+        if not isinstance(item, dict) or item.get("type") != "Feature":
+            continue
+        try:
+            scene = real_scene(path)
+        except (SensorError, CatalogError) as error:
+            refused[path.relative_to(folder).parts[1]] = str(error)
+            named.append(str(item["id"]) in str(error) and "\n" not in str(error))
+        else:
+            assert scene.sources
+    assert all(named)
+    assert {"cop-dem-glo-30", "sentinel-1-grd"} <= set(refused)
+    assert "uncalibrated amplitude" in refused["sentinel-1-grd"]
+    assert not {"sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-l1c", "naip", "landsat-c2-l2"} & set(refused)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("pattern", "sensor", "offset"),
+    [
+        ("earth-search*/sentinel-2-l2a/*.json", "sentinel-2-l2a", 0.0),  # flag and offset: the flag holds
+        ("earth-search*/sentinel-2-c1-l2a/*.json", "sentinel-2-l2a", -0.1),
+        ("earth-search*/sentinel-2-l1c/*.json", "sentinel-2-l1c", -0.1),
+        ("planetarycomputer*/sentinel-2-l2a/*.json", "sentinel-2-l2a", 0.0),  # baseline 02.12
+        ("odc-stac/S2A_28QCH*.json", "sentinel-2-l2a", 0.0),  # Earth Search v0, baseline 02.14 in the product
+    ],
+)
+def test_real_sentinel_2_offsets(real_data: Path, pattern: str, sensor: str, offset: float) -> None:
+    paths = sorted((real_data / "17_stac_items").glob(pattern))
+    assert paths
+    for path in paths:
+        scene = real_scene(path)
+        assert scene.sensor == sensor
+        assert {source.calibration.offset for source in scene.sources} == {offset}
+        assert {source.calibration.scale for source in scene.sources} == {1e-4}
+        assert {source.calibration.nodata for source in scene.sources} == {0.0}
+        assert scene.resolution_m == 10.0
+        assert len(scene.sources) == (13 if sensor.endswith("l1c") else 12)
+        assert not any(source.href.endswith(".jp2") for source in scene.sources) or sensor.endswith("l1c")
+        assert (scene.mask_source is not None) == sensor.endswith("l2a")
+
+
+def test_baseline_decides_where_nothing_else_is_said() -> None:
+    for baseline, offset in (("04.00", -0.1), ("05.11", -0.1), ("03.01", 0.0)):
+        item = drawn_item(
+            s2_assets("B02", "B03", "B04", "SCL"), platform="Sentinel-2A", **{"s2:processing_baseline": baseline}
+        )
+        scene = scene_from_item(item, base="/a/item.json")
+        assert {source.calibration.offset for source in scene.sources} == {offset}
+        assert scene.notes == ()
+
+
+def test_raster_bands_go_before_the_baseline() -> None:
+    item = drawn_item(
+        s2_assets("B02", "SCL", scale=1e-4, offset=0.0),
+        platform="sentinel-2a",
+        **{"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": False},
+    )
+    assert scene_from_item(item, base="/a/i.json").sources[0].calibration.offset == 0.0
+
+
+def test_what_is_assumed_is_noted() -> None:
+    scene = scene_from_item(drawn_item(s2_assets("B02", "B04"), platform="sentinel-2b"), base="/a/i.json")
+    assert scene.notes == (
+        "level assumed L2A",
+        "processing baseline not stated, offset -0.1 assumed from the date",
+    )
+
+
+def test_cirrus_without_layers_is_l1c() -> None:
+    item = drawn_item(s2_assets("B02", "B04", "B10"), platform="sentinel-2b")
+    assert scene_from_item(item, base="/a/i.json").sensor == "sentinel-2-l1c"
+
+
+def test_stac_1_1_bands() -> None:
+    bands = [
+        {"name": "x", "eo:common_name": "red", "data_type": "uint16", "raster:scale": 0.001, "raster:offset": -0.2},
+        {"name": "y", "eo:center_wavelength": 0.84, "data_type": "uint16", "raster:scale": 0.001, "nodata": 7},
+    ]
+    scene = scene_from_item(drawn_item({"image": asset(bands=bands)}, platform="a plane"), base="/a/i.json")
+    assert scene.sensor == "optical-reflectance"
+    red, nir = scene.sources
+    assert (red.band, red.index, red.calibration.scale, red.calibration.offset) == ("red", 1, 0.001, -0.2)
+    assert (nir.band, nir.index, nir.calibration.offset, nir.calibration.nodata) == ("nir", 2, 0.0, 7.0)
+
+
+def test_planetary_computer_rtc() -> None:
+    # The form of that collection's items: the unit stands in words only.
+    text = "Terrain-corrected gamma naught values of signal transmitted with vertical polarization and received"
+    assets = {
+        name: asset(
+            href=f"https://host/{name}.rtc.tiff",
+            description=text,
+            **{"raster:bands": [{"nodata": -32768, "data_type": "float32", "spatial_resolution": 10.0}]},
+        )
+        for name in ("vh", "vv")
+    }
+    item = drawn_item(assets, platform="SENTINEL-1A", **{"sar:product_type": "GRD", "sat:absolute_orbit": 47600})
+    scene = scene_from_item(item, base="https://host/item.json")
+    assert scene.sensor == "sentinel-1-rtc"
+    assert [source.band for source in scene.sources] == ["vv", "vh"]
+    assert not scene.sources[0].calibration.decibels
+    assert scene.sources[0].calibration.nodata == -32768
+    assert scene.pass_id == "sentinel-1a absolute_orbit 47600"
+
+
+def test_decibels_and_nan_nodata() -> None:
+    bands = [{"name": "VV", "unit": "dB", "data_type": "float32", "nodata": "nan"}]
+    scene = scene_from_item(drawn_item({"vv": asset(bands=bands)}, platform="sentinel-1a"), base="/a/i.json")
+    assert scene.sensor == "sentinel-1-db"
+    assert scene.sources[0].calibration.decibels
+    assert scene.sources[0].calibration.nodata is None
+
+
+def test_cloud_optimised_file_is_preferred() -> None:
+    item = drawn_item(
+        {
+            "blue-jp2": asset(href="./b.jp2", type="image/jp2", **{"eo:bands": [{"name": "B02"}]}),
+            "blue": asset(type="image/tiff; profile=cloud-optimized", **{"eo:bands": [{"name": "B02"}]}),
+        },
+        platform="sentinel-2a",
+    )
+    scene = scene_from_item(item, base="/folder/i.json")
+    assert [source.href for source in scene.sources] == ["/folder/a.tif"]
+
+
+def test_middle_of_an_interval_and_passes() -> None:
+    item = drawn_item(
+        s2_assets("B02"),
+        datetime=None,
+        start_datetime="2024-06-01T10:00:00Z",
+        end_datetime="2024-06-01T12:00:00Z",
+        platform="sentinel-2a",
+        **{"s2:datatake_id": "GS2A_20240601T100000_000001_N05.10", "earthmap:world": {"b": 1, "a": [2]}},
+    )
+    scene = scene_from_item(item, base="/a/i.json")
+    assert scene.datetime.isoformat() == "2024-06-01T11:00:00+00:00"
+    assert scene.pass_id == "GS2A_20240601T100000_000001"
+    assert scene.world == '{"a":[2],"b":1}'
+
+
+def test_footprint_over_the_antimeridian_is_split() -> None:
+    item = drawn_item(s2_assets("B02"), platform="sentinel-2a")
+    item["geometry"] = {
+        "type": "Polygon", "coordinates": [[[179, 0], [-179, 0], [-179, 1], [179, 1], [179, 0]]]
+    }  # fmt: skip
+    ground = shapely.from_wkb(scene_from_item(item, base="/a/i.json").footprint)
+    assert ground.geom_type == "MultiPolygon"
+    assert ground.area == pytest.approx(2.0)
+
+
+def test_degrees_become_metres() -> None:
+    assets = s2_assets("B02")
+    assets["B02"] |= {"proj:code": "EPSG:4326", "proj:transform": [1e-4, 0, 10, 0, -2e-4, 45]}
+    assert scene_from_item(drawn_item(assets, platform="sentinel-2a"), base="/a/i.json").resolution_m == 22.3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"assets": None}, "has no assets"),
+        ({"geometry": None}, "covers no ground"),
+        ({"geometry": {"type": "Point", "coordinates": [1, 2]}}, "covers no ground"),
+        ({"properties": {"gsd": 10, "platform": "sentinel-2a"}}, "no time"),
+        ({"properties": {"datetime": "2024-06-01T00:00:00Z", "platform": "sentinel-2a"}}, "ground distance"),
+        ({"assets": {"dem": asset()}}, "no data band is recognised"),
+        ({"assets": {"B02": 5, "x": asset(bands=[3])}}, "no data band is recognised"),
+    ],
+)
+def test_bad_items_get_one_sentence(change: dict[str, Any], said: str) -> None:
+    item = {**drawn_item(s2_assets("B02"), platform="sentinel-2a"), **change}
+    with pytest.raises((SensorError, CatalogError), match=said) as caught:
+        scene_from_item(item, base="/a/i.json")
+    assert "the item drawn" in str(caught.value)
+
+
+@given(st.text(), st.text())
+def test_names_of_item_and_collection_decide_nothing(name: str, collection: str) -> None:
+    item = drawn_item(s2_assets("B02", "B04"), platform="sentinel-2a")
+    plain = scene_from_item(item, base="/a/i.json")
+    renamed = copy.deepcopy(item) | {"id": name, "collection": collection}
+    scene = scene_from_item(renamed, base="/a/i.json")
+    assert (scene.sensor, scene.sources, scene.notes) == (plain.sensor, plain.sources, plain.notes)
+
+
+def test_hrefs(tmp_path: Path) -> None:
+    assert resolve_href("./x.tif", str(tmp_path)) == str(tmp_path / "x.tif")
+    assert resolve_href("../x.tif", str(tmp_path / "i.json")) == str(tmp_path.parent / "x.tif")
+    assert resolve_href("x.tif", "https://h/a/") == "https://h/a/x.tif"
+    assert resolve_href("s3://b/x.tif", str(tmp_path)) == "s3://b/x.tif"
+    assert resolve_href("file:///a%20b/x.tif", str(tmp_path)) == "/a b/x.tif"
