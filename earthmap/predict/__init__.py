@@ -1,1 +1,7 @@
-__all__: list[str] = []
+"""Tiles and queries in, answers out (layer 3)."""
+
+from earthmap.predict.protocol import Picture, Predictor, TileInput
+from earthmap.predict.registry import PREDICTORS, build_predictor
+from earthmap.predict.spectral import SpectralPredictor
+
+__all__ = ["PREDICTORS", "Picture", "Predictor", "SpectralPredictor", "TileInput", "build_predictor"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from earthmap.errors import QueryError
+from earthmap.sensors.masks import REASONS
 from earthmap.tasks.query import Query
 
 MAX_TEXT = 10_000
@@ -148,7 +149,8 @@ _ANY_CHANGE = re.compile(
     r"|^(map|show|find|detect|mark|locate|list)( me)?( the| any| all)? (changes?|differences?)\b|^changes?\b"
 )
 
-_REASONS = ("nodata", "cloud", "cirrus", "shadow", "dark", "snow", "saturated", "layover", "unknown")
+_REASONS = REASONS[1:]
+"""What can hide the ground: every reason but `clear`."""
 
 
 def _choices() -> str:
