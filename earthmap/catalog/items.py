@@ -233,12 +233,13 @@ def _roles(asset: Mapping[str, Any]) -> frozenset[str]:
 
 def _is_raster(asset: Mapping[str, Any]) -> bool:
     """True for GeoTIFF and JPEG 2000: by media type, or by the file's name where there is none."""
-    if not isinstance(asset.get("href"), str):
+    href = asset.get("href")
+    if not isinstance(href, str):
         return False
     kind = str(asset.get("type") or "").lower()
     if kind:
         return "tif" in kind or kind.startswith("image/jp2")
-    return asset["href"].lower().split("?")[0].endswith((".tif", ".tiff", ".jp2"))
+    return href.lower().split("?")[0].endswith((".tif", ".tiff", ".jp2"))
 
 
 def _is_picture(key: str, asset: Mapping[str, Any]) -> bool:

@@ -54,7 +54,15 @@ class Sensor:
 
 _S2_VIEWS = ("rgb", "swir", "rededge", "nir-coastal", "nir-red-green", "swir-nir-red")
 _SAR_VIEWS = ("sar-vv-vh", "sar-hh-hv", "sar-vv", "sar-hh", "sar-vh", "sar-hv")
-_PLAIN_VIEWS = ("rgb-8bit", "nir-red-green-8bit", "swir-nir-red-8bit", "red-8bit", "nir-8bit")
+_PLAIN_VIEWS = (
+    "rgb-8bit",
+    "nir-red-green-8bit",
+    "swir-nir-red-8bit",
+    "red-8bit",
+    "nir-8bit",
+    "rgb-11bit",  # never the default: an item seldom says how many of its bits are used
+    "nir-red-green-11bit",
+)
 
 _ROWS = (
     Sensor(

@@ -74,6 +74,14 @@ def _stored(name: str, first: str, second: str, third: str) -> View:
     return View(name=name, channels=(one, two, three))
 
 
+def _deep(name: str, first: str, second: str, third: str) -> View:
+    """Stored numbers of 11 bits, as very-high-resolution sensors deliver them."""
+    one, two, three = (
+        Channel(band=band, low=0.0, high=2047.0, curve="sqrt", unit="DN") for band in (first, second, third)
+    )
+    return View(name=name, channels=(one, two, three))
+
+
 def _co_pol(band: str) -> Channel:
     return Channel(band=band, low=-25.0, high=5.0, unit="dB")
 
@@ -111,6 +119,8 @@ _ROWS = (
     _stored("swir-nir-red-8bit", "swir16", "nir", "red"),
     _stored("red-8bit", "red", "red", "red"),
     _stored("nir-8bit", "nir", "nir", "nir"),
+    _deep("rgb-11bit", "red", "green", "blue"),
+    _deep("nir-red-green-11bit", "nir", "red", "green"),
 )
 
 VIEWS = {view.name: view for view in _ROWS}
@@ -191,7 +201,10 @@ def _toned(channel: Channel, value: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _levels(channel: Channel, value: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(_toned(channel, np.nan_to_num(value, nan=channel.low)) * _LEVELS).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(_toned(channel, np.nan_to_num(value, nan=channel.low)) * _LEVELS).astype(
+        np.uint8
+    )
+    return levels
 
 
 def invert_view(name: str, picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -302,3 +302,31 @@ def test_hrefs(tmp_path: Path) -> None:
     assert resolve_href("x.tif", "https://h/a/") == "https://h/a/x.tif"
     assert resolve_href("s3://b/x.tif", str(tmp_path)) == "s3://b/x.tif"
     assert resolve_href("file:///a%20b/x.tif", str(tmp_path)) == "/a b/x.tif"
+
+
+@pytest.fixture(scope="module")
+def drawn_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from earthmap.synthetic import small_world, write_world
+
+    catalog = write_world(small_world(), tmp_path_factory.mktemp("world"), sensors=("sentinel-2", "sentinel-1", "rgb"))
+    return catalog.parent
+
+
+def test_drawn_worlds_are_read_as_they_were_drawn(drawn_world: Path) -> None:
+    wanted = {
+        "drawn-sentinel-2-l2a": ("sentinel-2-l2a", 12, -0.1),
+        "drawn-sentinel-1": ("sentinel-1-db", 2, 0.0),
+        "drawn-aerial": ("optical-uncalibrated", 4, 0.0),
+    }
+    for collection, (sensor, bands, offset) in wanted.items():
+        paths = sorted((drawn_world / collection).glob("*/*.json"))
+        assert paths
+        for path in paths:
+            scene = real_scene(path)
+            assert (scene.sensor, len(scene.sources)) == (sensor, bands)
+            assert {source.calibration.offset for source in scene.sources} == {offset}
+            assert {source.calibration.decibels for source in scene.sources} == {sensor == "sentinel-1-db"}
+            assert all(Path(source.href).is_file() for source in scene.sources)
+            assert scene.world is not None
+            assert scene.pass_id is not None or collection == "drawn-aerial"
+            assert (scene.mask_source is not None) == (sensor == "sentinel-2-l2a")

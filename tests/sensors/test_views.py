@@ -1,0 +1,98 @@
+"""Fixed scalings, and their inverses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from earthmap.errors import SensorError
+from earthmap.sensors.masks import Reason
+from earthmap.sensors.registry import SENSORS
+from earthmap.sensors.views import NODATA_GREY, VIEWS, default_view, get_view, invert_view, make_view
+
+
+def drawn(name: str, seed: int) -> np.ndarray:
+    """(3, 6, 7) channel values within the ranges of the view, in the channels' own units."""
+    random = np.random.default_rng(seed)
+    return np.stack([random.uniform(channel.low, channel.high, (6, 7)) for channel in VIEWS[name].channels])
+
+
+def physical(name: str, values: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The bands that show as `values` (and, for a difference, as what the first two channels leave)."""
+    view, planes = VIEWS[name], {}
+    for channel, plane in zip(view.channels, values, strict=True):
+        if channel.minus is None:
+            planes[channel.band] = 10 ** (plane / 10) if channel.unit == "dB" else plane
+    return view.bands, np.stack([planes[band] for band in view.bands]).astype(np.float32)
+
+
+@given(st.sampled_from(sorted(VIEWS)), st.integers(0, 2**31))
+def test_inverse_is_within_half_a_step(name: str, seed: int) -> None:
+    values = drawn(name, seed)
+    bands, data = physical(name, values)
+    picture = make_view(name, bands, data)
+    assert picture.shape == (6, 7, 3)
+    assert picture.dtype == np.uint8
+    inverse = invert_view(name, picture)
+    for index, channel in enumerate(VIEWS[name].channels):
+        if channel.minus is not None:
+            first, second = (10 * np.log10(data[bands.index(band)]) for band in channel.bands)
+            expected = np.clip(first - second, channel.low, channel.high)
+        elif VIEWS[name].channels[0] == VIEWS[name].channels[2]:
+            expected = values[2]
+        else:
+            expected = values[index]
+        shares = [(value - channel.low) / (channel.high - channel.low) for value in (inverse[index], expected)]
+        shares = [np.sqrt(share) for share in shares] if channel.curve == "sqrt" else shares
+        assert np.abs(shares[0] - shares[1]).max() <= 0.5 / 255 + 1e-5
+
+
+@given(st.sampled_from(sorted(VIEWS)), st.integers(0, 2**31))
+def test_every_level_comes_back(name: str, seed: int) -> None:
+    view = VIEWS[name]
+    if any(channel.minus for channel in view.channels):
+        return
+    levels = np.random.default_rng(seed).integers(0, 256, (5, 4, 1), dtype=np.uint8)
+    picture = np.repeat(levels, 3, axis=2)
+    bands, data = physical(name, invert_view(name, picture))
+    assert np.array_equal(make_view(name, bands, data), picture)
+
+
+def test_nodata_is_one_grey() -> None:
+    data = np.full((3, 2, 2), 0.25, np.float32)
+    data[1, 0, 0] = np.nan
+    mask = np.array([[Reason.CLEAR, Reason.NODATA], [Reason.CLOUD, Reason.CLEAR]], np.uint8)
+    picture = make_view("rgb", ("red", "green", "blue"), data, mask)
+    assert (picture[0, 0] == NODATA_GREY).all()
+    assert (picture[0, 1] == NODATA_GREY).all()
+    assert (picture[1] == 128).all()  # the square root of 0.25 at half the range
+
+
+def test_values_outside_are_held() -> None:
+    data = np.array([[[-0.5, 3.0]]] * 3, np.float32)
+    assert make_view("rgb", ("red", "green", "blue"), data)[0, :, 0].tolist() == [0, 255]
+    power = np.array([[[0.0, -1.0]]], np.float32)
+    assert make_view("sar-vv", ("vv",), power)[0, :, 0].tolist() == [0, 0]
+
+
+def test_eight_bits_stay_as_they_are() -> None:
+    data = np.arange(256, dtype=np.float32).reshape(1, 16, 16)
+    assert np.array_equal(make_view("red-8bit", ("red",), data)[..., 1], data[0])
+
+
+def test_default_views() -> None:
+    assert default_view("sentinel-2-l2a") == "rgb"
+    assert default_view(SENSORS["sentinel-1-db"], ("vv", "vh")) == "sar-vv-vh"
+    assert default_view("sentinel-1-rtc", ("vh",)) == "sar-vh"
+    assert default_view("optical-uncalibrated", ("green", "red", "nir", "swir16")) == "nir-red-green-8bit"
+    with pytest.raises(SensorError, match="no view"):
+        default_view("sentinel-2-l2a", ("green",))
+
+
+def test_missing_bands_are_named() -> None:
+    with pytest.raises(SensorError, match="needs blue"):
+        make_view("rgb", ("red", "green"), np.ones((2, 1, 1), np.float32))
+    with pytest.raises(SensorError, match="no view 'x'"):
+        get_view("x")
