@@ -154,7 +154,7 @@ class Storage:
         except Exception as error:
             raise self._failed("delete", path, error) from error
 
-    def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore:
+    def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore[Any]:
         """A Zarr v3 store rooted at `path`; to read from a folder that is not there raises FileNotFoundError."""
         from zarr.storage import ObjectStore
 

@@ -87,7 +87,7 @@ def _span(part: str, text: str) -> tuple[datetime.datetime, datetime.datetime]:
         raise JobError(f"{part!r} in the datetime {text!r} cannot be read", expected=_EXPECTED)
     try:
         start = _first(match)
-        return start, start + _length(match, start) - _TICK
+        return start, start + (_length(match, start) - _TICK)
     except (ValueError, OverflowError) as error:
         raise JobError(f"{part!r} in the datetime {text!r} is not a time: {error}", expected=_EXPECTED) from error
 

@@ -34,6 +34,7 @@ UNKNOWN_CLOUD_PERCENT = 50.0
 NEARLY_WHOLE = 0.9
 """`latest` takes an observation that covers at least this share of what the widest one covers."""
 
+_KEY_DIGITS = 8
 _SAME_PASS = datetime.timedelta(minutes=50)
 """Longest gap inside a named pass: half an orbit; the same orbit returns days later under the same name."""
 _SAME_STRIP = datetime.timedelta(minutes=15)
@@ -108,7 +109,7 @@ def _observation(scenes: Iterable[Scene]) -> Observation:
     first = min(ordered, key=lambda scene: scene.datetime)
     time = first.datetime.astimezone(datetime.UTC)
     return Observation(
-        id=f"{first.sensor}_{time:%Y%m%dT%H%M%S}_{_pass_key(first)[:8]}",
+        id=f"{first.sensor}_{time:%Y%m%dT%H%M%S}_{_pass_key(first)[:_KEY_DIGITS]}",
         sensor=first.sensor,
         datetime=time,
         scenes=tuple(ordered),
@@ -130,8 +131,8 @@ def choose(observations: Sequence[Observation], ground: BaseGeometry, *, rule: s
         observations: of one sensor, as `observe` gives them.
         ground: the cell's owned ground, EPSG:4326.
         rule: `least_cloud`, the one with the most clear ground: covered share × (1 − cloud cover), in whole percents,
-            unknown cloud as 50 %, ties to the latest, then to the smallest id; `latest`, the latest of those that
-            cover at least 90 % of what the widest covers; `all`.
+            unknown cloud as 50 %, ties to the latest, then to the smallest key of its pass; `latest`, the latest of
+            those that cover at least 90 % of what the widest covers; `all`.
 
     Raises:
         JobError: for an unknown rule.
@@ -155,43 +156,33 @@ def choose_many(
     if not observations or not grounds:
         return chosen
     cover = _cover(observations, np.asarray(grounds, dtype=object))
-    order = _time_order(observations)
+    # An observation's own time and id may come from a scene elsewhere in its pass: only what is over the cell counts.
+    name = _ranks([(observation.id[-_KEY_DIGITS:], observation.id) for observation in observations])[cover.observation]
     if rule == "all":
-        ranked = np.lexsort((order[cover.observation], cover.cell))
+        ranked = np.lexsort((name, cover.time, cover.cell))
     else:
-        ranked = _best(cover, order, observations=observations, latest=rule == "latest")
+        merit = _nearly_widest(cover) if rule == "latest" else _percent(cover.clear)
+        ranked = np.lexsort((name, -cover.time, -merit, cover.cell))
+        first = np.ones(len(ranked), bool)
+        first[1:] = cover.cell[ranked][1:] != cover.cell[ranked][:-1]
+        ranked = ranked[first]
     for cell, observation in zip(cover.cell[ranked].tolist(), cover.observation[ranked].tolist(), strict=True):
         chosen[cell].append(observation)
     return chosen
 
 
-def _time_order(observations: Sequence[Observation]) -> NDArray[np.int64]:
-    """The rank of each observation by (time, id)."""
-    ranked = sorted(range(len(observations)), key=lambda i: (observations[i].datetime, observations[i].id))
-    order = np.empty(len(ranked), np.int64)
-    order[ranked] = np.arange(len(ranked))
-    return order
+def _ranks(names: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """The place of each name in their sorted order."""
+    ranks = np.empty(len(names), np.int64)
+    ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return ranks
 
 
-def _best(
-    cover: _Cover, order: NDArray[np.int64], *, observations: Sequence[Observation], latest: bool
-) -> NDArray[np.intp]:
-    """Positions in `cover` of the one best observation of each cell."""
-    # Equal times must tie: newest first by time, then by the smallest id, which is not the reverse of `order`.
-    newest = sorted(range(len(observations)), key=lambda i: observations[i].id)
-    newest.sort(key=lambda i: observations[i].datetime, reverse=True)
-    preference = np.empty(len(newest), np.int64)
-    preference[newest] = np.arange(len(newest))
-    if latest:
-        widest = np.zeros(int(cover.cell.max(initial=0)) + 1)
-        np.maximum.at(widest, cover.cell, cover.covered)
-        merit = (_percent(cover.covered) >= _percent(NEARLY_WHOLE * widest[cover.cell])).astype(np.int64)
-    else:
-        merit = _percent(cover.clear)
-    ranked = np.lexsort((preference[cover.observation], -merit, cover.cell))
-    first = np.ones(len(ranked), bool)
-    first[1:] = cover.cell[ranked][1:] != cover.cell[ranked][:-1]
-    return ranked[first]
+def _nearly_widest(cover: _Cover) -> NDArray[np.int64]:
+    """1 for the observations that cover nearly as much of their cell as any does, else 0."""
+    widest = np.zeros(int(cover.cell.max(initial=0)) + 1)
+    np.maximum.at(widest, cover.cell, cover.covered)
+    return (_percent(cover.covered) >= _percent(NEARLY_WHOLE * widest[cover.cell])).astype(np.int64)
 
 
 def _percent(share: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -205,6 +196,8 @@ class _Cover:
 
     cell: NDArray[np.int64]
     observation: NDArray[np.int64]
+    time: NDArray[np.int64]
+    """When the first of its scenes over the cell was measured, in microseconds since 1970."""
     covered: NDArray[np.float64]
     """Share of the cell's ground that any scene covers."""
     clear: NDArray[np.float64]
@@ -216,6 +209,7 @@ def _cover(observations: Sequence[Observation], grounds: NDArray[Any]) -> _Cover
     owner = np.repeat(np.arange(len(observations)), [len(observation.scenes) for observation in observations])
     footprints = shapely.from_wkb([scene.footprint for scene in scenes])
     clearness = 1.0 - np.array([_cloud(scene) for scene in scenes])
+    times = np.array([round(scene.datetime.timestamp() * 1e6) for scene in scenes], np.int64)
     cell, scene, whole = _pairs(footprints, grounds)
     order = np.lexsort((scene, owner[scene], cell))
     cell, scene, whole = cell[order], scene[order], whole[order]
@@ -233,6 +227,7 @@ def _cover(observations: Sequence[Observation], grounds: NDArray[Any]) -> _Cover
     return _Cover(
         cell=keys // len(observations),
         observation=keys % len(observations),
+        time=np.minimum.reduceat(times[scene], start) if len(start) else np.empty(0, np.int64),
         covered=(total - left_area) / total,
         clear=clear / total,
     )

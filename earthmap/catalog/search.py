@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -272,7 +273,7 @@ def _of_request(wanted: Wanted) -> str:
     if wanted.geometry is not None:
         parts.append(" for the area " + ",".join(f"{value:.6g}" for value in wanted.geometry.bounds))
     if wanted.interval is not None:
-        parts.append(f" and the time {wanted.interval}")
+        parts.append(f" for the time {wanted.interval}")
     return "".join(parts)
 
 
@@ -313,7 +314,7 @@ def find_scenes(
 
 
 def _all_refused(source: CatalogSource, refused: Sequence[RefusedItem]) -> SensorError:
-    counts = Counter(item.why.replace(item.id, "<id>") for item in refused)
+    counts = Counter(re.sub(rf"(?<!\w){re.escape(item.id)}(?!\w)", "<id>", item.why) for item in refused)
     why, count = max(counts.items(), key=lambda pair: (pair[1], pair[0]))
     return SensorError(
         f"none of the {len(refused)} items in {source.address} is imagery that is recognised; "
