@@ -114,7 +114,7 @@ RULES: tuple[Rule, ...] = (
           "NBR: Key and Benson 2006, RMRS-GTR-164; BAI: Chuvieco et al. 2002, doi:10.1080/01431160210153129; both"
           " thresholds ours, on drawn spectra only"),
     _rule("built-up", REFLECTANCE, "PISI > 0.03,NDVI < 0.2",
-          "PISI: Tian et al. 2018, doi:10.3390/rs10101521; 0.03 ours, which keeps the Western Sahara out"),
+          "PISI: Tian et al. 2018, doi:10.3390/rs10101521; 0.03 ours, on drawn spectra, and keeps deserts out"),
     _rule("bare", REFLECTANCE, "BI > 0,NDVI < 0.3", "BI: Rikimaru et al. 2002; 0 its own zero; NDVI not vegetation"),
     _rule("water", UNCALIBRATED, "MNDWI > 0.1", "MNDWI: Xu 2006, doi:10.1080/01431160600589179; 0.1 ours", 3),
     _rule("water", UNCALIBRATED, "NDWI > 0.1", "NDWI: McFeeters 1996, doi:10.1080/01431169608948714; 0.1 ours", 3),
