@@ -163,7 +163,7 @@ def _collection_of_api(io: CatalogIO, address: str, document: Mapping[str, objec
     return ApiCatalog(io, address=home, landing=landing, collection=str(document["id"])) if is_api(landing) else None
 
 
-def search(source: CatalogSource, wanted: Wanted) -> list[SourceItem]:
+def search_items(source: CatalogSource, wanted: Wanted) -> list[SourceItem]:
     """The items that match, sorted by collection, time and id, each once.
 
     An item matches where its ground intersects the wanted ground, its time the wanted interval (both ends included),
@@ -282,21 +282,21 @@ def find_scenes(
     geometry: BaseGeometry | None,
     *,
     datetime: str | Interval | None = None,
-    collections: Sequence[str] = (),
+    collections: Sequence[str] | None = None,
     sensor: str | None = None,
 ) -> Found:
     """The scenes of `source` over `geometry` (EPSG:4326, split at the antimeridian; None for everywhere).
 
     Raises:
         JobError: for a datetime that cannot be read.
-        CatalogError: as `search`.
+        CatalogError: as `search_items`.
         SensorError: where no item is of a known sensor, or none of the sensor asked for.
     """
     interval = parse_datetime(datetime) if isinstance(datetime, str) else datetime
-    wanted = Wanted(geometry=geometry, interval=interval, collections=tuple(collections))
+    wanted = Wanted(geometry=geometry, interval=interval, collections=tuple(collections or ()))
     scenes: list[Scene] = []
     refused: list[RefusedItem] = []
-    for found in search(source, wanted):
+    for found in search_items(source, wanted):
         try:
             scenes.append(scene_from_item(found.item, base=found.base))
         except EarthmapError as error:

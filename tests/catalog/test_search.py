@@ -22,7 +22,7 @@ from earthmap.catalog import transport
 from earthmap.catalog.api import coarsen
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.scene import Scene
-from earthmap.catalog.search import find_scenes, open_catalog, search
+from earthmap.catalog.search import find_scenes, open_catalog, search_items
 from earthmap.catalog.source import CatalogSource, MemoryCatalog, Wanted, item_geometry
 from earthmap.errors import CatalogError, EarthmapError, JobError, SensorError
 from tests.servers import file_server, pgstac_missing, stac_api
@@ -131,7 +131,7 @@ class CatalogSourceTests:
     """What any source of items must do; a subclass gives `source`, which serves `drawn_items()`."""
 
     def names(self, source: CatalogSource, **wanted: Any) -> list[str]:
-        return [f"{found.collection}/{found.id}" for found in search(source, Wanted(**wanted))]
+        return [f"{found.collection}/{found.id}" for found in search_items(source, Wanted(**wanted))]
 
     def test_everything_sorted(self, source: CatalogSource) -> None:
         optical = ["before", "early", "beside", "far", "late"]
@@ -160,7 +160,7 @@ class CatalogSourceTests:
         assert str(extents["radar"].interval).startswith("2024-04-01T00:00:00Z/2024-06-15T05:00:00")
 
     def test_items_come_whole(self, source: CatalogSource) -> None:
-        (found,) = search(source, Wanted(collections=("optical",), interval=parse_datetime("2024-06-01")))
+        (found,) = search_items(source, Wanted(collections=("optical",), interval=parse_datetime("2024-06-01")))
         assert shapely.equals(item_geometry(found.item), shapely.box(10.9, 50.9, 12.0, 52.0))
         assert found.item["assets"]["B04"]["href"] == "http://127.0.0.1:9/early.tif"
         assert found.item["properties"]["created"].startswith("2024-07-01")
@@ -170,15 +170,15 @@ class CatalogSourceTests:
         with pytest.raises(
             CatalogError, match=r"no collection 'Radr'.*expected one of radar, optical.*--collection radar"
         ):
-            search(source, Wanted(collections=("radar", "Radr")))
+            search_items(source, Wanted(collections=("radar", "Radr")))
 
     def test_nothing_at_this_time(self, source: CatalogSource) -> None:
         with pytest.raises(CatalogError, match=r"6 items have other times, from 2024-04-01T00.*another --datetime"):
-            search(source, Wanted(geometry=AREA, interval=parse_datetime("2019")))
+            search_items(source, Wanted(geometry=AREA, interval=parse_datetime("2019")))
 
     def test_nothing_at_this_place(self, source: CatalogSource) -> None:
         with pytest.raises(CatalogError, match=r"no item .*radar covers 9,49,12,52 from 2024-04-01 to 2024-06-15"):
-            search(source, Wanted(geometry=shapely.box(100, 0, 101, 1)))
+            search_items(source, Wanted(geometry=shapely.box(100, 0, 101, 1)))
 
 
 class TestMemory(CatalogSourceTests):
@@ -270,24 +270,24 @@ def test_a_version_that_was_updated_wins_whatever_the_order() -> None:
     old = item("a", "c", "2024-06-01T00:00:00Z", AREA, updated="2024-07-01T00:00:00Z")
     new = item("a", "c", "2024-06-01T00:00:00Z", AREA, updated="2024-08-01T00:00:00Z")
     for items in ([old, new], [new, old]):
-        (found,) = search(MemoryCatalog(items, address="memory"), Wanted())
+        (found,) = search_items(MemoryCatalog(items, address="memory"), Wanted())
         assert found.item is new
 
 
 def test_a_single_item(tmp_path: Path) -> None:
     path = tmp_path / "item.json"
     path.write_text(json.dumps(drawn_items()[0]))
-    assert [found.base for found in search(open_catalog(str(path)), Wanted(geometry=AREA))] == [str(path)]
+    assert [found.base for found in search_items(open_catalog(str(path)), Wanted(geometry=AREA))] == [str(path)]
 
 
 def test_collections_that_cannot_match_are_not_opened(tmp_path: Path) -> None:
     write_static(tmp_path, drawn_items())
     with file_server(tmp_path) as server:
-        search(open_catalog(f"{server.address}/catalog.json"), Wanted(collections=("radar",)))
+        search_items(open_catalog(f"{server.address}/catalog.json"), Wanted(collections=("radar",)))
         assert not [path for path in server.requests if "optical/" in path and "collection.json" not in path]
         server.requests.clear()
         source = open_catalog(f"{server.address}/catalog.json")
-        search(source, Wanted(interval=parse_datetime("2024-06-20/..")))
+        search_items(source, Wanted(interval=parse_datetime("2024-06-20/..")))
         assert not [path for path in server.requests if "radar/" in path and "collection.json" not in path]
 
 
@@ -295,9 +295,9 @@ def test_ground_across_the_antimeridian() -> None:
     uncut = shapely.Polygon([(179.0, -1.0), (-179.0, -1.0), (-179.0, 1.0), (179.0, 1.0)])
     source = MemoryCatalog([item("a", "c", "2024-06-01T00:00:00Z", uncut)], address="memory")
     for west in (179.4, -179.6):
-        assert search(source, Wanted(geometry=shapely.box(west, 0.0, west + 0.2, 0.2)))
+        assert search_items(source, Wanted(geometry=shapely.box(west, 0.0, west + 0.2, 0.2)))
     with pytest.raises(CatalogError):
-        search(source, Wanted(geometry=shapely.box(0.0, 0.0, 1.0, 1.0)))
+        search_items(source, Wanted(geometry=shapely.box(0.0, 0.0, 1.0, 1.0)))
 
 
 @given(
@@ -376,7 +376,7 @@ def test_faults_of_a_server(fault: str, tmp_path: Path, monkeypatch: pytest.Monk
         server.faults["/catalog.json"] = fault
         message = one_line(lambda: open_catalog(f"{server.address}/{path.name}"), CatalogError)
         server.faults = {"/inner/radar/1.json": fault}
-        inner = one_line(lambda: search(open_catalog(f"{server.address}/{path.name}"), Wanted()), CatalogError)
+        inner = one_line(lambda: search_items(open_catalog(f"{server.address}/{path.name}"), Wanted()), CatalogError)
     for text in (message, inner):
         assert re.search(FAULTS[fault], text), text
 
@@ -411,7 +411,7 @@ def test_a_server_that_is_not_there() -> None:
 def test_files_that_are_no_catalogue(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "catalog.json"
     path.write_bytes(content)
-    text = one_line(lambda: search(open_catalog(str(path)), Wanted()), CatalogError)
+    text = one_line(lambda: search_items(open_catalog(str(path)), Wanted()), CatalogError)
     assert re.search(message, text), text
 
 
