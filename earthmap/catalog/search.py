@@ -259,12 +259,11 @@ def _nothing(source: CatalogSource, wanted: Wanted) -> CatalogError:
         return CatalogError(what, fix="give another --area or --catalog")
     covered = "; ".join(f"{name} covers {extent}" for name, extent in itertools.islice(known.items(), _NAMED))
     more = f"; and {len(known) - _NAMED} more collections" if len(known) > _NAMED else ""
-    inside = [
-        extent.bbox
-        for extent in known.values()
-        if wanted.geometry is None or (extent.bbox and box_geometry(extent.bbox).intersects(wanted.geometry))
-    ]
-    fix = "its extents meet the area but no item does: give another --area" if inside else "give an --area inside them"
+    if wanted.geometry is None:
+        return CatalogError(f"{what}; {covered}{more}", fix="give another --catalog, or other collections of it")
+    boxes = [box_geometry(extent.bbox) for extent in known.values() if extent.bbox]
+    meets = bool(boxes) and bool(shapely.intersects(boxes, wanted.geometry).any())
+    fix = "its extents meet the area but no item does: give another --area" if meets else "give an --area inside them"
     return CatalogError(f"{what}; {covered}{more}", fix=fix)
 
 
