@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from earthmap.catalog import InMemorySource
+from earthmap.catalog import MemoryCatalog
 from earthmap.pipeline import make_plan, parse_job
 
 
@@ -77,7 +77,7 @@ def main() -> int:
         }
     )
     started = time.perf_counter()
-    plan = make_plan(job, InMemorySource(items))
+    plan = make_plan(job, MemoryCatalog(items, address="memory"))
     took = time.perf_counter() - started
     figures = {
         "tiles": plan.tiles,

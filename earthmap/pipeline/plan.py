@@ -28,7 +28,7 @@ from earthmap.catalog import (
 )
 from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
-from earthmap.grid import Cell, Grid, cells_touching, owned_ground, tiles_touching
+from earthmap.grid import Cell, Grid, owned_ground, touched
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
@@ -156,8 +156,7 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     spec = job.spec
     found = _search(source, job.area.geometry, job)
     grid = _grid(job, found.scenes)
-    cells = cells_touching(job.area, grid)
-    bits = tiles_touching(job.area, cells)
+    cells, bits = touched(job.area, grid)
     count = int(np.bitwise_count(bits).sum())
     if count > spec.max_tiles:
         raise JobError(
@@ -207,10 +206,25 @@ def _questions_of(
             if query.dates == 1:
                 asked[cell].extend((candidates[index].id,) for index in indices)
                 continue
-            two = pair([candidates[index] for index in indices], before=query.before, after=query.after)
+            two = _pair([candidates[index] for index in indices], query, grounds[cell])
             if two is not None:
-                asked[cell].append((two[0].id, two[1].id))
+                asked[cell].append(two)
     return [names or [()] for names in asked]
+
+
+def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> tuple[str, str] | None:
+    """The names of the two observations that `query` compares on one cell."""
+    if query.before is None and query.after is None:
+        two = pair(observations)
+        return (two[0].id, two[1].id) if two else None
+    # Cloud over the cell decides inside an interval, so only the scenes over the cell may count.
+    names = {}
+    for observation in observations:
+        own = narrow(observation, ground)
+        if own is not None:
+            names[own.id] = (observation.id, own)
+    two = pair([own for _, own in names.values()], before=query.before, after=query.after)
+    return (names[two[0].id][0], names[two[1].id][0]) if two else None
 
 
 def _table(
