@@ -57,7 +57,13 @@ def _add_map(commands: Any) -> None:
     add("--catalog", help="STAC API, static catalogue, ItemCollection or stac-geoparquet; path or address")
     add("--collection", action="append", dest="collections", metavar="ID", help="repeatable")
     add("--datetime", help="STAC datetime or interval, such as 2024-06-01/2024-06-30")
-    add("--query", action="append", dest="queries", metavar="TEXT", help="question, such as 'Where is water?'; repeatable")
+    add(
+        "--query",
+        action="append",
+        dest="queries",
+        metavar="TEXT",
+        help="question, such as 'Where is water?'; repeatable",
+    )
     add("--task", choices=["presence", "fraction", "segment", "change"], help="of the questions, where not plain")
     add("--sensor", help="use this sensor's scenes only, such as sentinel-2-l2a")
     add("--resolution", type=float, metavar="METRES", help="pixel size (default: the finest of the scenes)")
@@ -87,7 +93,9 @@ def _job(arguments: argparse.Namespace) -> Job:
     if arguments.queries:
         values["queries"] = [{"text": text, "task": arguments.task} for text in arguments.queries]
     elif arguments.task:
-        raise JobError("--task is given without --query", fix="give the question too, or write the task in the job file")
+        raise JobError(
+            "--task is given without --query", fix="give the question too, or write the task in the job file"
+        )
     if arguments.job:
         return read_job(arguments.job, overrides=values)
     missing = [f"--{name}" for name in ("area", "catalog", "out") if name not in values]
@@ -178,7 +186,9 @@ def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None] | Non
             rate = bar.tasks[0].speed
             detail = f"{progress.km2:,.0f} km²" + (f" {rate:.1f}/s" if rate else "")
             detail += f" {progress.failed} failed" if progress.failed else ""
-            bar.update(task, description="mapping", total=progress.tiles_planned, completed=progress.tiles, detail=detail)
+            bar.update(
+                task, description="mapping", total=progress.tiles_planned, completed=progress.tiles, detail=detail
+            )
 
         def say(step: str) -> None:
             console.print(step, style="dim")

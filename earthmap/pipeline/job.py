@@ -149,8 +149,10 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
     area = spec.area
     if isinstance(area, str) and base is not None and (base / area).is_file():
         area = str(base / area)
+    resolved = AreaOfInterest.normalize(area)
     spec = spec.model_copy(
         update={
+            "area": resolved.to_geojson(),
             "catalog": _anchored(spec.catalog, base),
             "out": _anchored(spec.out, base),
             "store": _anchored(spec.store, base) if spec.store else None,
@@ -159,7 +161,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
     queries = tuple(question.query() for question in spec.queries)
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
-    return Job(spec=spec, area=AreaOfInterest.normalize(area), queries=queries)
+    return Job(spec=spec, area=resolved, queries=queries)
 
 
 def read_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Job:

@@ -281,7 +281,9 @@ def read_plan(storage: Storage) -> Plan | None:
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
-        raise StorageError(f"the plan in {storage.address} is damaged: {error}", fix="plan again with --refresh") from None
+        raise StorageError(
+            f"the plan in {storage.address} is damaged: {error}", fix="plan again with --refresh"
+        ) from None
     return Plan(grid=grid, table=table, observations=_observations(scenes.to_pylist()), refused=refused)
 
 

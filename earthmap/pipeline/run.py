@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -56,11 +56,12 @@ class CellDone:
     merge: CellMerge
     ledger: Any
     """Arrow table: the answer rows without masks, with part and execution."""
-    groups: Mapping[str, str]
-    parts: Mapping[tuple[str, str], str]
-    """Path of the part by (query, observation)."""
+    groups: int
+    parts: int
     read: int
+    """Groups that were read just now."""
     predicted: int
+    """Parts that were computed just now."""
 
 
 @dataclass(slots=True)
@@ -110,12 +111,13 @@ def run_job(
             predictor=predictor_spec(job, plan),
             reader=reader or RasterioReader(),
             limits=limits or Limits(),
+            by_observation=job.spec.scenes == "all",
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         done = _stream(plan, context, job, tally, report)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
-        publish(storage, job=job, plan=plan, context=context, done=done)
+        _publish(storage, job, plan, done)
         tally.seconds["total"] = time.monotonic() - started
         _finish(storage, job, lease.execution, tally)
     return Run(storage.address)
@@ -157,6 +159,17 @@ def predictor_spec(job: Job, plan: Plan) -> Mapping[str, Any]:
             fix="use --predictor spectral, or a catalogue drawn by `earthmap demo`",
         )
     return {"name": "oracle", "world": worlds.pop()}
+
+
+def _publish(storage: Storage, job: Job, plan: Plan, done: Sequence[CellDone]) -> None:
+    import pyarrow as pa
+
+    ledger = pa.concat_tables([cell.ledger for cell in done])
+    if ledger.num_rows != plan.planned:
+        raise LedgerError(
+            f"the ledger has {ledger.num_rows} rows", expected=f"{plan.planned}, one for each planned answer"
+        )
+    publish(storage, job=job, plan=plan, merges=[cell.merge for cell in done], ledger=ledger)
 
 
 def _finish(storage: Storage, job: Job, execution: int, tally: Tally) -> None:
@@ -250,10 +263,17 @@ def _merge_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     if answers.num_rows != expected:
         raise LedgerError(f"cell {work.cell.id} has {answers.num_rows} answers", expected=str(expected))
     done = CellDone(
-        merge=merge_cell(work.cell, answers, area=context.area, queries=context.queries, tiles=work.tiles),
+        merge=merge_cell(
+            work.cell,
+            answers,
+            area=context.area,
+            queries=context.queries,
+            tiles=work.tiles,
+            by_observation=context.by_observation,
+        ),
         ledger=_ledger(answers, parts, context),
-        groups={name: committed.path for name, committed in reads.items()},
-        parts={(question.query, question.observation): committed.path for question, committed in parts.items()},
+        groups=len(reads),
+        parts=len(parts),
         read=sum(committed.fresh for committed in reads.values()),
         predicted=sum(committed.fresh for committed in parts.values()),
     )
@@ -327,6 +347,6 @@ def _stream(
 
 def _count(tally: Tally, cell: CellDone) -> None:
     tally.groups_read += cell.read
-    tally.groups_reused += len(cell.groups) - cell.read
+    tally.groups_reused += cell.groups - cell.read
     tally.parts_computed += cell.predicted
-    tally.parts_reused += len(cell.parts) - cell.predicted
+    tally.parts_reused += cell.parts - cell.predicted

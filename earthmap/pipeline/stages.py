@@ -54,6 +54,8 @@ class Context:
     """What `build_predictor` takes."""
     reader: Reader
     limits: Limits = field(default_factory=Limits)
+    by_observation: bool = False
+    """Observations of one-date questions stay apart in the merge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,8 @@ def _cause(error: Exception) -> tuple[str, str]:
 # ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _failed_path(path: str, execution: int) -> str:
+def failed_path(path: str, execution: int) -> str:
+    """Where a result with failures stands: the next execution looks elsewhere, and so tries again."""
     return f"{path}~x{execution}"
 
 
@@ -97,14 +100,14 @@ def read_stage(read: CellRead, context: Context) -> Committed:
     Raises:
         StorageError: when the cube cannot be written; nothing can go on then.
     """
-    for path in (read.path, _failed_path(read.path, context.execution)):
+    for path in (read.path, failed_path(read.path, context.execution)):
         if find_cell(context.store, path) is not None:
             return Committed(path=path, fresh=False)
     if _attempt(context.store, read.path) <= TRIES:
         pixels = _read_whole(read, context)
     else:
         pixels = _read_tiles(read, context, partial(isolated, limits=context.limits))
-    path = _failed_path(read.path, context.execution) if pixels.failures else read.path
+    path = failed_path(read.path, context.execution) if pixels.failures else read.path
     write_cell(context.store, read, pixels, path=path)
     return Committed(path=path, fresh=True)
 
@@ -128,9 +131,7 @@ def _read_tiles(read: CellRead, context: Context, run: Callable[[Callable[[], An
         except Exception as error:  # noqa: BLE001 - the boundary of the tile
             reason, message = _cause(error)
             address = error.address if isinstance(error, ReadError) else None
-            failures.append(
-                TileFailure(tile_id=tile.id, stage="read", reason=reason, message=message, address=address)
-            )
+            failures.append(TileFailure(tile_id=tile.id, stage="read", reason=reason, message=message, address=address))
     return assemble(read, done, failures)
 
 
@@ -170,7 +171,7 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
 
 
 def _find_part(clean: str, context: Context) -> Committed | None:
-    for path in (clean, _failed_path(clean, context.execution)):
+    for path in (clean, failed_path(clean, context.execution)):
         if context.store.exists(f"{path}/manifest.json"):
             return Committed(path=path, fresh=False)
     return None
@@ -194,7 +195,7 @@ def _commit_part(
     clean: str, query: str, answers: Sequence[Answer], groups: Sequence[CellGroup], context: Context
 ) -> Committed:
     failed = any(answer.status == "failed" for answer in answers)
-    path = _failed_path(clean, context.execution) if failed else clean
+    path = failed_path(clean, context.execution) if failed else clean
     data = _part_bytes(query, answers, groups, context)
     context.store.write(f"{path}/answers.parquet", data)
     manifest = {
@@ -240,9 +241,7 @@ def _read_failure(tile: Tile, groups: Sequence[CellGroup]) -> Answer | None:
     return None
 
 
-def _ask(
-    inputs: Sequence[TileInput], queries: Sequence[Query], context: Context, *, lone: bool
-) -> list[list[Answer]]:
+def _ask(inputs: Sequence[TileInput], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
     """The answers to `queries`, tile by tile; `lone` asks each tile in a process of its own."""
     run: Callable[[Callable[[], Any]], Any] = _here
     if lone:

@@ -28,7 +28,11 @@ def test_executions_are_numbered(tmp_path: Path) -> None:
 
 def test_a_held_folder_is_refused_and_says_by_whom(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    with Lease(storage), pytest.raises(RunFolderError, match=f"process {os.getpid()} .*to fix: wait for it"), Lease(storage):
+    with (
+        Lease(storage),
+        pytest.raises(RunFolderError, match=f"process {os.getpid()} .*to fix: wait for it"),
+        Lease(storage),
+    ):
         pass
 
 

@@ -1,0 +1,309 @@
+"""Masks as polygons: traced along pixel edges, joined across cells and zones, carried to longitude and latitude.
+
+In a zone everything is whole numbers: pixels counted eastwards and northwards from the lattice's anchor. Regions are
+4-connected. Straight stretches hold no vertices, so a region has one outline whatever tiles it was cut from. A vertex
+on every 16th lattice line is added only before the curve of the projection matters; 16 divides every core, so that
+a tile's border falls on such a line and leaves no trace either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import shapely
+
+from earthmap.grid.projection import plane_of
+from earthmap.grid.tiling import Grid, Zone
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    Geometries = NDArray[np.object_]
+
+DENSIFY_PX = 16
+"""A long edge gets a vertex on every lattice line of this count, so that it stays true in EPSG:4326."""
+SNAP_DEG = 1e-11
+"""Vertices nearer than this (a micrometre) to a zone's border are on it."""
+
+_STEPS_IJ = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])  # east, south, west, north, on the screen
+
+
+def label_regions(mask: NDArray[np.uint8], *, ignore: tuple[int, ...] = (0, 255)) -> NDArray[np.int32]:
+    """(y, x) numbers from 1 of the 4-connected regions of equal codes; 0 where the code is one of `ignore`."""
+    from skimage.measure import label
+
+    shown = np.where(np.isin(mask, ignore), 0, mask) if ignore else mask
+    labels: NDArray[np.int32] = np.asarray(label(shown, background=0, connectivity=1), np.int32)
+    return labels
+
+
+def _link_edges(labels: NDArray[np.int32]) -> tuple[Ints, Ints, Ints, Ints]:
+    """The unit edges around regions, the region on their right: start vertex, direction, label, number of the next.
+
+    At a vertex where a region meets itself across a corner the outline turns towards the region (left), which closes
+    what it encloses there as a hole of its own: rings never pass a vertex twice, as simple features demand.
+    """
+    padded = np.pad(labels, 1)
+    northwest, northeast = padded[:-1, :-1].ravel(), padded[:-1, 1:].ravel()
+    southwest, southeast = padded[1:, :-1].ravel(), padded[1:, 1:].ravel()
+    inside = (southeast, southwest, northwest, northeast)  # right of an edge that leaves a vertex east, south, …
+    outside = (northeast, southeast, southwest, northwest)
+    ahead_left, ahead_right = outside, inside  # of an edge that arrives at a vertex
+    width = padded.shape[1] - 1
+    starts = [np.flatnonzero((own != other) & (own != 0)) for own, other in zip(inside, outside, strict=True)]
+    number = np.zeros((4, northwest.size), np.int32)
+    first = 0
+    for heading, start in enumerate(starts):
+        number[heading, start] = np.arange(first, first + len(start))
+        first += len(start)
+    following = []
+    for heading, start in enumerate(starts):
+        label = inside[heading][start]
+        end = start + int(_STEPS_IJ[heading] @ (width, 1))
+        left, straight = ahead_left[heading][end] == label, ahead_right[heading][end] == label
+        turned = (heading + np.where(left, -1, np.where(straight, 0, 1))) % 4
+        following.append(number[turned, end])
+    headings = np.repeat(np.arange(4), [len(start) for start in starts])
+    owner = np.concatenate([inside[heading][start] for heading, start in enumerate(starts)])
+    return np.concatenate(starts), headings, owner.astype(np.int64), np.concatenate(following).astype(np.int64)
+
+
+def _walk(following: Ints) -> tuple[Ints, Ints]:
+    """The cycles of a permutation: its numbers cycle by cycle, and where each cycle starts in that list."""
+    after = following.tolist()
+    seen = bytearray(len(after))
+    order: list[int] = []
+    starts: list[int] = []
+    for first in range(len(after)):
+        if seen[first]:
+            continue
+        starts.append(len(order))
+        edge = first
+        while not seen[edge]:
+            seen[edge] = 1
+            order.append(edge)
+            edge = after[edge]
+    return np.array(order, np.int64), np.array(starts, np.int64)
+
+
+class Rings(NamedTuple):
+    """Closed lines in one array of vertices (the last one is not the first again), and whose polygon each is of."""
+
+    xy: Floats
+    starts: Ints
+    """Index of each ring's first vertex."""
+    owner: Ints
+    """The polygon of each ring; the shell comes first."""
+
+    @property
+    def ring(self) -> Ints:
+        """The ring of each vertex."""
+        return np.repeat(np.arange(len(self.starts)), np.diff(np.append(self.starts, len(self.xy))))
+
+    def previous(self, values: Floats) -> Floats:
+        """`values` of the vertices (or edges), moved on by one within each ring."""
+        moved = np.roll(values, 1, axis=0)
+        moved[self.starts] = values[np.append(self.starts[1:], len(self.xy)) - 1]
+        return moved
+
+    def kept(self, keep: NDArray[np.bool_]) -> Rings:
+        """The rings without some of their vertices; each keeps three at least."""
+        counts = np.bincount(self.ring[keep], minlength=len(self.starts))
+        return Rings(self.xy[keep], np.cumsum(counts) - counts, self.owner)
+
+    def polygons(self) -> Geometries:
+        """One polygon for each owner, in their order."""
+        if not len(self.starts):
+            return np.empty(0, object)
+        lines = shapely.linearrings(self.xy, indices=self.ring)
+        shell = np.diff(self.owner, prepend=-1) != 0
+        result: Geometries = shapely.polygons(lines, indices=np.cumsum(shell) - 1)
+        return result
+
+
+def rings_of(polygons: Geometries) -> Rings:
+    """The rings of an array of Polygons."""
+    lines, owner = shapely.get_rings(polygons, return_index=True)
+    xy, ring = shapely.get_coordinates(lines, return_index=True)
+    last = np.append(np.diff(ring) != 0, True) if len(ring) else np.empty(0, bool)
+    counts = np.bincount(ring[~last], minlength=len(lines))
+    return Rings(xy[~last], np.cumsum(counts) - counts, owner.astype(np.int64))
+
+
+def trace(labels: NDArray[np.int32], *, west_px: int = 0, north_px: int = 0) -> tuple[Geometries, Ints]:
+    """Polygons of the labelled regions, sorted by label, and their labels.
+
+    Args:
+        labels: (y, x) numbers of 4-connected regions, 0 for none, row 0 in the north.
+        west_px: x of the array's west edge in whole pixels, counted eastwards.
+        north_px: y of its north edge, counted northwards.
+    """
+    vertex, heading, owner, following = _link_edges(labels)
+    if not len(vertex):
+        return np.empty(0, object), np.empty(0, np.int64)
+    order, starts = _walk(following)
+    down, right = np.divmod(vertex[order], labels.shape[1] + 1)
+    rings = Rings(np.column_stack([west_px + right, north_px - down]).astype(float), starts, owner[order][starts])
+    direction = heading[order].astype(float)
+    rings = rings.kept(direction != rings.previous(direction))
+    # Clockwise shells come before the anticlockwise holes of the same region.
+    clockwise = _signed_area(rings) < 0
+    sequence = np.lexsort((~clockwise, rings.owner))
+    rings = _reordered(rings, sequence)
+    return rings.polygons(), np.unique(rings.owner)
+
+
+def _signed_area(rings: Rings) -> Floats:
+    before = rings.previous(rings.xy)
+    cross = before[:, 0] * rings.xy[:, 1] - before[:, 1] * rings.xy[:, 0]
+    return np.add.reduceat(cross, rings.starts) / 2.0
+
+
+def _reordered(rings: Rings, sequence: Ints) -> Rings:
+    counts = np.diff(np.append(rings.starts, len(rings.xy)))[sequence]
+    starts = np.cumsum(counts) - counts
+    index = np.repeat(rings.starts[sequence] - starts, counts) + np.arange(len(rings.xy))
+    return Rings(rings.xy[index], starts, rings.owner[sequence])
+
+
+def straighten(polygons: Geometries) -> Geometries:
+    """Rectilinear polygons without the vertices that lie on straight stretches, in normal form."""
+    if not len(polygons):
+        return polygons
+    rings = rings_of(polygons)
+    back = rings.xy - rings.previous(rings.xy)
+    vertical = back[:, 0] == 0.0
+    ends = np.append(rings.starts[1:], len(rings.xy)) - 1
+    onward = np.roll(vertical, -1)
+    onward[ends] = vertical[rings.starts]
+    result: Geometries = shapely.normalize(rings.kept(vertical != onward).polygons())
+    return result
+
+
+def _densified(rings: Rings) -> Rings:
+    """A vertex more wherever an edge crosses a 16th lattice line."""
+    ends = np.append(rings.starts[1:], len(rings.xy)) - 1
+    onward = np.roll(rings.xy, -1, axis=0)
+    onward[ends] = rings.xy[rings.starts]
+    axis = (onward[:, 0] == rings.xy[:, 0]).astype(int)
+    each = np.arange(len(axis))
+    low, high = rings.xy[each, axis], onward[each, axis]
+    upward = high > low
+    first = np.where(upward, np.floor(low / DENSIFY_PX) + 1, np.ceil(low / DENSIFY_PX) - 1)
+    last = np.where(upward, np.ceil(high / DENSIFY_PX) - 1, np.floor(high / DENSIFY_PX) + 1)
+    extra = np.maximum(0, np.where(upward, last - first, first - last) + 1).astype(np.int64)
+    edge = np.repeat(each, extra + 1)
+    rank = np.arange(len(edge)) - np.repeat(np.cumsum(extra + 1) - extra - 1, extra + 1)
+    xy = rings.xy[edge].copy()
+    fresh = rank > 0
+    line = first[edge] + np.where(upward[edge], 1, -1) * (rank - 1)
+    xy[fresh, axis[edge[fresh]]] = line[fresh] * DENSIFY_PX
+    counts = np.add.reduceat(extra + 1, rings.starts)
+    return Rings(xy, np.cumsum(counts) - counts, rings.owner)
+
+
+def snap_to_strip(xy: Floats, zone: Zone) -> Floats:
+    """Longitudes and latitudes with those within a micrometre of the zone's border exactly on it."""
+    west, south, east, north = zone.strip
+    for axis, border in ((0, west), (0, east), (1, south), (1, north)):
+        xy[np.abs(xy[:, axis] - border) < SNAP_DEG, axis] = border
+    return xy
+
+
+def to_ground(polygons: Geometries, *, grid: Grid, zone: Zone) -> Geometries:
+    """Lattice polygons in EPSG:4326, continuous in longitude (not yet clipped to the zone's strip)."""
+    if not len(polygons):
+        return polygons
+    rings = _densified(rings_of(polygons))
+    metres = grid.anchor_m + rings.xy * grid.resolution_m
+    longitude, latitude = plane_of(zone.epsg).unproject(metres[:, 0], metres[:, 1])
+    xy = snap_to_strip(np.column_stack([longitude, latitude]), zone)
+    return Rings(xy, rings.starts, rings.owner).polygons()
+
+
+def clip_parts(polygons: Geometries, clip: shapely.Geometry) -> tuple[Geometries, Ints, NDArray[np.bool_]]:
+    """The connected parts of `polygons` ∩ `clip` that have an area; the index of the polygon of each; True where cut."""
+    shapely.prepare(clip)
+    whole = shapely.covers(clip, polygons)
+    near = ~whole & shapely.intersects(clip, polygons)
+    cut = np.flatnonzero(near)
+    clipped = shapely.intersection(shapely.make_valid(polygons[cut]), clip) if len(cut) else np.empty(0, object)
+    parts, source = shapely.get_parts(clipped, return_index=True)
+    parts, inner = shapely.get_parts(parts, return_index=True)
+    source = source[inner] if len(inner) else source
+    solid = (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & (shapely.area(parts) > 0.0)
+    index = np.concatenate([np.flatnonzero(whole), cut[source[solid]]]).astype(np.int64)
+    geometries = np.concatenate([polygons[whole], parts[solid]])
+    was_cut = np.concatenate([np.zeros(int(whole.sum()), bool), np.ones(int(solid.sum()), bool)])
+    order = np.argsort(index, kind="stable")
+    return geometries[order], index[order], was_cut[order]
+
+
+def group(count: int, pairs: Ints) -> Ints:
+    """For each of `count` members the number of its connected group; `pairs` is (n, 2)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def unite(polygons: Geometries, groups: Ints) -> Geometries:
+    """The union of each group of polygons, by group number; one polygon alone is returned as it is."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    members = np.split(order, starts[1:]) if len(order) else []
+    result = np.empty(len(members), object)
+    for number, member in enumerate(members):
+        if len(member) == 1:
+            result[number] = polygons[member[0]]
+            continue
+        # In an order of their own content, so that no rounding depends on which cell came first.
+        result[number] = shapely.union_all(sorted(polygons[member], key=lambda polygon: polygon.wkb))
+    return result
+
+
+def border_pairs(polygons: Geometries, kinds: Ints, *, across: float = 0.0) -> Ints:
+    """(n, 2) pairs of equal kind that share a stretch of a zone's border: a 6° meridian or the equator.
+
+    With `across` = 360 the meridians 180 and -180 are one as well; without it no pair is made over them.
+    """
+    if not len(polygons):
+        return np.empty((0, 2), np.int64)
+    rings = rings_of(polygons)
+    before = rings.previous(rings.xy)
+    member = rings.owner[rings.ring]
+    found = [np.empty((0, 2), np.int64)]
+    for axis, period in ((0, 6.0), (1, 180.0)):
+        at = rings.xy[:, axis]
+        on = (at == before[:, axis]) & (np.mod(at, period) == 0.0) & (before[:, 1 - axis] != rings.xy[:, 1 - axis])
+        on &= (np.abs(at) == 180.0) if across and axis == 0 else (np.abs(at) < (180.0 if axis == 0 else 90.0))
+        if across and axis == 1:
+            continue
+        ends = np.column_stack([before[on, 1 - axis], rings.xy[on, 1 - axis]])
+        # The region lies to the right of a clockwise edge; its side tells the two neighbours apart.
+        side = np.sign(ends[:, 1] - ends[:, 0]) * np.sign(_signed_area(rings))[rings.ring[on]]
+        place = np.full(on.sum(), 180.0) if across else at[on]
+        found.append(_overlaps(np.sort(ends, axis=1), member[on], np.column_stack([place, kinds[member[on]]]), side))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _overlaps(ends: Floats, member: Ints, place: Floats, side: Floats) -> Ints:
+    """Pairs of members whose intervals overlap, on the same place, from different sides."""
+    del side
+    pairs: list[tuple[int, int]] = []
+    order = np.lexsort((ends[:, 1], ends[:, 0], *place.T))
+    open_until: list[tuple[float, int]] = []
+    here: tuple[float, ...] = ()
+    for low, high, who, where in zip(
+        *ends[order].T.tolist(), member[order].tolist(), map(tuple, place[order].tolist()), strict=True
+    ):
+        if where != here:
+            here, open_until = where, []
+        open_until = [(end, other) for end, other in open_until if end - low > SNAP_DEG]
+        pairs += [(min(who, other), max(who, other)) for _, other in open_until if other != who]
+        open_until.append((high, who))
+    return np.array(pairs, np.int64).reshape(-1, 2)

@@ -1,0 +1,266 @@
+"""The main job from end to end on drawn scenes, with the oracle: what comes out is the truth, whatever stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from odc.geo.geobox import GeoBox
+
+from earthmap.catalog.scene import BandSource
+from earthmap.cube import RasterioReader
+from earthmap.errors import RunFolderError
+from earthmap.grid import AreaOfInterest, inside, pixel_area_m2
+from earthmap.pipeline import Limits, Run, parse_job, run_job
+from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH
+from earthmap.pipeline.lease import Lease
+from earthmap.storage import Storage
+from earthmap.synthetic import World, truth_on
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    """One cluster for the module: starting one takes longer than most tests."""
+    from earthmap.pipeline.run import cluster
+
+    with cluster(None):
+        yield
+
+
+def _area(world: World, share: float = 1.0) -> AreaOfInterest:
+    """The middle of a world: `share` of its sides."""
+    west, south, east, north = world.bounds
+    dx, dy = (east - west) * (1 - share) / 2, (north - south) * (1 - share) / 2
+    return AreaOfInterest.from_geometry(shapely.box(west + dx, south + dy, east - dx, north - dy), f"EPSG:{world.epsg}")
+
+
+def _job(world: World, catalog: Path, out: Path | str, **changes: Any) -> Any:
+    values = {
+        "area": _area(world, 0.9),
+        "catalog": str(catalog),
+        "collections": ["sentinel-2-l2a"],
+        "queries": ["Where is water?"],
+        "predictor": "oracle",
+        "tile_size": 128,
+        "scenes": "all",
+        "out": str(out),
+    }
+    return parse_job({**values, **changes})
+
+
+def _record(run: Run) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(run.storage.read("run.json"))
+    return content
+
+
+@pytest.fixture(scope="module")
+def mapped(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run, to look at and never to change."""
+    return run_job(_job(drawn_world, drawn_catalog, tmp_path_factory.mktemp("mapped") / "run"))
+
+
+def test_every_file_is_there(mapped: Run) -> None:
+    there = {path.name for path in Path(mapped.address).iterdir()}
+    assert {
+        "job.json", "plan.parquet", "scenes.parquet", "features.parquet", "coverage.parquet", "ledger.parquet",
+        "summary.json", "item.json", "report.html", "preview.png", "run.json", "classes", "store", "lease",
+    } <= there  # fmt: skip
+
+
+def test_the_counts_balance(mapped: Run) -> None:
+    summary = mapped.summary
+    rows = summary["answered"] + sum(summary["skipped"].values()) + sum(summary["failed"].values())
+    assert summary["planned"] == rows == len(mapped.coverage) > 0
+    assert summary["failed"] == {}
+
+
+def test_the_columns_that_users_rely_on(mapped: Run) -> None:
+    assert {
+        "geometry", "query", "task", "answer", "probability", "tile_ids", "scenes", "datetime_min", "datetime_max",
+        "predictor",
+    } <= set(mapped.features.columns)  # fmt: skip
+    assert mapped.features.crs == "EPSG:4326"
+    assert mapped.features.geometry.is_valid.all()
+
+
+def _truth_m2(world: World, geobox: GeoBox, date: Any, area: AreaOfInterest, seen: np.ndarray) -> float:
+    water = truth_on(world, geobox, date) == 0
+    return float((pixel_area_m2(geobox) * (water & seen & inside(area.geometry, geobox))).sum())
+
+
+def test_the_map_is_the_truth_pixel_by_pixel(mapped: Run, drawn_world: World) -> None:
+    (cube,) = mapped.cube.values()
+    area = mapped.job.area
+    geobox = cube.odc.geobox
+    checked = 0
+    for time in cube.time.values:
+        mask = cube["mask"].sel(time=time).values
+        seen = ~np.isin(mask, [1, 2])
+        date = (
+            drawn_world.after if np.datetime64(drawn_world.after.replace(tzinfo=None)) <= time else drawn_world.before
+        )
+        expected = _truth_m2(drawn_world, geobox, date, area, seen)
+        features = mapped.features
+        same = features[
+            features.datetime_min.dt.tz_localize(None).values.astype("datetime64[s]") == time.astype("datetime64[s]")
+        ]
+        found = float(same.area_m2.sum())
+        edge = same.length.sum() * 111_000  # the area's own border cuts through pixels; numbers count their centres
+        assert found == pytest.approx(expected, rel=2e-3, abs=min(edge, 2e4))
+        checked += 1
+    assert checked == 2
+
+
+def test_again_does_nothing_and_gives_the_same_bytes(
+    drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(mapped.address, folder)
+    first = (folder / FEATURES_PATH).read_bytes()
+    again = run_job(_job(drawn_world, drawn_catalog, folder))
+    record = _record(again)
+    assert record["groups"]["read"] == record["parts"]["computed"] == 0
+    assert record["parts"]["reused"] > 0
+    assert (folder / FEATURES_PATH).read_bytes() == first
+
+
+def test_another_question_on_the_same_ground_reads_nothing(
+    drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    job = _job(
+        drawn_world, drawn_catalog, tmp_path / "two", store=mapped.job.store,
+        queries=["Where is water?", "Where is vegetation?"],
+    )  # fmt: skip
+    run = run_job(job)
+    record = _record(run)
+    assert record["groups"]["read"] == 0
+    assert record["parts"]["computed"] == record["parts"]["reused"] > 0
+    executions = _ledger(run).groupby("query").execution.unique()
+    assert sorted(tuple(value) for value in executions) == [(0,), (1,)]
+
+
+def _ledger(run: Run) -> Any:
+    import io
+
+    import pandas as pd
+
+    return pd.read_parquet(io.BytesIO(run.storage.read(LEDGER_PATH)))
+
+
+def test_a_larger_area_adds_cells_and_changes_none(
+    drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    small = run_job(_job(drawn_world, drawn_catalog, tmp_path / "small", area=_area(drawn_world, 0.2)))
+    parts = set(_ledger(small).part)
+    assert parts < set(_ledger(mapped).part)
+    for part in parts:
+        ours = Storage(small.job.store).read(f"{part}/answers.parquet")
+        assert ours == Storage(mapped.job.store).read(f"{part}/answers.parquet")
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def own_catalog(drawn_catalog: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn scenes that a test may damage."""
+    shutil.copytree(drawn_catalog.parent, tmp_path / "scenes")
+    return tmp_path / "scenes" / drawn_catalog.name
+
+
+def _some_band(catalog: Path) -> Path:
+    files = sorted(path for path in catalog.parent.rglob("*.tif") if "B03" in path.name)
+    return files[0]
+
+
+def test_a_file_cut_in_the_middle_costs_its_tiles_and_a_repaired_one_gives_them_back(
+    drawn_world: World, drawn_catalog: Path, own_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    victim = _some_band(own_catalog)
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    job = _job(drawn_world, own_catalog, tmp_path / "run")
+    run = run_job(job)
+    failed = run.coverage[run.coverage.status == "failed"]
+    assert 0 < len(failed) < len(run.coverage)
+    assert set(failed.stage) == {"read"}
+    assert set(failed.reason) == {"damaged"}
+    assert set(failed.address) == {str(victim)}
+    assert run.summary["answered"] + sum(run.summary["skipped"].values()) + len(failed) == run.summary["planned"]
+    victim.write_bytes(whole)
+    repaired = run_job(job)
+    record = _record(repaired)
+    assert repaired.summary["failed"] == {}
+    assert record["parts"]["reused"] > 0
+    columns = ["query", "answer", "area_m2", "tile_ids", "geometry"]
+    assert repaired.features[columns].equals(mapped.features[columns])
+
+
+def test_a_text_file_named_tif_is_a_ledger_row(drawn_world: World, own_catalog: Path, tmp_path: Path) -> None:
+    victim = _some_band(own_catalog)
+    victim.write_text("<html>not found</html>")
+    run = run_job(_job(drawn_world, own_catalog, tmp_path / "run"))
+    failed = run.coverage[run.coverage.status == "failed"]
+    assert set(failed.reason) == {"damaged"}
+    assert set(failed.address) == {str(victim)}
+
+
+class AbortingReader:
+    """Reads as GDAL does, and ends its process on one tile's ground: what a poisonous file does to a reader."""
+
+    def __init__(self, longitude: float, latitude: float, log: str) -> None:
+        self.point, self.log, self.inner = (longitude, latitude), log, RasterioReader()
+
+    def read(self, source: BandSource, geobox: GeoBox) -> Any:
+        import shapely as sh
+
+        ground = geobox.geographic_extent.geom
+        if ground.contains(sh.Point(*self.point)):
+            with open(self.log, "a") as file:  # noqa: PTH123
+                file.write(f"{os.getpid()}\n")
+            os.abort()
+        return self.inner.read(source, geobox)
+
+
+def test_a_reader_that_aborts_costs_its_tile_only(
+    drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    import cloudpickle
+
+    module = __import__(AbortingReader.__module__, fromlist=["AbortingReader"])
+    cloudpickle.register_pickle_by_value(module)
+    square = mapped.coverage.geometry.iloc[len(mapped.coverage) // 2]
+    middle = square.centroid
+    reader = AbortingReader(middle.x, middle.y, str(tmp_path / "aborts"))
+    try:
+        run = run_job(_job(drawn_world, drawn_catalog, tmp_path / "run"), reader=reader, limits=Limits(seconds=60))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+    failed = run.coverage[run.coverage.status == "failed"]
+    hit = mapped.coverage[mapped.coverage.geometry.contains(middle)]
+    assert set(failed.tile_id) >= set(hit.tile_id)
+    assert set(failed.reason) == {"crashed"}
+    # The halos of the neighbours hold the point as well when it lies near their edge; here it lies in the middle.
+    assert set(failed.tile_id) == set(hit.tile_id)
+    assert len((tmp_path / "aborts").read_text().splitlines()) >= 3
+
+
+def test_a_folder_belongs_to_one_job(drawn_world: World, drawn_catalog: Path, mapped: Run) -> None:
+    other = _job(drawn_world, drawn_catalog, mapped.address, queries=["Where is snow?"])
+    with pytest.raises(RunFolderError, match="another job.*to fix: give another --out"):
+        run_job(other)
+
+
+def test_a_folder_is_held_by_one_run(drawn_world: World, drawn_catalog: Path, tmp_path: Path) -> None:
+    job = _job(drawn_world, drawn_catalog, tmp_path / "run")
+    with Lease(Storage(job.spec.out)), pytest.raises(RunFolderError, match="being written by another run"):
+        run_job(job)

@@ -1,0 +1,67 @@
+"""What the documentation names is there, and what it shows runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def _named_paths(page: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"`((?:earthmap|tests|jobs|docs|notebooks)/[\w./-]+)`", text)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/job.md", "CHANGELOG.md"])
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    assert [path for path in _named_paths(page) if not (ROOT / path).exists()] == []
+
+
+def test_the_job_file_in_the_documentation_is_understood(tmp_path: Path) -> None:
+    from earthmap.pipeline import read_job
+
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/job.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    path = tmp_path / "job.yaml"
+    path.write_text(block[1])
+    (tmp_path / "valley.geojson").write_text(
+        json.dumps({"type": "Polygon", "coordinates": [[[3, 45], [3.1, 45], [3.1, 45.1], [3, 45]]]})
+    )
+    job = read_job(path)
+    assert [query.task for query in job.queries] == ["segment", "change"]
+
+
+def test_every_key_of_a_job_is_documented() -> None:
+    from earthmap.pipeline.job import JobSpec
+
+    text = (ROOT / "docs/job.md").read_text(encoding="utf-8")
+    assert [name for name in JobSpec.model_fields if f"| `{name}` |" not in text] == []
+
+
+def test_the_cluster_file_is_valid() -> None:
+    import jsonschema
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((ROOT / "cluster.yaml").read_text()), schema)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
+@pytest.mark.filterwarnings("ignore")  # of the notebook client's own threads
+def test_the_notebook_runs(notebook: str, tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    book = nbformat.read(ROOT / "notebooks" / notebook, as_version=4)
+    assert all(not cell.get("outputs") for cell in book.cells), "commit notebooks without outputs"
+    NotebookClient(book, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in book.cells for output in cell.get("outputs", []) if "data" in output]
+    assert any("image/png" in output["data"] for output in shown)
