@@ -1,1 +1,21 @@
-__all__: list[str] = []
+"""Results as files and pages: one writer for each format (layer 4)."""
+
+from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
+from earthmap.outputs.cog import class_cog
+from earthmap.outputs.geoparquet import geoparquet_bytes
+from earthmap.outputs.numbers import headlines
+from earthmap.outputs.preview import render_preview
+from earthmap.outputs.report import render_report
+from earthmap.outputs.stac import result_item
+
+__all__ = [
+    "Backdrop",
+    "class_cog",
+    "geoparquet_bytes",
+    "headlines",
+    "mosaic_backdrop",
+    "render_preview",
+    "render_report",
+    "result_item",
+    "warp_backdrop",
+]

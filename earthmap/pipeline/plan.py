@@ -122,7 +122,7 @@ def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> dict[
     does not depend on the area of the job.
     """
     names = sorted({name for question in work.questions for name in question.observations})
-    ground = owned_ground(work.cell) if names else None
+    ground = owned_ground(work.cell)
     narrowed = {name: narrow(observations[name], ground) for name in names}
     return {name: CellRead.of(work.cell, own) for name, own in narrowed.items() if own is not None}
 
@@ -310,4 +310,4 @@ def _parquet(table: pa.Table) -> bytes:
 
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import tempfile
@@ -169,15 +170,18 @@ def _item(job: Job, plan: Plan, summary: Mapping[str, Any], rasters: Mapping[str
     for number, (path, title) in enumerate(rasters.items(), 1):
         assets[f"classes_{number}"] = (path, _COG, ["data"], title)
     observations = sorted(plan.observations.values(), key=lambda observation: observation.datetime)
-    return result_item(
+    item: dict[str, Any] = result_item(
         f"earthmap-{job.content_key()[:12]}",
-        area_geometry=job.area.geometry,
+        area_geometry=job.area.to_geojson(),
+        bbox=job.area.bounds,
         datetimes=[observation.datetime for observation in observations],
+        created=None if observations else datetime.datetime.now(datetime.UTC),  # an item must have some time
         summary=summary,
         assets={key: (f"./{path}", *rest) for key, (path, *rest) in assets.items()},
         scenes=sorted({scene.id for observation in observations for scene in observation.scenes}),
         version=earthmap.__version__,
     )
+    return item
 
 
 def _write_pages(
@@ -208,8 +212,8 @@ def _backdrops(plan: Plan, store: Storage) -> Iterator[Backdrop]:
         for name, read in cell_reads(work, plan.observations).items():
             members.setdefault(name, []).append(read.path)
     ordered = sorted(members, key=lambda name: (plan.observations[name].datetime, name))
-    steps = np.unique(np.linspace(0, len(ordered) - 1, MAX_BACKDROPS).round().astype(int)) if ordered else []
-    for name in (ordered[step] for step in steps):
+    steps = {round(step) for step in np.linspace(0, len(ordered) - 1, MAX_BACKDROPS).tolist()} if ordered else set()
+    for name in (ordered[step] for step in sorted(steps)):
         if len(members[name]) <= MAX_BACKDROP_CELLS:
             observation = plan.observations[name]
             step = max(1, round(np.sqrt(len(members[name])) * plan.grid.cell_core_px / BACKDROP_PX))

@@ -209,7 +209,9 @@ def cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES} if address is None else {}
+    local: dict[str, Any] = {}
+    if address is None:
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -312,7 +314,7 @@ def _dataset(plan: Plan, context: Context) -> Any:
     rows = [{"work": pickle.dumps(work)} for work in plan.work()]
     blocks = min(len(rows), MAX_BLOCKS)
     tables = [pa.Table.from_pylist(rows[start::blocks], schema=schema) for start in range(blocks)]
-    dataset = ray.data.from_arrow(tables)
+    dataset: Any = ray.data.from_arrow(tables)
     for stage in (_read_row, _predict_row, _merge_row):
         dataset = dataset.map(partial(_guarded, partial(stage, holder)), num_cpus=1)
     return dataset

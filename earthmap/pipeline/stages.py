@@ -16,13 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from earthmap.catalog import Observation
 from earthmap.content import content_key
-from earthmap.cube import CellGroup, CellPixels, CellRead, Reader, TilePixels, TileFailure, assemble, find_cell
-from earthmap.cube import open_cell, read_cell, read_tile, write_cell
+from earthmap.cube import (
+    CellGroup,
+    CellPixels,
+    CellRead,
+    Reader,
+    TileFailure,
+    TilePixels,
+    assemble,
+    find_cell,
+    open_cell,
+    read_cell,
+    read_tile,
+    write_cell,
+)
 from earthmap.errors import IsolatedError, ReadError, StorageError
 from earthmap.grid import AreaOfInterest, Cell, Tile
 from earthmap.pipeline.isolation import Limits, isolated
-from earthmap.pipeline.plan import CellWork, Question, cell_reads
-from earthmap.predict import Predictor, TileInput, build_predictor
+from earthmap.pipeline.plan import CellWork, Question
+from earthmap.predict import TileInput, build_predictor
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
 
