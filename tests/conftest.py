@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["tests.worlds"]
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=True, database=None)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

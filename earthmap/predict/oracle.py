@@ -1,0 +1,138 @@
+"""The oracle: answers read from the truth of a drawn world.
+
+It proves everything around a predictor: what a run makes of the oracle's answers must be the truth itself, wherever
+the pictures showed the ground.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earthmap.content import content_key
+from earthmap.errors import CatalogError
+from earthmap.predict.protocol import Picture, TileInput
+from earthmap.sensors.masks import unseen
+from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
+from earthmap.tasks.answer import UNSEEN, Answer
+from earthmap.tasks.query import Query
+from earthmap.tasks.registry import mask_legend
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VERSION = "1"
+"""Raised when anything but the world changes an answer."""
+
+
+class OraclePredictor:
+    """Answers from the truth of `world`, with probability 1. See `earthmap.predict.Predictor`.
+
+    Only the pixels of the core that every picture shows are answered: where a query calls the reason of the mask
+    unseen, where no band holds a number, and beyond the world's edge, the ground is unseen.
+    """
+
+    def __init__(self, world: World | str) -> None:
+        """`world`: the drawn world behind the pictures, or its JSON."""
+        self.world = World.from_json(world) if isinstance(world, str) else world
+
+    @property
+    def key(self) -> str:
+        """Key of the world and of this module's version."""
+        return content_key("oracle", VERSION, self.world.to_dict())
+
+    def predict(self, inputs: Sequence[TileInput], queries: Sequence[Query]) -> list[list[Answer]]:
+        """One list for each input, one answer for each query, in order; see `earthmap.predict.Predictor`."""
+        return [self._tile(item, queries) for item in inputs]
+
+    def _tile(self, item: TileInput, queries: Sequence[Query]) -> list[Answer]:
+        wrong = _what_is_wrong(item)
+        if wrong:
+            return [_bad_input(wrong)] * len(queries)
+        try:
+            truths = [truth_on(self.world, item.tile.core_geobox, picture.datetime) for picture in item.pictures]
+        except CatalogError as error:
+            return [_bad_input(str(error))] * len(queries)
+        return [_answer(item, query, truths) for query in queries]
+
+
+def _bad_input(message: str) -> Answer:
+    return Answer(status="failed", stage="predict", reason="bad_input", message=message)
+
+
+def _what_is_wrong(item: TileInput) -> str | None:
+    """What is wrong with the pictures, or None."""
+    side = item.tile.grid.picture_px
+    for picture in item.pictures:
+        if picture.data.shape != (len(picture.bands), side, side) or picture.mask.shape != (side, side):
+            shapes = f"data {picture.data.shape}, mask {picture.mask.shape}"
+            return f"the picture has {shapes}; expected {(len(picture.bands), side, side)} and {(side, side)}"
+        if np.isinf(picture.data).any():
+            return "the picture holds infinite values; expected finite numbers or NaN for nodata"
+    return None
+
+
+def _hidden(item: TileInput, picture: Picture, query: Query, truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """By reason, the core's pixels that it hides: (core, core) each, `nodata` among them."""
+    halo, core = item.tile.grid.halo_px, item.tile.grid.core_px
+    inner = slice(halo, halo + core)
+    mask = picture.mask[inner, inner]
+    hidden = {reason: unseen(mask, (reason,)) for reason in query.unseen}
+    missing = ~np.isfinite(picture.data[:, inner, inner]).any(axis=0) | (truth == OUTSIDE)
+    hidden["nodata"] = hidden.get("nodata", np.zeros_like(missing)) | missing
+    return hidden
+
+
+def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
+    """The answer to one query; `truths` are the core's class codes on the date of each picture."""
+    if len(truths) != query.dates:
+        return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {query.dates}")
+    seen = np.ones(truths[0].shape, bool)
+    counts: dict[str, int] = {}
+    for picture, truth in zip(item.pictures, truths, strict=True):
+        for reason, pixels in _hidden(item, picture, query, truth).items():
+            counts[reason] = counts.get(reason, 0) + int(pixels.sum())
+            seen &= ~pixels
+    if not seen.any():
+        reason = max(sorted(counts), key=lambda name: counts[name])
+        message = f"no pixel of the core could be seen; {counts[reason]} pixels are {reason}"
+        return Answer(status="skipped", reason=reason, message=message)
+    if query.task in ("segment", "change"):
+        return _mask_answer(_codes(query, truths), seen, query)
+    wanted = np.isin(truths[0], [CLASSES.index(target) + 1 for target in query.targets])
+    fraction = float((wanted & seen).sum() / seen.sum())
+    value = ("yes" if fraction > 0 else "no") if query.task == "presence" else f"{fraction:.4f}"
+    return Answer(status="answered", value=value, probability=1.0, fraction=fraction, seen_px=int(seen.sum()))
+
+
+def _codes(query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The core's codes of `mask_legend`. Where one target was gained and another lost, the gain is drawn."""
+    names = {name: code for code, name in mask_legend(query).items()}
+    codes = np.zeros(truths[0].shape, np.uint8)
+    classes = {target: CLASSES.index(target) + 1 for target in query.targets}
+    if query.task == "segment":
+        for target, code in classes.items():
+            codes[truths[0] == code] = names[target]
+        return codes
+    before, after = truths
+    for way, here, there in (("lost", before, after), ("gained", after, before)):
+        for target, code in classes.items():
+            codes[(here == code) & (there != code)] = names[f"{target} {way}"]
+    return codes
+
+
+def _mask_answer(codes: NDArray[np.uint8], seen: NDArray[np.bool_], query: Query) -> Answer:
+    legend = mask_legend(query)
+    counts = np.bincount(codes[seen], minlength=UNSEEN + 1)[1:UNSEEN]
+    largest = int(counts.argmax()) + 1  # of equal ones the first
+    return Answer(
+        status="answered",
+        value=legend[largest] if counts[largest - 1] else "none",
+        probability=1.0,
+        fraction=float(counts.sum() / seen.sum()),
+        mask=np.where(seen, codes, np.uint8(UNSEEN)),
+        legend=legend,
+        seen_px=int(seen.sum()),
+    )

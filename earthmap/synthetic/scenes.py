@@ -1,0 +1,156 @@
+"""Which worlds there are to draw, and how a world is cut into scenes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from earthmap.errors import CatalogError
+from earthmap.grid.ownership import zone_number
+from earthmap.grid.projection import from_lonlat, to_lonlat
+from earthmap.grid.tiling import Zone
+from earthmap.synthetic.sensors import LATTICE_STEP, SENSORS, DrawnSensor
+from earthmap.synthetic.truth import World
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
+
+_BEFORE = dt.datetime(2024, 5, 4, 10, 50, 31, tzinfo=dt.UTC)
+_AFTER = dt.datetime(2024, 6, 8, 10, 50, 31, tzinfo=dt.UTC)
+
+_SCENE_LAG = dt.timedelta(seconds=3)
+"""A satellite needs a moment from one scene of a pass to the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnScene:
+    """One scene to draw: a sensor over a piece of a world on one date."""
+
+    id: str
+    """Id of its item."""
+    sensor: DrawnSensor
+    datetime: dt.datetime
+    """When it was measured (UTC)."""
+    geobox: GeoBox
+    """The lattice of its finest layers, in the UTM zone of its middle."""
+    pass_start: dt.datetime
+    """When the first scene of its pass was measured."""
+
+
+def demo_world() -> World:
+    """The demonstration's world: 20 × 15 km in a UTM zone of France, a valley that exists nowhere."""
+    return World(
+        seed=5,
+        epsg=32631,
+        bounds=(542_940.0, 5_053_620.0, 562_980.0, 5_068_620.0),
+        before=_BEFORE,
+        after=_AFTER,
+        name="a drawn valley",
+    )
+
+
+def small_world(
+    seed: int = 1,
+    *,
+    place: tuple[float, float] = (3.5, 45.7),
+    size_m: float = 3000.0,
+    resolution_m: float = 10.0,
+    cloud_share: float = 0.12,
+) -> World:
+    """A square world of a few kilometres for tests, its middle near `place` (longitude, latitude in degrees).
+
+    Its CRS is the UTM zone of the place; its corners lie on multiples of six pixels.
+    """
+    from pyproj import Transformer
+
+    epsg = _zone_of(*place).epsg
+    east, north = Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True).transform(*place)
+    step = LATTICE_STEP * resolution_m
+    side = max(1, round(size_m / step)) * step
+    west, south = math.floor((east - side / 2) / step) * step, math.floor((north - side / 2) / step) * step
+    return World(
+        seed=seed,
+        epsg=epsg,
+        bounds=(west, south, west + side, south + side),
+        before=_BEFORE,
+        after=_AFTER,
+        resolution_m=resolution_m,
+        scale=min(1.0, side / 16_000.0),
+        cloud_share=cloud_share,
+        name="a small drawn valley",
+    )
+
+
+def plan_scenes(world: World, *, sensors: tuple[str, ...], columns: int = 2, overlap: float = 0.1) -> list[DrawnScene]:
+    """The scenes of `world`: for each sensor and date `columns` of them from west to east.
+
+    Args:
+        world: The world to cut.
+        sensors: Names of rows of `earthmap.synthetic.sensors.SENSORS`.
+        columns: Scenes of one pass.
+        overlap: Width of the ground that two neighbours share, as a share of the world's width.
+
+    Raises:
+        CatalogError: for a sensor that cannot be drawn, or a plan without ground.
+    """
+    unknown = [name for name in sensors if name not in SENSORS]
+    if unknown or not sensors:
+        raise CatalogError(f"cannot draw {', '.join(unknown) or 'no sensor'}", expected=f"some of {', '.join(SENSORS)}")
+    if columns < 1 or not 0 <= overlap < 1:
+        raise CatalogError(f"{columns} columns with overlap {overlap}", expected="1 or more, and 0 <= overlap < 1")
+    boxes = [_scene_lattice(world, column, columns=columns, overlap=overlap) for column in range(columns)]
+    scenes = []
+    for name in sensors:
+        sensor = SENSORS[name]
+        for date in (world.before, world.after):
+            start = date + dt.timedelta(hours=sensor.hours)
+            for column, geobox in enumerate(boxes):
+                moment = start + column * _SCENE_LAG
+                identity = f"{sensor.collection}_{start:%Y%m%dT%H%M%S}_{column}"
+                scenes.append(DrawnScene(id=identity, sensor=sensor, datetime=moment, geobox=geobox, pass_start=start))
+    return scenes
+
+
+def footprint(world: World, geobox: GeoBox) -> BaseGeometry:
+    """Where `geobox` and the world overlap, in EPSG:4326 (x = longitude), split at the antimeridian."""
+    import shapely
+
+    crs = str(geobox.crs)
+    outline: BaseGeometry = shapely.box(*world.bounds)
+    if crs != f"EPSG:{world.epsg}":
+        outline = from_lonlat(to_lonlat(outline, f"EPSG:{world.epsg}"), crs)
+    ground = to_lonlat(shapely.intersection(outline, shapely.box(*geobox.boundingbox)), crs)
+    return shapely.orient_polygons(shapely.set_precision(ground, 1e-7))
+
+
+def _zone_of(longitude: float, latitude: float) -> Zone:
+    return Zone(int(zone_number(longitude)), latitude >= 0.0)
+
+
+def _scene_lattice(world: World, column: int, *, columns: int, overlap: float) -> GeoBox:
+    """The lattice of one scene: its piece of the world in the UTM zone of the piece's middle, on whole steps."""
+    import shapely
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+    from pyproj import Transformer
+
+    west, south, east, north = world.bounds
+    width, extra = (east - west) / columns, (east - west) * overlap / 2.0
+    left, right = max(west, west + column * width - extra), min(east, west + (column + 1) * width + extra)
+    piece: BaseGeometry = shapely.box(left, south, right, north)
+    source = f"EPSG:{world.epsg}"
+    middle = Transformer.from_crs(source, "EPSG:4326", always_xy=True).transform(
+        (left + right) / 2, (south + north) / 2
+    )
+    epsg = _zone_of(*middle).epsg
+    if epsg != world.epsg:
+        piece = from_lonlat(to_lonlat(piece, source), f"EPSG:{epsg}")
+    step = LATTICE_STEP * world.resolution_m
+    low_x, low_y, high_x, high_y = (value / step for value in piece.bounds)
+    corner = (math.floor(low_x) * step, math.ceil(high_y) * step)
+    shape = (math.ceil(high_y) - math.floor(low_y), math.ceil(high_x) - math.floor(low_x))
+    affine = Affine(world.resolution_m, 0.0, corner[0], 0.0, -world.resolution_m, corner[1])
+    return GeoBox((shape[0] * LATTICE_STEP, shape[1] * LATTICE_STEP), affine, f"EPSG:{epsg}")

@@ -1,0 +1,49 @@
+"""Drawn worlds that tests share: one small world, its catalogue, and pictures of its tiles."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earthmap.grid.tiling import Grid, Tile, Zone
+from earthmap.predict.protocol import Picture
+from earthmap.sensors.masks import Reason
+from earthmap.synthetic import World, small_world, write_world
+
+
+@pytest.fixture(scope="session")
+def drawn_world() -> World:
+    """A small world on two dates, with clouds on the second."""
+    return small_world()
+
+
+@pytest.fixture(scope="session")
+def drawn_catalog(drawn_world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """catalog.json of `drawn_world`, drawn for every sensor; to read and never to change."""
+    folder = tmp_path_factory.mktemp("drawn")
+    return write_world(drawn_world, folder, sensors=("sentinel-2", "sentinel-1", "rgb"))
+
+
+def middle_tile(world: World, *, picture_px: int = 128) -> Tile:
+    """The tile under the middle of `world`, whose CRS is that of a zone."""
+    west, south, east, north = world.bounds
+    grid = Grid(resolution_m=world.resolution_m, picture_px=picture_px)
+    zone = Zone(world.epsg % 100, world.epsg // 100 == 326)
+    return Tile(grid, zone, int((south + north) / 2 // grid.core_m), int((west + east) / 2 // grid.core_m))
+
+
+def clear_picture(tile: Tile, date: datetime.datetime, *, sensor: str = "sentinel-2-l2a") -> Picture:
+    """A cloudless picture of `tile` in four bands of one number each: enough where its pixels do not matter."""
+    side = tile.grid.picture_px
+    values = np.array([0.04, 0.08, 0.05, 0.30], np.float32)
+    return Picture(
+        sensor=sensor,
+        observation=f"{sensor}_{date:%Y%m%dT%H%M%S}_00000000",
+        datetime=date,
+        bands=("blue", "green", "red", "nir"),
+        data=np.broadcast_to(values[:, None, None], (4, side, side)).copy(),
+        mask=np.full((side, side), Reason.CLEAR, np.uint8),
+    )
