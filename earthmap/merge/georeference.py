@@ -29,7 +29,8 @@ def areas_m2(polygons: NDArray[np.object_]) -> NDArray[np.float64]:
 
     Green's theorem with four Gauss points on every edge, over all vertices of all polygons at once.
     """
-    lines, owner = shapely.get_rings(polygons, return_index=True)
+    parts, whole = shapely.get_parts(polygons, return_index=True)
+    lines, part = shapely.get_rings(parts, return_index=True)
     xy, ring = shapely.get_coordinates(lines, return_index=True)
     if not len(xy):
         return np.zeros(len(polygons))
@@ -39,9 +40,6 @@ def areas_m2(polygons: NDArray[np.object_]) -> NDArray[np.float64]:
     mean = sum(w * _below(middle + half * node) for node, w in zip(_NODES, _WEIGHTS, strict=True)) / 2
     swept = np.radians(end[:, 0] - start[:, 0]) * mean * inner
     rings = np.abs(np.bincount(ring[:-1], weights=swept, minlength=len(lines)))
-    # The first ring of a polygon is its shell, the others are holes.
-    parts = shapely.get_parts(polygons)
-    shells = np.concatenate([[0], np.cumsum(1 + shapely.get_num_interior_rings(parts))[:-1]]).astype(int)
-    sign = np.full(len(lines), -1.0)
-    sign[shells] = 1.0
-    return np.bincount(owner, weights=rings * sign, minlength=len(polygons))
+    hole = np.diff(part, prepend=-1) == 0  # the first ring of a polygon is its shell
+    sums = np.bincount(whole[part], weights=np.where(hole, -rings, rings), minlength=len(polygons))
+    return sums.astype(np.float64)

@@ -159,7 +159,8 @@ def _touching(polygons: NDArray[np.object_], side_px: int) -> NDArray[np.int64]:
     ahead = first < second
     first, second = edge[first[ahead]], edge[second[ahead]]
     shared = shapely.intersection(polygons[first], polygons[second])
-    return np.column_stack([first, second])[shapely.length(shared) > 0]
+    pairs: NDArray[np.int64] = np.column_stack([first, second])[shapely.length(shared) > 0]
+    return pairs
 
 
 def _over_borders(regions: _Regions) -> _Regions:

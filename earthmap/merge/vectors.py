@@ -8,7 +8,7 @@ a tile's border falls on such a line and leaves no trace either.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -36,7 +36,7 @@ def label_regions(mask: NDArray[np.uint8], *, ignore: tuple[int, ...] = (0, 255)
     from skimage.measure import label
 
     shown = np.where(np.isin(mask, ignore), 0, mask) if ignore else mask
-    labels: NDArray[np.int32] = np.asarray(label(shown, background=0, connectivity=1), np.int32)
+    labels: NDArray[np.int32] = np.asarray(label(shown, background=0, connectivity=1), np.int32)  # type: ignore[no-untyped-call]
     return labels
 
 
@@ -118,10 +118,10 @@ class Rings(NamedTuple):
         """One polygon for each owner, in their order."""
         if not len(self.starts):
             return np.empty(0, object)
-        lines = shapely.linearrings(self.xy, indices=self.ring)
+        lines: Any = shapely.linearrings(self.xy, indices=self.ring)
         shell = np.diff(self.owner, prepend=-1) != 0
-        result: Geometries = shapely.polygons(lines, indices=np.cumsum(shell) - 1)
-        return result
+        result: Any = shapely.polygons(lines, indices=np.cumsum(shell) - 1)
+        return np.asarray(result, object)
 
 
 def rings_of(polygons: Geometries) -> Rings:
@@ -225,7 +225,7 @@ def to_ground(polygons: Geometries, *, grid: Grid, zone: Zone) -> Geometries:
 
 
 def clip_parts(polygons: Geometries, clip: shapely.Geometry) -> tuple[Geometries, Ints, NDArray[np.bool_]]:
-    """The connected parts of `polygons` ∩ `clip` that have an area; the index of the polygon of each; True where cut."""
+    """The connected parts of `polygons` ∩ `clip` that have an area, the polygon of each, and True where it was cut."""
     shapely.prepare(clip)
     whole = shapely.covers(clip, polygons)
     near = ~whole & shapely.intersects(clip, polygons)
