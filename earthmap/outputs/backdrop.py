@@ -1,0 +1,159 @@
+"""Backdrops: what the sensor saw, as a picture in longitude and latitude behind the results."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    Bytes = NDArray[np.uint8]
+    Bounds = tuple[float, float, float, float]
+
+METRES_PER_DEGREE = 111_320.0
+"""Of latitude, and of longitude at the equator, to half a percent: scale bars and picture sizes, never areas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backdrop:
+    """One observation as a picture in EPSG:4326, row 0 in the north."""
+
+    title: str
+    datetime: dt.datetime
+    """When it was measured (UTC)."""
+    sensor: str
+    rgb: Bytes = field(repr=False, compare=False)
+    """(y, x, 3)."""
+    alpha: Bytes = field(repr=False, compare=False)
+    """(y, x): 0 where there is no picture, else 255."""
+    bounds: Bounds
+    """West, south, east, north in degrees; east is above 180 where the picture crosses the antimeridian."""
+
+
+def warp_backdrop(
+    rgb: Bytes, geobox: GeoBox, *, title: str, datetime: dt.datetime, sensor: str, max_px: int = 1600
+) -> Backdrop:
+    """A picture (y, x, 3) on its lattice as a Backdrop of at most `max_px` a side; everything in it is valid."""
+    valid = np.ones(rgb.shape[:2], bool)
+    return mosaic_backdrop([(rgb, valid, geobox)], title=title, datetime=datetime, sensor=sensor, max_px=max_px)
+
+
+def mosaic_backdrop(
+    pictures: Sequence[tuple[Bytes, NDArray[np.bool_], GeoBox]],
+    *,
+    title: str,
+    datetime: dt.datetime,
+    sensor: str,
+    max_px: int = 1600,
+) -> Backdrop:
+    """The pictures of one observation, in any zones, as one Backdrop; the first that is valid at a place is shown.
+
+    Args:
+        pictures: (y, x, 3) uint8, (y, x) True where it may be shown, and its lattice, for each cell. At least one.
+        title: What to call it.
+        datetime: When it was measured (UTC).
+        sensor: Id of the sensor's row.
+        max_px: Most pixels a side.
+    """
+    middle = _degrees(pictures[0][2], 0.0)[0].mean()
+    edges = [_degrees(geobox, float(middle)) for _, _, geobox in pictures]
+    west, east = min(float(lon.min()) for lon, _ in edges), max(float(lon.max()) for lon, _ in edges)
+    south, north = min(float(lat.min()) for _, lat in edges), max(float(lat.max()) for _, lat in edges)
+    turn = 360.0 if west < -180.0 else 0.0
+    west, east, middle = west + turn, east + turn, middle + turn
+    squeeze = max(0.02, math.cos(math.radians((south + north) / 2)))
+    finest_m = min(abs(geobox.affine.a) for _, _, geobox in pictures) or 1.0
+    step = max((east - west) * squeeze / max_px, (north - south) / max_px, finest_m / METRES_PER_DEGREE)
+    height, width = max(1, math.ceil((north - south) / step)), max(1, math.ceil((east - west) * squeeze / step))
+    canvas = np.zeros((height, width, 4), np.uint8)
+    bounds = (west, north - height * step, west + width * step / squeeze, north)
+    for (rgb, valid, geobox), (lon, lat) in zip(pictures, edges, strict=True):
+        _paste(canvas, bounds, np.dstack([rgb, np.where(valid, 255, 0).astype(np.uint8)]), geobox, (lon + turn, lat))
+    rgb, alpha = canvas[..., :3], np.where(canvas[..., 3] > 127, 255, 0).astype(np.uint8)
+    return Backdrop(
+        title=title, datetime=datetime, sensor=sensor, rgb=np.ascontiguousarray(rgb), alpha=alpha, bounds=bounds
+    )
+
+
+def _degrees(geobox: GeoBox, middle: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitudes (within half a turn of `middle`, or continuous where it is 0) and latitudes along the outline."""
+    from pyproj import Transformer
+
+    rows, columns = geobox.shape
+    along = np.linspace(0.0, 1.0, 33)
+    x = np.concatenate([along, along, np.zeros(33), np.ones(33)]) * columns
+    y = np.concatenate([np.zeros(33), np.ones(33), along, along]) * rows
+    affine = geobox.affine
+    there = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
+    lon, lat = there.transform(affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f)
+    around = middle or float(lon[0])
+    return around + (np.asarray(lon) - around + 180.0) % 360.0 - 180.0, np.asarray(lat)
+
+
+def _paste(
+    canvas: Bytes,
+    bounds: Bounds,
+    rgba: Bytes,
+    geobox: GeoBox,
+    outline: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> None:
+    """Warp one picture into its part of the canvas, where that shows nothing yet."""
+    from affine import Affine
+    from rasterio.enums import Resampling
+    from rasterio.warp import reproject
+
+    height, width = canvas.shape[:2]
+    west, south, east, north = bounds
+    per_x, per_y = width / (east - west), height / (north - south)
+    lon, lat = outline
+    left, right = _span((lon.min() - west) * per_x, (lon.max() - west) * per_x, width)
+    top, bottom = _span((north - lat.max()) * per_y, (north - lat.min()) * per_y, height)
+    into = np.zeros((4, bottom - top, right - left), np.uint8)
+    coarser = METRES_PER_DEGREE / per_y > 1.5 * abs(geobox.affine.a)
+    reproject(
+        np.ascontiguousarray(np.moveaxis(rgba, -1, 0)),
+        into,
+        src_transform=geobox.affine,
+        src_crs=str(geobox.crs),
+        dst_transform=Affine(1 / per_x, 0.0, west + left / per_x, 0.0, -1 / per_y, north - top / per_y),
+        dst_crs="EPSG:4326",
+        src_alpha=4,
+        dst_alpha=4,
+        resampling=Resampling.average if coarser else Resampling.nearest,
+    )
+    part = canvas[top:bottom, left:right]
+    fresh = (part[..., 3] <= 127) & (into[3] > 0)
+    part[fresh] = np.moveaxis(into, 0, -1)[fresh]
+
+
+def _span(low: float, high: float, size: int) -> tuple[int, int]:
+    first = min(max(0, math.floor(low)), size - 1)
+    return first, min(size, max(first + 1, math.ceil(high)))
+
+
+def shrink(backdrop: Backdrop, max_px: int) -> Backdrop:
+    """The same picture with at most `max_px` a side, each new pixel the mean of those that it covers."""
+    from PIL import Image
+
+    height, width = backdrop.alpha.shape
+    scale = max_px / max(height, width)
+    if scale >= 1.0:
+        return backdrop
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    rgba: Any = Image.fromarray(np.dstack([backdrop.rgb, backdrop.alpha])).resize(size, Image.Resampling.BOX)
+    pixels = np.asarray(rgba)
+    return Backdrop(
+        title=backdrop.title,
+        datetime=backdrop.datetime,
+        sensor=backdrop.sensor,
+        rgb=np.ascontiguousarray(pixels[..., :3]),
+        alpha=np.where(pixels[..., 3] > 127, 255, 0).astype(np.uint8),
+        bounds=backdrop.bounds,
+    )

@@ -1,0 +1,248 @@
+"""What page and preview draw alike: colours, dates to show, which picture lies behind, and one piece of ground."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop
+from earthmap.outputs.numbers import Numbers, date_label, parse_time
+
+if TYPE_CHECKING:
+    import geopandas
+    import pandas
+    from numpy.typing import NDArray
+
+    Bounds = tuple[float, float, float, float]
+
+COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "water": "#1f78c8",
+        "vegetation": "#2e8b57",
+        "bare": "#d8a03d",
+        "built-up": "#a8565c",
+        "snow": "#8fdcec",
+        "burnt": "#5a3420",
+    }
+)
+"""Fill of each target: told apart by lightness too, for readers who do not see all hues."""
+LOST = "#d1495b"
+"""Outline and hatching of what was lost, whatever it was; gained ground has its target's own colour."""
+OTHER = "#7a6c9d"
+"""Fill of an answer that names no known target."""
+INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#6b7780", "#b5402f"
+
+_NEAR = dt.timedelta(hours=18)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How one answer is drawn."""
+
+    fill: str
+    line: str
+    alpha: float
+    """Of the fill, 0 to 1."""
+    lost: bool = False
+    """Hatched, with a dashed outline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is shown together: one observation, or one pair of them."""
+
+    id: str
+    """The observation's id."""
+    label: str
+    sensor: str
+    start: dt.datetime | None
+    end: dt.datetime | None
+    is_pair: bool
+
+
+def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
+    """The look of an answer such as `water`, `water lost`, `yes` or `0.3210`."""
+    name = targets[0] if task in ("presence", "fraction") and targets else answer
+    for ending in (" gained", " lost"):
+        name = name.removesuffix(ending)
+    fill = COLOURS.get(name, OTHER)
+    if answer.endswith(" lost"):
+        return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
+    if answer == "no":
+        return Look(fill="#ffffff", line=QUIET, alpha=0.0)
+    return Look(fill=fill, line=_darker(fill), alpha=0.55)
+
+
+def _darker(colour: str) -> str:
+    parts = [int(colour[index : index + 2], 16) for index in (1, 3, 5)]
+    return "#" + "".join(f"{round(part * 0.62):02x}" for part in parts)
+
+
+def list_moments(numbers: Sequence[Numbers]) -> list[Moment]:
+    """Each observation of the numbers once, dates before pairs, by time; labels are unique."""
+    first: dict[str, Numbers] = {}
+    for row in numbers:
+        first.setdefault(row.observation, row)
+    sensors = {row.sensor for row in first.values()}
+    labels = {key: row.date + (f" · {row.sensor}" if len(sensors) > 1 else "") for key, row in first.items()}
+    taken = list(labels.values())
+    for key, row in first.items():
+        if taken.count(labels[key]) > 1:
+            labels[key] += f" {row.start:%H:%M} UTC" if row.start and not row.is_pair else f" ({key})"
+    moments = [
+        Moment(id=key, label=labels[key], sensor=row.sensor, start=row.start, end=row.end, is_pair=row.is_pair)
+        for key, row in first.items()
+        if key
+    ]
+    epoch = dt.datetime.min.replace(tzinfo=dt.UTC)
+    return sorted(moments, key=lambda moment: (moment.is_pair, moment.start or epoch, moment.end or epoch, moment.id))
+
+
+def moments_of(features: geopandas.GeoDataFrame, numbers: Sequence[Numbers]) -> list[str]:
+    """The observation of each feature: that of its question and sensor whose times enclose it, the shortest of them.
+
+    Features say when they were seen and not by which observation; "" where nothing fits.
+    """
+    start, end = _times(features["datetime_min"]), _times(features["datetime_max"])
+    keys, sensors = features["query_key"].to_numpy(str), features["sensor"].astype(str).to_numpy(str)
+    result = np.full(len(features), "", object)
+    rows = [row for row in numbers if row.start and row.end]
+    for row in sorted(rows, key=_length, reverse=True):  # the shortest is written last
+        low, high = (np.datetime64(time.replace(tzinfo=None), "us") for time in (row.start, row.end) if time)
+        result[(keys == row.query_key) & (sensors == row.sensor) & (start >= low) & (end <= high)] = row.observation
+    return [str(name) for name in result]
+
+
+def _length(row: Numbers) -> dt.timedelta:
+    return row.end - row.start if row.start and row.end else dt.timedelta.max
+
+
+def _times(column: pandas.Series) -> NDArray[np.datetime64]:
+    plain = [parse_time(value) for value in column]
+    return np.array([None if time is None else time.replace(tzinfo=None) for time in plain], "datetime64[us]")
+
+
+def backdrops_of(moment: Moment, backdrops: Sequence[Backdrop]) -> tuple[Backdrop | None, Backdrop | None]:
+    """The pictures to lay behind a moment: of its (first) date, and of its second one where it is a pair."""
+    first = _nearest(moment.start, moment.sensor, backdrops)
+    return first, _nearest(moment.end, moment.sensor, backdrops) if moment.is_pair else None
+
+
+def _nearest(time: dt.datetime | None, sensor: str, backdrops: Sequence[Backdrop]) -> Backdrop | None:
+    if time is None:
+        return None
+    near = [backdrop for backdrop in backdrops if abs(_utc(backdrop) - time) <= _NEAR]
+    return min(near, key=lambda picture: (picture.sensor != sensor, abs(_utc(picture) - time)), default=None)
+
+
+def _utc(backdrop: Backdrop) -> dt.datetime:
+    return parse_time(backdrop.datetime) or dt.datetime.min.replace(tzinfo=dt.UTC)
+
+
+def in_one_piece(
+    features: geopandas.GeoDataFrame, coverage: geopandas.GeoDataFrame, backdrops: Sequence[Backdrop]
+) -> tuple[NDArray[np.object_], NDArray[np.object_], list[Bounds], Bounds]:
+    """Geometries and picture bounds on one continuous range of longitudes, and the bounds of all of it.
+
+    What spans more than half a turn lies on both sides of the antimeridian: there the west is moved by 360°.
+    """
+    drawn, tiles = np.asarray(features.geometry, object), np.asarray(coverage.geometry, object)
+    edges = [backdrop.bounds for backdrop in backdrops]
+    frame = _frame_of(drawn, tiles, edges)
+    if frame[2] - frame[0] > 180.0:
+        drawn, tiles = _eastwards(drawn), _eastwards(tiles)
+        frame = _frame_of(drawn, tiles, [(_east(w), s, _east(e), n) for w, s, e, n in edges])
+    return drawn, tiles, [_beside(bounds, frame) for bounds in edges], frame
+
+
+def _beside(bounds: Bounds, frame: Bounds) -> Bounds:
+    """`bounds` moved by whole turns to where `frame` is."""
+    west, south, east, north = bounds
+    east += 360.0 if east < west else 0.0
+    turn = 360.0 * round((frame[0] + frame[2] - west - east) / 720.0)
+    return west + turn, south, east + turn, north
+
+
+def _east(longitude: float) -> float:
+    return longitude + 360.0 if longitude < 0.0 else longitude
+
+
+def _eastwards(geometries: NDArray[np.object_]) -> NDArray[np.object_]:
+    import shapely
+
+    west = shapely.bounds(geometries)[:, 0] < 0.0
+    moved = geometries.copy()
+    moved[west] = shapely.transform(geometries[west], lambda xy: xy + np.array([360.0, 0.0]))
+    parts = [_halves(shape) if wide else shape for shape, wide in zip(moved, _wide(geometries), strict=True)]
+    result = np.empty(len(parts), object)
+    result[:] = parts
+    return result
+
+
+def _wide(geometries: NDArray[np.object_]) -> NDArray[np.bool_]:
+    import shapely
+
+    bounds = shapely.bounds(geometries)
+    wide: NDArray[np.bool_] = bounds[:, 2] - bounds[:, 0] > 180.0
+    return wide
+
+
+def _halves(moved: Any) -> Any:
+    """A geometry with parts on both sides, which was moved as a whole: the parts beyond 360° go back."""
+    import shapely
+
+    parts = [
+        shapely.transform(part, lambda xy: xy - np.array([360.0, 0.0])) if part.bounds[0] >= 360.0 else part
+        for part in shapely.get_parts(moved)
+    ]
+    return shapely.union_all(parts)
+
+
+def _frame_of(drawn: NDArray[np.object_], tiles: NDArray[np.object_], edges: Sequence[Bounds]) -> Bounds:
+    """The bounds of tiles and results, else of the pictures, else a degree around nothing."""
+    import shapely
+
+    ground = np.concatenate([drawn, tiles])
+    if len(ground) and np.isfinite(shapely.total_bounds(ground)).all():
+        west, south, east, north = (float(edge) for edge in shapely.total_bounds(ground))
+        return west, south, east, north
+    if edges:
+        columns = list(zip(*edges, strict=True))
+        return min(columns[0]), min(columns[1]), max(columns[2]), max(columns[3])
+    return -0.5, -0.5, 0.5, 0.5
+
+
+def squeeze_at(frame: Bounds) -> float:
+    """How long a degree of longitude is beside one of latitude in the middle of `frame`."""
+    return max(0.02, math.cos(math.radians((frame[1] + frame[3]) / 2)))
+
+
+def scale_bar_m(width_m: float) -> float:
+    """The largest of 1, 2, 5 × 10ⁿ metres that fills no more than a quarter of `width_m`."""
+    most = max(width_m / 4, 1e-3)
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= most * (1 + 1e-9))
+
+
+def width_m(frame: Bounds) -> float:
+    """Metres from west to east in the middle of `frame`."""
+    return (frame[2] - frame[0]) * METRES_PER_DEGREE * squeeze_at(frame)
+
+
+def degree_label(value: float, *, axis: str) -> str:
+    """`3.5° E`, `16° S`: a longitude of any turn (axis `x`) or a latitude (axis `y`)."""
+    value = (value + 180.0) % 360.0 - 180.0 if axis == "x" else value
+    side = ("E" if value > 0 else "W") if axis == "x" else ("N" if value > 0 else "S")
+    number = f"{abs(value):.4f}".rstrip("0").rstrip(".")
+    return f"{number}°" if number in ("0", "180") else f"{number}° {side}"
+
+
+def describe_time(feature_start: object, feature_end: object, *, pair: bool) -> str:
+    """The date of a feature for a reader."""
+    return date_label(parse_time(feature_start), parse_time(feature_end), pair=pair)

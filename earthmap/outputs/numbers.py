@@ -1,0 +1,201 @@
+"""The numbers of a run as people read them: what `summary.json` says of each question, as records and as sentences.
+
+The only module of the outputs that knows the keys of a summary.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_LINES = 12
+"""Observations of one question that get a sentence of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What one question came to at one observation (or one pair of them)."""
+
+    query_key: str
+    text: str
+    """The question as it was asked."""
+    task: str
+    targets: tuple[str, ...]
+    observation: str
+    sensor: str
+    start: datetime.datetime | None
+    """Time of the (first) observation, UTC."""
+    end: datetime.datetime | None
+    """Time of the (second) observation, UTC."""
+    answered: int
+    """Tiles."""
+    planned: int
+    """Tiles."""
+    area_km2: float
+    seen_km2: float
+    km2: Mapping[str, float] = field(default_factory=dict)
+    """Ground of each answer."""
+    fraction: float | None = None
+    """Share of the seen ground that any target covers, 0 to 1."""
+    bounds: tuple[float, float] | None = None
+    """Least and most that the share of the whole area can be, whatever the unseen ground holds."""
+    yes: int | None = None
+    """Tiles answered yes; None for a question that is not about presence."""
+    notes: tuple[str, ...] = ()
+    """What the predictor noted."""
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether two dates were compared."""
+        return self.task == "change"
+
+    @property
+    def date(self) -> str:
+        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair."""
+        return date_label(self.start, self.end, pair=self.is_pair)
+
+
+def parse_time(value: Any) -> datetime.datetime | None:
+    """An aware UTC time of ISO text, a datetime or a pandas timestamp; None of nothing."""
+    if value is None or value != value:  # NaT is not itself
+        return None
+    time = datetime.datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else value
+    time = time.to_pydatetime() if hasattr(time, "to_pydatetime") else time
+    return time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time.astimezone(datetime.UTC)
+
+
+def date_label(start: datetime.datetime | None, end: datetime.datetime | None, *, pair: bool = False) -> str:
+    """The day, or both days of a pair; `no date` where there is none."""
+    if start is None:
+        return "no date"
+    first = f"{start:%Y-%m-%d}"
+    return f"{first} → {end:%Y-%m-%d}" if pair and end is not None else first
+
+
+def _share(task: str, seen: Mapping[str, Any]) -> float | None:
+    """Share of the seen ground that any target covers, or that changed; None where extent was not asked for."""
+    seen_km2 = float(seen.get("seen_km2") or 0.0)
+    if task == "presence" or not seen_km2:
+        return None
+    if task == "fraction":
+        return None if seen.get("mean_fraction") is None else float(seen["mean_fraction"])
+    return sum(float(value) for value in (seen.get("km2") or {}).values()) / seen_km2
+
+
+def _bounds(fraction: float | None, seen: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Shares of the whole area: where the unseen ground has none of it, and where it has nothing else."""
+    area, seen_km2 = float(seen.get("area_km2") or 0.0), float(seen.get("seen_km2") or 0.0)
+    if fraction is None or not area:
+        return None
+    found = fraction * seen_km2
+    return min(1.0, found / area), min(1.0, (found + max(0.0, area - seen_km2)) / area)
+
+
+def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
+    yes, task = seen.get("yes_tiles"), str(query.get("task", ""))
+    fraction = _share(task, seen)
+    return Numbers(
+        query_key=str(query.get("query_key", "")),
+        text=str(query.get("text", "")),
+        task=task,
+        targets=tuple(query.get("targets") or ()),
+        observation=str(seen.get("observation") or ""),
+        sensor=str(seen.get("sensor") or ""),
+        start=parse_time(seen.get("datetime_min")),
+        end=parse_time(seen.get("datetime_max")),
+        answered=int(seen.get("answered") or 0),
+        planned=int(seen.get("planned") or 0),
+        area_km2=float(seen.get("area_km2") or 0.0),
+        seen_km2=float(seen.get("seen_km2") or 0.0),
+        km2={str(name): float(value) for name, value in (seen.get("km2") or {}).items()},
+        fraction=fraction,
+        bounds=_bounds(fraction, seen),
+        yes=None if yes is None else int(yes),
+        notes=tuple(str(note) for note in seen.get("notes") or ()),
+    )
+
+
+def read_numbers(summary: Mapping[str, Any]) -> list[Numbers]:
+    """One record for each question and observation of a summary: questions in their order, observations by time."""
+    rows = []
+    for query in summary.get("queries") or ():
+        found = [_numbers(query, seen) for seen in query.get("observations") or ()]
+        last = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+        rows += sorted(found, key=lambda row: (row.start or last, row.end or last, row.observation))
+    return rows
+
+
+def format_km2(value: float) -> str:
+    """An area with three significant digits: `0.042 km²`, `12.3 km²`, `1,240 km²`."""
+    if value >= 100.0:
+        return f"{value:,.0f} km²"
+    digits = 1 if value >= 10.0 else 2 if value >= 1.0 else 3
+    return "0 km²" if value == 0.0 else f"{value:.{digits}f} km²" if value >= 0.0005 else "under 0.001 km²"
+
+
+def format_share(value: float) -> str:
+    """A share as percent: `5.7 %`; `under 0.1 %` for what would read as nothing."""
+    if 0.0 < value < 0.0005:
+        return "under 0.1 %"
+    return f"{value:.1%}".replace("%", " %").replace(".0 %", " %")
+
+
+def format_answer(row: Numbers) -> str:
+    """What was found, in a few words: `12.3 km² of 214 km² seen (5.7 %)`."""
+    if not row.answered:
+        return "nothing could be seen"
+    if row.task == "presence":
+        return f"yes in {row.yes or 0:,} of {row.answered:,} tiles"
+    if row.is_pair:
+        changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
+        return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
+    if row.task == "segment" and len(row.km2) > 1:
+        found = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items())
+        return f"{found}, of {format_km2(row.seen_km2)} seen"
+    seen = f"{format_km2(row.seen_km2)} seen"
+    if row.task == "fraction":
+        return f"{format_share(row.fraction or 0.0)} of {seen}"
+    return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction or 0.0)})"
+
+
+def _sentence(row: Numbers) -> str:
+    where = ", ".join(part for part in (row.date if row.start else "", row.sensor) if part)
+    return f"{row.text}  {where}: {format_answer(row)}" if where else f"{row.text}  {format_answer(row)}"
+
+
+def counts(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """(status, reason, rows of the ledger), answered first, then skipped and failed, the most frequent first."""
+    rows = [("answered", "", int(summary.get("answered") or 0))]
+    for status in ("skipped", "failed"):
+        reasons = summary.get(status) or {}
+        rows += [(status, reason, number) for reason, number in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))]
+    return rows
+
+
+def _unseen_lines(summary: Mapping[str, Any]) -> Iterable[str]:
+    planned = int(summary.get("planned") or 0)
+    for status, verb in (("skipped", "could not be seen"), ("failed", "failed")):
+        reasons = {reason: number for reason, number in (summary.get(status) or {}).items() if number}
+        if reasons:
+            listed = ", ".join(reason.replace("_", " ") for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
+            yield f"{sum(reasons.values()):,} of {planned:,} tile answers {verb} ({listed})"
+
+
+def headlines(summary: Mapping[str, Any]) -> list[str]:
+    """Plain sentences for a terminal and a page: what each question came to at each observation, and what was not seen.
+
+    A question of more than a dozen observations shows its first dozen and says how many more there are.
+    """
+    rows = read_numbers(summary)
+    lines: list[str] = []
+    for key in dict.fromkeys(row.query_key for row in rows):
+        mine = [row for row in rows if row.query_key == key]
+        lines += [_sentence(row) for row in mine[:MAX_LINES]]
+        if len(mine) > MAX_LINES:
+            lines.append(f"{mine[0].text}  and {len(mine) - MAX_LINES} more observations")
+    asked = {row.query_key for row in rows}
+    unfound = [query for query in summary.get("queries") or () if str(query.get("query_key", "")) not in asked]
+    lines += [f"{query.get('text', '')}  no observation to answer it with" for query in unfound]
+    return lines + list(_unseen_lines(summary))

@@ -1,0 +1,408 @@
+"""preview.png: the result as one still picture; a series as small multiples, a change beside its two dates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earthmap.outputs.backdrop import Backdrop, shrink
+from earthmap.outputs.drawing import (
+    COLOURS,
+    FAILED,
+    INK,
+    QUIET,
+    UNSEEN,
+    Look,
+    Moment,
+    backdrops_of,
+    degree_label,
+    in_one_piece,
+    list_moments,
+    look_of,
+    moments_of,
+    scale_bar_m,
+    squeeze_at,
+    width_m,
+)
+from earthmap.outputs.numbers import Numbers, format_answer, read_numbers
+
+if TYPE_CHECKING:
+    import geopandas
+    from numpy.typing import NDArray
+
+    Bounds = tuple[float, float, float, float]
+
+MAX_PANELS = 8
+WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100
+PANEL_PX = 1200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Panel:
+    title: str
+    note: str
+    moment: str | None
+    """Observation whose results are drawn; None for a picture alone."""
+    picture: int | None
+    """Index of the backdrop."""
+    query: str | None = None
+    """Key of the only question that is drawn; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """All that panels draw from."""
+
+    features: Any
+    coverage: Any
+    shapes: NDArray[np.object_]
+    tiles: NDArray[np.object_]
+    moments: NDArray[np.object_]
+    """Observation of each feature."""
+    looks: Sequence[Look]
+    pictures: Sequence[Backdrop]
+    edges: Sequence[Bounds]
+    frame: Bounds
+
+
+def render_preview(
+    features: geopandas.GeoDataFrame,
+    coverage: geopandas.GeoDataFrame,
+    summary: Mapping[str, Any],
+    *,
+    backdrops: Sequence[Backdrop],
+    title: str,
+) -> bytes:
+    """A PNG file of 1200 × 900 pixels; equal arguments give equal bytes.
+
+    One observation fills the picture. Several are small multiples, at most eight, the first, the last and those
+    between at even steps. A change alone is shown as before, after and change where both dates have a backdrop.
+    """
+    from matplotlib import rc_context
+
+    numbers = read_numbers(summary)
+    ground = _ground(features, coverage, numbers, backdrops)
+    panels = _panels(numbers, backdrops)
+    style: dict[Any, Any] = {
+        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10.0, "hatch.linewidth": 0.7,
+        "text.parse_math": False, "text.color": INK, "axes.edgecolor": "#c9d1d4", "xtick.color": QUIET,
+        "ytick.color": QUIET, "text.usetex": False, "svg.hashsalt": "earthmap",
+    }  # fmt: skip
+    with rc_context({"backend": "agg", **style}):
+        return _png(_figure(ground, panels, title))
+
+
+def _png(figure: Any) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def _ground(
+    features: geopandas.GeoDataFrame,
+    coverage: geopandas.GeoDataFrame,
+    numbers: Sequence[Numbers],
+    backdrops: Sequence[Backdrop],
+) -> _Ground:
+    shapes, tiles, edges, frame = in_one_piece(features, coverage, backdrops)
+    targets = {row.query_key: row.targets for row in numbers}
+    looks = [
+        look_of(str(answer), task=str(task), targets=targets.get(key, ()))
+        for answer, task, key in zip(features["answer"], features["task"], features["query_key"], strict=True)
+    ]
+    return _Ground(
+        features=features,
+        coverage=coverage,
+        shapes=shapes,
+        tiles=tiles,
+        moments=np.array(moments_of(features, numbers), object),
+        looks=looks,
+        pictures=[shrink(backdrop, PANEL_PX) for backdrop in backdrops],
+        edges=edges,
+        frame=frame,
+    )
+
+
+# ── which panels ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _panels(numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> list[_Panel]:
+    moments = list_moments(numbers)
+    if not moments:
+        return [_Panel(title="", note="no observation", moment="", picture=0 if backdrops else None)]
+    if len(moments) == 1 and moments[0].is_pair:
+        return _pair_panels(moments[0], numbers, backdrops)
+    if len(moments) == 1 and len(numbers) > 1:
+        return [_question_panel(row, moments[0], backdrops) for row in numbers[:MAX_PANELS]]
+    chosen = _spread(moments, MAX_PANELS)
+    if chosen[-1].is_pair and any(not moment.is_pair for moment in moments):
+        singles = [moment for moment in moments if not moment.is_pair]
+        pairs = [moment for moment in moments if moment.is_pair]
+        chosen = _spread(singles, MAX_PANELS - min(2, len(pairs))) + pairs[-2:]
+    return [_panel(moment, numbers, backdrops) for moment in chosen]
+
+
+def _spread(moments: Sequence[Moment], most: int) -> list[Moment]:
+    """The first, the last and those between at even steps."""
+    index = sorted({round(step) for step in np.linspace(0, len(moments) - 1, min(most, len(moments)))})
+    return [moments[step] for step in index]
+
+
+def _panel(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> _Panel:
+    first, second = backdrops_of(moment, backdrops)
+    rows = [row for row in numbers if row.observation == moment.id]
+    picture = second or first
+    return _Panel(
+        title=moment.label,
+        note=format_answer(rows[0]) if rows else "",
+        moment=moment.id,
+        picture=_index(picture, backdrops),
+    )
+
+
+def _question_panel(row: Numbers, moment: Moment, backdrops: Sequence[Backdrop]) -> _Panel:
+    first, second = backdrops_of(moment, backdrops)
+    picture = _index(second or first, backdrops)
+    return _Panel(title=row.text, note=format_answer(row), moment=moment.id, picture=picture, query=row.query_key)
+
+
+def _index(picture: Backdrop | None, backdrops: Sequence[Backdrop]) -> int | None:
+    return next((index for index, backdrop in enumerate(backdrops) if backdrop is picture), None)
+
+
+def _pair_panels(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> list[_Panel]:
+    change = _panel(moment, numbers, backdrops)
+    pictures = backdrops_of(moment, backdrops)
+    if None in pictures:
+        return [change]
+    sides = [
+        _Panel(title=f"{name}  {time:%Y-%m-%d}", note="", moment=None, picture=_index(picture, backdrops))
+        for name, time, picture in zip(("before", "after"), (moment.start, moment.end), pictures, strict=True)
+        if time is not None
+    ]
+    return [*sides, _Panel(title="change", note=change.note, moment=change.moment, picture=change.picture)]
+
+
+# ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _figure(ground: _Ground, panels: Sequence[_Panel], title: str) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(0.03, 0.962, _short(title, 84), fontsize=17, fontweight="bold", va="center")
+    subtitle = "  ·  ".join(_questions(ground))
+    figure.text(0.03, 0.926, _short(subtitle, 130), fontsize=10.5, color=QUIET, va="center")
+    for panel, place in zip(panels, _places(len(panels), ground.frame), strict=True):
+        _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
+    handles, labels = _handles(ground)
+    if handles:
+        figure.legend(
+            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.008), ncols=min(6, len(handles)),
+            frameon=False, fontsize=10, handlelength=1.6, handleheight=1.1,
+        )  # fmt: skip
+    return figure
+
+
+def _questions(ground: _Ground) -> list[str]:
+    texts = list(dict.fromkeys(str(text) for text in ground.features["query"]))
+    sensors = sorted({str(sensor) for sensor in ground.coverage["sensor"].dropna()})
+    return [*texts, ", ".join(sensors)] if sensors else texts
+
+
+def _short(text: str, limit: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _places(count: int, frame: Bounds) -> list[tuple[float, float, float, float]]:
+    """Left, bottom, width, height of each panel: of all grids the one with the largest panels at this shape."""
+    shape = max(1e-3, (frame[2] - frame[0]) * squeeze_at(frame)) / max(1e-3, frame[3] - frame[1])
+    left, bottom, width, height = (0.075, 0.09, 0.895, 0.80) if count == 1 else (0.03, 0.075, 0.94, 0.835)
+    gap_x, gap_y = 0.015, 0.075
+
+    def side(columns: int) -> float:
+        rows = -(-count // columns)
+        wide = (width - gap_x * (columns - 1)) / columns * WIDTH_IN
+        return float(min(wide, ((height - gap_y * rows) / rows) * HEIGHT_IN * shape))
+
+    columns = max(range(1, count + 1), key=lambda number: (round(side(number), 6), -number))
+    rows = -(-count // columns)
+    wide = (width - gap_x * (columns - 1)) / columns
+    high = (height - gap_y * rows) / rows
+    used = min(high, side(columns) / shape / HEIGHT_IN) if count > 1 else high
+    top = bottom + height - (height - rows * (used + gap_y)) / 2 if count > 1 else bottom + height
+    return [
+        (
+            left + (number % columns) * (wide + gap_x),
+            top - (number // columns + 1) * (used + gap_y) + (0.012 if count > 1 else 0.02),
+            wide,
+            used,
+        )
+        for number in range(count)
+    ]
+
+
+def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> None:
+    west, south, east, north = ground.frame
+    margin = 0.02 * max(east - west, north - south, 1e-4)
+    axes.set_xlim(west - margin, east + margin)
+    axes.set_ylim(south - margin, north + margin)
+    axes.set_aspect(1.0 / squeeze_at(ground.frame))
+    axes.set_facecolor("#eef1f0")
+    if panel.picture is not None:
+        _draw_picture(axes, ground.pictures[panel.picture], ground.edges[panel.picture])
+    if panel.moment is not None:
+        _draw_results(axes, ground, panel)
+        _draw_unseen(axes, ground, panel)
+    size = 12 if alone else 10
+    width = int(axes.get_position().width * 190)  # characters of the note that fit
+    axes.set_title(
+        _short(panel.title, 90 if alone else width),
+        loc="left",
+        fontsize=size,
+        fontweight="bold",
+        pad=18 if panel.note else 6,
+    )
+    axes.text(
+        0.0, 1.0, _short(panel.note, 110 if alone else width), transform=axes.transAxes, fontsize=size - 1.5,
+        color=QUIET, va="bottom",
+    )  # fmt: skip
+    _draw_scale_bar(axes, ground.frame)
+    if alone:
+        _label_degrees(axes)
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def _label_degrees(axes: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(FuncFormatter(_degrees(name)))
+    axes.tick_params(labelsize=9, length=3)
+
+
+def _degrees(axis: str) -> Callable[[float, int], str]:
+    return lambda value, position: degree_label(value, axis=axis)
+
+
+def _draw_picture(axes: Any, picture: Backdrop, edges: Bounds) -> None:
+    west, south, east, north = edges
+    limits = axes.get_xlim(), axes.get_ylim()
+    aspect = axes.get_aspect()
+    rgba = np.dstack([picture.rgb, picture.alpha])
+    axes.imshow(rgba, extent=(west, east, south, north), origin="upper", interpolation="antialiased", zorder=1)
+    axes.set_aspect(aspect)
+    axes.set_xlim(limits[0])
+    axes.set_ylim(limits[1])
+
+
+def _of_panel(frame: Any, moments: NDArray[np.object_], panel: _Panel) -> NDArray[np.bool_]:
+    """Which rows belong to the panel."""
+    here: NDArray[np.bool_] = moments == panel.moment
+    return here if panel.query is None else here & (frame["query_key"].to_numpy(object) == panel.query)
+
+
+def _draw_results(axes: Any, ground: _Ground, panel: _Panel) -> None:
+    """One collection for each look, the results of one observation in it."""
+    mine = np.flatnonzero(_of_panel(ground.features, ground.moments, panel)).tolist()
+    tasks, shares = ground.features["task"].to_numpy(object), ground.features["fraction"].to_numpy(float)
+    for look in dict.fromkeys(ground.looks[row] for row in mine):
+        rows = [row for row in mine if ground.looks[row] == look]
+        alphas = [
+            0.08 + 0.72 * float(np.nan_to_num(shares[row])) if tasks[row] == "fraction" else look.alpha for row in rows
+        ]
+        _add(axes, ground.shapes[rows], fill=look.fill, line=look.line, alphas=alphas, hatch="///" if look.lost else "")
+
+
+def _draw_unseen(axes: Any, ground: _Ground, panel: _Panel) -> None:
+    status = ground.coverage["status"].to_numpy(object)
+    names = ground.coverage["observation"].fillna("").to_numpy(object).copy()
+    names[names == ""] = panel.moment  # what no observation covers is unseen at every date
+    here = _of_panel(ground.coverage, names, panel)
+    for kind, colour, hatch in (("skipped", UNSEEN, "\\\\\\"), ("failed", FAILED, "xxx")):
+        rows = np.flatnonzero(here & (status == kind))
+        if len(rows):
+            _add(axes, ground.tiles[rows], fill="#ffffff", line=colour, alphas=[0.3] * len(rows), hatch=hatch)
+
+
+def _add(
+    axes: Any, shapes: NDArray[np.object_], *, fill: str, line: str, alphas: Sequence[float], hatch: str = ""
+) -> None:
+    from matplotlib.collections import PathCollection
+    from matplotlib.colors import to_rgba
+
+    paths = [_path(shape) for shape in shapes]
+    kept = [(path, to_rgba(fill, alpha)) for path, alpha in zip(paths, alphas, strict=True) if path is not None]
+    if kept:
+        collection = PathCollection(
+            [path for path, _ in kept], facecolors=[face for _, face in kept], edgecolors=line, linewidths=0.6,
+            hatch=hatch or None, zorder=3,
+        )  # fmt: skip
+        axes.add_collection(collection, autolim=False)
+
+
+def _path(shape: Any) -> Any:
+    """All rings of a geometry as one path; holes stay open because they turn the other way."""
+    import shapely
+    from matplotlib.path import Path
+
+    polygons = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon" and not part.is_empty]
+    polygons = [shapely.orient_polygons(part) for part in polygons]
+    rings = [np.asarray(ring.coords) for part in polygons for ring in (part.exterior, *part.interiors)]
+    if not rings:
+        return None
+    return Path.make_compound_path(*[Path(ring, closed=True) for ring in rings])
+
+
+def _draw_scale_bar(axes: Any, frame: Bounds) -> None:
+    metres = scale_bar_m(width_m(frame))
+    share = metres / width_m(frame) * (frame[2] - frame[0]) / abs(np.diff(axes.get_xlim())[0])
+    label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+    left, low = 0.03, 0.035
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "boxstyle": "round,pad=0.35"}
+    axes.text(
+        left, low + 0.022, label, transform=axes.transAxes, fontsize=8.5, va="bottom", zorder=6, bbox=box
+    )  # fmt: skip
+    axes.plot(
+        [left, left + share], [low, low], transform=axes.transAxes, color="white", linewidth=5, zorder=5,
+        solid_capstyle="butt",
+    )  # fmt: skip
+    axes.plot(
+        [left, left + share], [low, low], transform=axes.transAxes, color=INK, linewidth=2.2, zorder=6,
+        solid_capstyle="butt",
+    )  # fmt: skip
+
+
+def _handles(ground: _Ground) -> tuple[list[Any], list[str]]:
+    from matplotlib.patches import Patch
+
+    found: dict[str, Any] = {}
+    rows = zip(ground.features["task"], ground.features["answer"], ground.looks, strict=True)
+    for task, answer, look in rows:
+        label = "share: darker is more" if task == "fraction" else str(answer)
+        if label not in found:
+            hatch = "////" if look.lost else None
+            found[label] = Patch(facecolor=(look.fill, look.alpha), edgecolor=look.line, hatch=hatch)
+    known = list(COLOURS)
+    order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+    handles = [found[name] for name in order]
+    labels = [_short(name, 34) for name in order]
+    status = set(ground.coverage["status"])
+    for kind, label, colour, hatch in (
+        ("skipped", "not seen", UNSEEN, "\\\\\\\\"),
+        ("failed", "failed", FAILED, "xxxx"),
+    ):
+        if kind in status:
+            handles.append(Patch(facecolor="white", edgecolor=colour, hatch=hatch))
+            labels.append(label)
+    return handles, labels

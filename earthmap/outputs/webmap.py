@@ -1,0 +1,532 @@
+"""The interactive map and the series chart of the report page, as bokeh models.
+
+Text from outside enters only data columns, select options and legend values, which bokeh writes as text nodes.
+"""
+
+# mypy: disable-error-code="attr-defined"
+# (bokeh re-exports its models in a way that mypy's strict mode does not follow)
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, shrink
+from earthmap.outputs.drawing import (
+    COLOURS,
+    FAILED,
+    INK,
+    OTHER,
+    QUIET,
+    UNSEEN,
+    Moment,
+    backdrops_of,
+    describe_time,
+    in_one_piece,
+    list_moments,
+    look_of,
+    moments_of,
+    squeeze_at,
+)
+from earthmap.outputs.numbers import Numbers, format_km2, format_share
+
+if TYPE_CHECKING:
+    import geopandas
+    from numpy.typing import NDArray
+
+    Bounds = tuple[float, float, float, float]
+    Strings = Sequence[str]
+
+MAX_POLYGONS = 20_000
+MAX_VERTICES = 400_000
+PICTURE_PIXELS = 16_000_000
+"""Of all backdrops of a page together; above it each is made smaller."""
+FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 860, 380, 640
+
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+_TICKS = """
+    const turned = %s ? ((tick + 180) %% 360 + 360) %% 360 - 180 : tick;
+    const number = String(Math.abs(parseFloat(turned.toFixed(4))));
+    if (number === "0" || number === "180") return number + "°";
+    return number + "° " + (turned > 0 ? "%s" : "%s");
+"""
+_SWITCH = """
+    const chosen = date ? moments[date.value] : moments[Object.keys(moments)[0]];
+    if (chosen === undefined) return;
+    filter.group = chosen.id;
+    const two = chosen.pictures.length === 2;
+    if (sides) sides.visible = two;
+    const shown = two && sides ? chosen.pictures[sides.active] : chosen.pictures[0];
+    pictures.forEach((picture, index) => { picture.visible = index === shown; });
+    const name = shown === undefined ? "" : titles[shown];
+    figure.title.text = name;
+"""
+
+
+@dataclass(slots=True)
+class WebMap:
+    """The map's model, and what its reader must be told about it."""
+
+    model: Any
+    notes: list[str] = field(default_factory=list)
+
+
+def safe_label(text: str, limit: int = 42) -> str:
+    """One short line for a canvas label; `$$` would be read as a formula there."""
+    line = " ".join(text.replace("$$", "$ $").split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def build_map(
+    features: geopandas.GeoDataFrame,
+    coverage: geopandas.GeoDataFrame,
+    numbers: Sequence[Numbers],
+    *,
+    backdrops: Sequence[Backdrop],
+) -> WebMap:
+    """Backdrops, results and unseen ground, with a legend, hover, and a choice of date."""
+    from bokeh.models import GroupFilter
+
+    moments = list_moments(numbers)
+    drawn, tiles, edges, frame = in_one_piece(features, coverage, backdrops)
+    figure = _figure(frame)
+    images = _add_pictures(figure, backdrops, edges)
+    shown = moments[-1].id if moments else ""
+    chosen = GroupFilter(column_name="moment", group=shown)
+    notes: list[str] = []
+    asked = {row.query_key: row.text for row in numbers}
+    items = _add_coverage(figure, coverage, tiles, chosen, notes, [moment.id for moment in moments], asked)
+    items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
+    _add_legend(figure, items)
+    _add_scale_bar(figure, frame)
+    notes += _picture_notes(moments, backdrops)
+    return WebMap(_layout(figure, moments, backdrops, images, chosen), notes)
+
+
+def _picture_notes(moments: Sequence[Moment], backdrops: Sequence[Backdrop]) -> list[str]:
+    bare = sum(backdrops_of(moment, backdrops)[0] is None for moment in moments)
+    if not moments or not bare:
+        return []
+    if bare == len(moments):
+        return ["No picture of the ground is shown behind the results."]
+    return [f"{bare} of {len(moments)} dates have no picture behind the results."]
+
+
+def _figure(frame: Bounds) -> Any:
+    from bokeh.models import BoxZoomTool, CustomJSTickFormatter, PanTool, Range1d, ResetTool, SaveTool, WheelZoomTool
+    from bokeh.plotting import figure
+
+    west, south, east, north = frame
+    squeeze = squeeze_at(frame)
+    wide, high = max((east - west) * squeeze, 1e-4) * 1.06, max(north - south, 1e-4) * 1.06
+    height = round(min(MAX_HEIGHT, max(MIN_HEIGHT, FRAME_WIDTH * high / wide)))
+    step = max(wide / FRAME_WIDTH, high / height)  # degrees of latitude to a pixel
+    half_x, half_y = step * FRAME_WIDTH / squeeze / 2, step * height / 2
+    x, y = (west + east) / 2, (south + north) / 2
+    wheel = WheelZoomTool()
+    plot: Any = figure(
+        name="map",
+        frame_width=FRAME_WIDTH,
+        frame_height=height,
+        x_range=Range1d(start=x - half_x, end=x + half_x),
+        y_range=Range1d(start=y - half_y, end=y + half_y),
+        tools=[PanTool(), wheel, BoxZoomTool(match_aspect=True), ResetTool(), SaveTool()],
+        background_fill_color="#eef1f0",
+        border_fill_color="#ffffff",
+        outline_line_color="#c9d1d4",
+        title=" ",
+        output_backend="canvas",
+    )
+    plot.toolbar.active_scroll, plot.toolbar.logo = wheel, None
+    plot.grid.grid_line_color = None
+    plot.title.text_font, plot.title.text_font_size = _FONT, "12px"
+    plot.title.text_color, plot.title.text_font_style = QUIET, "normal"
+    for axis, is_x, sides in ((plot.xaxis[0], "true", ("E", "W")), (plot.yaxis[0], "false", ("N", "S"))):
+        axis.formatter = CustomJSTickFormatter(code=_TICKS % (is_x, *sides))
+        axis.ticker.desired_num_ticks = 5
+        _quiet_axis(axis)
+    return plot
+
+
+def _quiet_axis(axis: Any) -> None:
+    axis.axis_line_color = axis.major_tick_line_color = "#c9d1d4"
+    axis.minor_tick_line_color = None
+    axis.major_label_text_font, axis.major_label_text_color = _FONT, QUIET
+    axis.axis_label_text_font, axis.axis_label_text_color = _FONT, QUIET
+    axis.axis_label_text_font_style = "normal"
+
+
+def _add_pictures(figure: Any, backdrops: Sequence[Backdrop], edges: Sequence[Bounds]) -> list[Any]:
+    side = int((PICTURE_PIXELS / max(1, len(backdrops))) ** 0.5)
+    images = []
+    for backdrop, (west, south, east, north) in zip(backdrops, edges, strict=True):
+        source = {"url": [data_uri(shrink(backdrop, side))], "x": [west], "y": [north]}
+        images.append(
+            figure.image_url(
+                url="url", x="x", y="y", w=east - west, h=north - south, anchor="top_left", source=source,
+                visible=False, level="image",
+            )
+        )  # fmt: skip
+    return images
+
+
+def data_uri(backdrop: Backdrop) -> str:
+    """The picture as a WebP file in a `data:` address."""
+    from PIL import Image
+
+    sink = io.BytesIO()
+    Image.fromarray(np.dstack([backdrop.rgb, backdrop.alpha])).save(sink, "WEBP", quality=86, method=4)
+    return "data:image/webp;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rings(geometry: Any) -> list[list[Any]]:
+    """Polygons of one geometry as lists of rings, the outer one first."""
+    polygons = getattr(geometry, "geoms", [geometry])
+    return [
+        [np.round(np.asarray(ring.coords)[:-1], 6) for ring in (polygon.exterior, *polygon.interiors)]
+        for polygon in polygons
+        if polygon.geom_type == "Polygon" and not polygon.is_empty
+    ]
+
+
+def _columns(geometries: Sequence[Any]) -> dict[str, list[Any]]:
+    rings = [_rings(geometry) for geometry in geometries]
+    return {
+        name: [[[ring[:, axis].tolist() for ring in polygon] for polygon in shape] for shape in rings]
+        for axis, name in ((0, "xs"), (1, "ys"))
+    }
+
+
+def reduced(geometries: NDArray[np.object_], area: NDArray[np.float64], frame: Bounds) -> tuple[Any, Any, list[str]]:
+    """Which geometries a page can carry (indices, in order), their outlines, and what its reader must be told."""
+    import shapely
+
+    index, notes = np.arange(len(geometries)), []
+    if len(index) > MAX_POLYGONS:
+        index = np.sort(np.argsort(-area, kind="stable")[:MAX_POLYGONS])
+        share = format_share(float(area[index].sum() / (area.sum() or 1.0)))
+        notes.append(
+            f"The map shows the largest {MAX_POLYGONS:,} of {len(geometries):,} polygons ({share} of their area), "
+            "simplified; features.parquet has all of them, exact."
+        )
+    kept = geometries[index]
+    tolerance = (frame[3] - frame[1]) / 4000 if notes else 0.0
+    while tolerance or shapely.get_num_coordinates(kept).sum() > MAX_VERTICES:
+        tolerance = tolerance or (frame[3] - frame[1]) / 4000
+        kept = shapely.simplify(geometries[index], tolerance, preserve_topology=True)
+        if shapely.get_num_coordinates(kept).sum() <= MAX_VERTICES or tolerance > frame[3] - frame[1]:
+            break
+        tolerance *= 2
+    if tolerance and not notes:
+        notes.append("Outlines on the map are simplified; features.parquet has them exact.")
+    return index, kept, notes
+
+
+def _add_results(
+    figure: Any,
+    features: geopandas.GeoDataFrame,
+    drawn: NDArray[np.object_],
+    numbers: Sequence[Numbers],
+    chosen: Any,
+    frame: Bounds,
+    notes: list[str],
+) -> list[Any]:
+    """One renderer for each question and answer (fractions share one); returns their legend items."""
+    index, outlines, said = reduced(drawn, features["area_m2"].fillna(0.0).to_numpy(float), frame)
+    notes += said
+    names = np.array(moments_of(features, numbers), object)[index]
+    rows = features.iloc[index].drop(columns="geometry").reset_index(drop=True)
+    targets = {row.query_key: row.targets for row in numbers}
+    several = rows["query_key"].nunique() > 1
+    kinds = np.where(rows["task"] == "fraction", "", rows["answer"].astype(str))
+    items, waiting = [], set()
+    order = [list(targets).index(key) if key in targets else len(targets) for key in rows["query_key"]]
+    first = int(np.argmin(order)) if order else 0
+    for key, answer in sorted(set(zip(rows["query_key"], kinds, strict=True)), key=lambda kind: _order(kind, targets)):
+        mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
+        part = rows.iloc[mine]
+        task, text = str(part["task"].iloc[0]), str(part["query"].iloc[0])
+        data = {**_columns(outlines[mine]), **_said(part), "moment": names[mine].tolist()}
+        data["alpha"] = _alphas(part, task)
+        renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
+        _hover(figure, renderer, _HOVER)
+        if task in ("presence", "fraction") and key != rows["query_key"].iloc[first]:
+            renderer.visible = False
+            waiting.add(text)
+        name = _legend_name(answer, task=task, targets=targets.get(key, ()))
+        items.append((safe_label(f"{name} · {text}" if several else name), renderer))
+    if waiting:
+        notes.append("Squares of one question at a time: click the legend to show " + "; ".join(sorted(waiting)))
+    return items
+
+
+def _order(kind: tuple[str, str], targets: Mapping[str, Sequence[str]]) -> tuple[Any, ...]:
+    key, answer = kind
+    keys, known = list(targets), list(COLOURS)
+    target = answer.removesuffix(" lost").removesuffix(" gained")
+    return (
+        keys.index(key) if key in keys else len(keys),
+        known.index(target) if target in known else len(known),
+        answer.endswith("lost") or answer == "no",
+        answer,
+        key,
+    )
+
+
+def _legend_name(answer: str, *, task: str, targets: Sequence[str]) -> str:
+    wanted = " or ".join(targets) or "target"
+    if task == "fraction":
+        return f"{wanted}: share, darker is more"
+    return {"yes": f"{wanted}: yes", "no": f"{wanted}: no"}.get(answer, answer)
+
+
+def _alphas(rows: Any, task: str) -> list[float]:
+    if task == "fraction":
+        return [round(0.08 + 0.72 * float(value), 3) if value == value else 0.0 for value in rows["fraction"]]
+    return [look_of(str(answer), task=task).alpha for answer in rows["answer"]]
+
+
+_HOVER = (
+    ("question", "@query"),
+    ("answer", "@answer"),
+    ("date", "@date"),
+    ("area", "@area"),
+    ("scenes", "@scenes"),
+    ("notes", "@notes"),
+)
+
+
+def _said(rows: Any) -> dict[str, list[str]]:
+    return {
+        "query": [str(text) for text in rows["query"]],
+        "answer": [_spoken(answer, task) for answer, task in zip(rows["answer"], rows["task"], strict=True)],
+        "date": [
+            describe_time(start, end, pair=task == "change")
+            for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
+        ],
+        "area": [format_km2(float(area) / 1e6) if area == area else "–" for area in rows["area_m2"]],
+        "scenes": [_joined(scenes) for scenes in rows["scenes"]],
+        "notes": [_joined(notes) or "–" for notes in rows["notes"]],
+    }
+
+
+def _spoken(answer: Any, task: str) -> str:
+    try:
+        return f"{format_share(float(answer))} of the seen ground" if task == "fraction" else str(answer)
+    except ValueError:
+        return str(answer)
+
+
+def _joined(values: Any, most: int = 4) -> str:
+    if values is None or isinstance(values, float):
+        return ""
+    values = [str(value) for value in values]
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more
+
+
+def _draw(figure: Any, data: dict[str, Any], look: Any, chosen: Any) -> Any:
+    from bokeh.models import CDSView, ColumnDataSource
+
+    hatch = {"hatch_pattern": "/", "hatch_color": look.line, "hatch_alpha": 0.8, "hatch_scale": 7.0}
+    return figure.multi_polygons(
+        xs="xs", ys="ys", source=ColumnDataSource(data), view=CDSView(filter=chosen),
+        fill_color=look.fill, fill_alpha="alpha", line_color=look.line, line_width=1.0,
+        line_alpha=0.9, line_dash="dashed" if look.lost else "solid", **(hatch if look.lost else {}),
+    )  # fmt: skip
+
+
+def _hover(figure: Any, renderer: Any, tooltips: Sequence[tuple[str, str]]) -> None:
+    from bokeh.models import HoverTool
+
+    tool = HoverTool(renderers=[renderer], tooltips=list(tooltips), point_policy="follow_mouse", visible=False)
+    figure.add_tools(tool)
+
+
+# ── coverage ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_coverage(
+    figure: Any,
+    coverage: geopandas.GeoDataFrame,
+    tiles: NDArray[np.object_],
+    chosen: Any,
+    notes: list[str],
+    moments: Strings,
+    asked: Mapping[str, str],
+) -> list[Any]:
+    """Tiles that were skipped and tiles that failed, hatched; returns their legend items."""
+    items = []
+    for status, label, colour, pattern in (("skipped", "not seen", UNSEEN, "\\"), ("failed", "failed", FAILED, "x")):
+        mine = np.flatnonzero((coverage["status"] == status).to_numpy())
+        if not len(mine):
+            continue
+        names = coverage["observation"].fillna("").astype(str).to_numpy(object)
+        # What no observation covers at all is shown at every date.
+        pairs = [(row, name) for row in mine for name in ([names[row]] if names[row] else moments or [""])]
+        if len(pairs) > MAX_POLYGONS:
+            notes.append(f"The map shows {MAX_POLYGONS:,} of {len(pairs):,} tiles {label}; coverage.parquet has all.")
+            pairs = pairs[:MAX_POLYGONS]
+        index = np.array([row for row, _ in pairs])
+        rows = coverage.iloc[index]
+        data = {
+            **_columns(tiles[index]),
+            "moment": [name for _, name in pairs],
+            "tile": [str(tile) for tile in rows["tile_id"]],
+            "query": [asked.get(key, "") for key in rows["query_key"]],
+            "why": [_why(row) for row in rows[["reason", "message"]].itertuples(index=False)],
+            "status": [label] * len(index),
+        }
+        renderer = _draw_tiles(figure, data, colour, pattern, chosen)
+        _hover(figure, renderer, (("tile", "@tile"), ("question", "@query"), (label, "@why")))
+        items.append((label, renderer))
+    return items
+
+
+def _why(row: Any) -> str:
+    parts = [str(part) for part in row if isinstance(part, str) and part]
+    return ": ".join(parts) or "no reason given"
+
+
+def _draw_tiles(figure: Any, data: dict[str, Any], colour: str, pattern: str, chosen: Any) -> Any:
+    from bokeh.models import CDSView, ColumnDataSource
+
+    return figure.multi_polygons(
+        xs="xs", ys="ys", source=ColumnDataSource(data), view=CDSView(filter=chosen),
+        fill_color="#ffffff", fill_alpha=0.35, line_color=colour, line_alpha=0.8, line_width=0.8,
+        hatch_pattern=pattern, hatch_color=colour, hatch_alpha=0.6, hatch_scale=9.0, hatch_weight=0.8,
+    )  # fmt: skip
+
+
+# ── around the map ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_legend(figure: Any, items: Sequence[tuple[str, Any]]) -> None:
+    from bokeh.core.properties import value
+    from bokeh.models import Legend, LegendItem
+
+    if not items:
+        return
+    legend: Any = Legend(
+        items=[LegendItem(label=value(label), renderers=[renderer]) for label, renderer in items],
+        click_policy="hide",
+        label_text_font=_FONT,
+        label_text_font_size="12px",
+        label_text_color=INK,
+        border_line_color=None,
+        background_fill_alpha=0.0,
+        glyph_width=18,
+        glyph_height=18,
+        spacing=4,
+        name="legend",
+    )
+    figure.add_layout(legend, "below")
+    legend.orientation, legend.ncols, legend.location = "horizontal", min(4, len(items)), "top_left"
+
+
+def _add_scale_bar(figure: Any, frame: Bounds) -> None:
+    from bokeh.models import CustomJS, MetricLength, Range1d, ScaleBar
+
+    per_degree = METRES_PER_DEGREE * squeeze_at(frame)
+    shown = figure.x_range
+    metres = Range1d(start=0.0, end=(shown.end - shown.start) * per_degree)
+    follow = "metres.end = (shown.end - shown.start) * per_degree"
+    shown.js_on_change("end", CustomJS(args={"metres": metres, "shown": shown, "per_degree": per_degree}, code=follow))
+    bar = ScaleBar(
+        range=metres, unit="m", location="bottom_left", orientation="horizontal", bar_length=0.16,
+        dimensional=MetricLength(ticks=[1, 2, 5, 10, 20, 50, 100, 200, 500], include=["m", "km"]),
+        background_fill_alpha=0.85, border_line_color=None, label_text_font=_FONT, label_text_font_size="11px",
+        length_sizing="adaptive", padding=8,
+    )  # fmt: skip
+    figure.add_layout(bar)
+
+
+def _layout(
+    figure: Any, moments: Sequence[Moment], backdrops: Sequence[Backdrop], images: Sequence[Any], chosen: Any
+) -> Any:
+    from bokeh.layouts import column, row
+    from bokeh.models import CustomJS, RadioButtonGroup, Select
+
+    order = {id(backdrop): index for index, backdrop in enumerate(backdrops)}
+    choices: dict[str, dict[str, Any]] = {
+        moment.label: {
+            "id": moment.id,
+            "pictures": [order[id(picture)] for picture in backdrops_of(moment, backdrops) if picture is not None],
+        }
+        for moment in moments
+    }
+    titles = [safe_label(f"{backdrop.title}", 110) for backdrop in backdrops]
+    chosen_label = moments[-1].label if moments else ""
+    pictures = choices[chosen_label]["pictures"] if moments else list(range(len(images)))[:1]
+    date = sides = None
+    if len(moments) > 1:
+        date = Select(name="date", title="Date", options=list(choices), value=chosen_label, width=300)
+    if any(len(choice["pictures"]) == 2 for choice in choices.values()):
+        sides = RadioButtonGroup(name="sides", labels=["Picture before", "Picture after"], active=1)
+        sides.visible, sides.margin = len(pictures) == 2, (24, 5, 5, 5)
+    if pictures:
+        first = pictures[-1]
+        images[first].visible = True
+        figure.title.text = titles[first]
+    controls = [control for control in (date, sides) if control is not None]
+    names = {"filter": chosen, "moments": choices, "pictures": list(images), "titles": titles, "figure": figure}
+    switch = CustomJS(args={**names, "date": date, "sides": sides}, code=_SWITCH)
+    if date is not None:
+        date.js_on_change("value", switch)
+    if sides is not None:
+        sides.js_on_change("active", switch)
+    return column(row(*controls), figure) if controls else figure
+
+
+def build_chart(numbers: Sequence[Numbers]) -> Any | None:
+    """km² per date of each answer of the first question that was asked of several dates; None where there is none."""
+    from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
+    from bokeh.plotting import figure
+
+    rows = series(numbers)
+    if not rows:
+        return None
+    plot: Any = figure(
+        name="series", x_axis_type="datetime", width=FRAME_WIDTH + 60, height=250, tools="", toolbar_location=None,
+        outline_line_color=None, y_axis_label="km²",
+    )  # fmt: skip
+    for axis in (plot.xaxis[0], plot.yaxis[0]):
+        _quiet_axis(axis)
+    plot.xgrid.grid_line_color, plot.ygrid.grid_line_color = None, "#e3e8ea"
+    plot.y_range.start, plot.y_range.range_padding = 0, 0.12
+    plot.yaxis[0].formatter = NumeralTickFormatter(format="0,0.[00]")
+    for name in dict.fromkeys(answer for row in rows for answer in row.km2):
+        data = ColumnDataSource(
+            {
+                "x": [row.start for row in rows],
+                "y": [row.km2.get(name, 0.0) for row in rows],
+                "date": [row.date for row in rows],
+                "found": [format_km2(row.km2.get(name, 0.0)) for row in rows],
+                "seen": [format_km2(row.seen_km2) for row in rows],
+                "answer": [name] * len(rows),
+            }
+        )
+        colour = COLOURS.get(name, OTHER)
+        label = {"legend_label": safe_label(name)} if len(rows[0].km2) > 1 else {}
+        plot.line("x", "y", source=data, line_color=colour, line_width=2, **label)
+        dots = plot.scatter("x", "y", source=data, size=8, fill_color=colour, line_color="#ffffff", **label)
+        shown = [("date", "@date"), ("answer", "@answer"), ("found", "@found"), ("seen", "@seen")]
+        plot.add_tools(HoverTool(renderers=[dots], tooltips=shown))
+    return plot
+
+
+def series(numbers: Sequence[Numbers]) -> list[Numbers]:
+    """The observations of the first question whose ground was measured on two dates or more."""
+    for key in dict.fromkeys(row.query_key for row in numbers):
+        mine = [row for row in numbers if row.query_key == key and row.start and row.km2 and not row.is_pair]
+        if len(mine) > 1:
+            return mine
+    return []

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from earthmap.outputs.drawing import in_one_piece, look_of, scale_bar_m
+from earthmap.outputs.preview import render_preview
+from tests.outputs import drawn_results as drawn
+
+
+def pixels(results: Any) -> Any:
+    features, coverage, summary, backdrops = results
+    data = render_preview(features, coverage, summary, backdrops=backdrops, title="A drawn valley $x$ <b>")
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def blue(image: Any) -> int:
+    return int(((image[..., 2] - image[..., 0] > 60) & (image[..., 2] > 110)).sum())
+
+
+def test_preview_is_a_picture_of_the_stated_size_with_the_water_in_it() -> None:
+    image = pixels(drawn.water_results(1))
+    assert image.shape == (900, 1200, 3)
+    assert blue(image) > 5_000
+
+
+def test_equal_results_give_equal_bytes() -> None:
+    features, coverage, summary, backdrops = drawn.water_results(2)
+    first, second = (render_preview(features, coverage, summary, backdrops=backdrops, title="t") for _ in range(2))
+    assert first == second
+    assert b"Software" not in first
+
+
+def test_a_series_is_small_multiples() -> None:
+    image = pixels(drawn.water_results(8))
+    left, right = image[:450, :320], image[450:, 900:]
+    assert blue(left) > 3 * blue(right[:380]) > 0  # the drawn lake shrinks from the first date to the last
+
+
+def test_holes_stay_open() -> None:
+    features, coverage, summary, _ = drawn.water_results(1)
+    west, south, east, north = coverage.total_bounds
+    ring = shapely.box(west, south, east, north)
+    features = features.iloc[:1].copy()
+    features.geometry = [ring.difference(ring.centroid.buffer((north - south) / 3))]
+    coverage = coverage[coverage["status"] == "answered"]
+    image = pixels((features, coverage, summary, []))
+    assert image[475, 627].min() > 200  # the middle of the map
+    assert blue(image) > 50_000
+
+
+def test_a_result_of_nothing_is_still_a_picture() -> None:
+    features, coverage, summary, _ = drawn.water_results(1)
+    nothing = {**summary, "queries": []}
+    assert pixels((features.iloc[:0], coverage.iloc[:0], nothing, [])).shape == (900, 1200, 3)
+
+
+def test_a_change_is_shown_beside_its_two_dates() -> None:
+    image = pixels(drawn.change_results())
+    assert blue(image[:, 800:]) > 3_000
+    assert blue(image[:, :790]) < 500
+
+
+def test_each_question_about_tiles_has_a_panel_of_its_own() -> None:
+    image = pixels(drawn.presence_results())[200:800]
+    snow = (image - np.array([190, 234, 244]) < 14) & (image - np.array([190, 234, 244]) > -14)
+    assert snow.all(-1)[:, :600].sum() > 4 * snow.all(-1)[:, 600:].sum()
+
+
+def test_ground_on_both_sides_of_the_antimeridian_is_drawn_as_one_piece() -> None:
+    features, coverage, _, _ = drawn.water_results(1)
+    both = shapely.MultiPolygon([shapely.box(179.9, -17.0, 180.0, -16.9), shapely.box(-180.0, -17.0, -179.8, -16.9)])
+    features, coverage = features.iloc[:2].copy(), coverage.iloc[:1].copy()
+    features.geometry = [both, shapely.box(-179.9, -17.0, -179.85, -16.95)]
+    coverage.geometry = [shapely.box(179.9, -17.0, 180.0, -16.9)]
+    shapes, _, _, frame = in_one_piece(features, coverage, [])
+    assert frame == pytest.approx((179.9, -17.0, 180.2, -16.9))
+    assert shapes[0].geom_type == "Polygon"
+    assert shapes[0].area == pytest.approx(both.area)
+    assert shapes[1].bounds == pytest.approx((180.1, -17.0, 180.15, -16.95))
+
+
+def test_gained_and_lost_do_not_look_alike() -> None:
+    gained, lost = (look_of(f"water {way}", task="change") for way in ("gained", "lost"))
+    assert lost.lost
+    assert not gained.lost
+    assert gained.fill != lost.fill
+
+
+@pytest.mark.parametrize(("width", "bar"), [(8_000.0, 2_000.0), (7_999.0, 1_000.0), (210.0, 50.0), (3e6, 5e5)])
+def test_the_scale_bar_is_a_round_number(width: float, bar: float) -> None:
+    assert scale_bar_m(width) == pytest.approx(bar)
