@@ -1,0 +1,271 @@
+"""Reading a cell whole: masks first, then bands in parallel, scenes mosaicked, and failures kept to their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from earthmap.catalog.scene import BandSource, Scene
+from earthmap.cube.plan import CellRead
+from earthmap.cube.reader import RETRYABLE, Reader
+from earthmap.errors import GridError, ReadError
+from earthmap.grid.tiling import Tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileFailure:
+    """Why a tile has no pixels."""
+
+    tile_id: str
+    stage: str = "read"
+    reason: str
+    """A short stable word, such as `damaged` or `crashed`."""
+    message: str
+    address: str | None = None
+    """The file that it is about, unsigned."""
+
+    @classmethod
+    def of(cls, tile: Tile, error: ReadError) -> TileFailure:
+        """The failure of `tile` that `error` caused."""
+        return cls(tile_id=tile.id, reason=error.reason, message=str(error), address=error.address)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellPixels:
+    """The pixels of a cell with its halo ring."""
+
+    bands: tuple[str, ...]
+    data: NDArray[np.float32] = field(repr=False, compare=False)
+    """(band, cell_px, cell_px) physical values, NaN where nodata; row 0 in the north."""
+    mask: NDArray[np.uint8] = field(repr=False, compare=False)
+    """(cell_px, cell_px) codes of `earthmap.sensors.masks.Reason`."""
+    failures: tuple[TileFailure, ...] = ()
+    """At most one for each tile; its core is nodata."""
+
+    @property
+    def retryable(self) -> bool:
+        """True where a failure says nothing about its file: a refusal or an outage that may pass."""
+        return any(failure.reason in RETRYABLE for failure in self.failures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePixels:
+    """The pixels of one tile's picture (core and halo)."""
+
+    tile_id: str
+    bands: tuple[str, ...]
+    data: NDArray[np.float32] = field(repr=False, compare=False)
+    """(band, picture_px, picture_px)."""
+    mask: NDArray[np.uint8] = field(repr=False, compare=False)
+    """(picture_px, picture_px)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mosaic:
+    """The pixels that scenes have filled so far; its arrays change as they do."""
+
+    data: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    holes: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, read: CellRead, geobox: GeoBox) -> _Mosaic:
+        from earthmap.sensors.masks import Reason
+
+        return cls(
+            data=np.full((len(read.bands), *geobox.shape), np.nan, np.float32),
+            mask=np.full(geobox.shape, int(Reason.NODATA), np.uint8),
+            holes=np.ones(geobox.shape, np.bool_),
+        )
+
+    def fill(self, data: NDArray[np.float32], mask: NDArray[np.uint8]) -> None:
+        """Take every pixel that is still missing and that this scene has: a pixel comes from one scene."""
+        from earthmap.sensors.masks import Reason
+
+        taken = self.holes & (mask != int(Reason.NODATA))
+        if taken.all():
+            self.data[:], self.mask[:] = data, mask
+        else:
+            for into, band in zip(self.data, data, strict=True):
+                np.copyto(into, band, where=taken)
+            np.copyto(self.mask, mask, where=taken)
+        self.holes[taken] = False
+
+
+def _reasons(read: CellRead, data: NDArray[np.float32], layer: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    from earthmap.sensors.masks import reason_mask
+    from earthmap.sensors.registry import SENSORS
+
+    return reason_mask(data, layer, SENSORS[read.observation.sensor])
+
+
+Load = Callable[[Sequence[BandSource]], "list[NDArray[np.float32]]"]
+
+
+def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> None:
+    """Read one scene into the holes of `mosaic`: its mask layer first, its bands only where that shows something."""
+    layer = None
+    if scene.mask_source is not None:
+        (layer,) = load([scene.mask_source])
+        if not (np.isfinite(layer) & mosaic.holes).any():
+            return
+    sources = {source.band: source for source in scene.sources if source.band in read.bands}
+    ordered = [band for band in read.bands if band in sources]
+    values = dict(zip(ordered, load([sources[band] for band in ordered]), strict=True))
+    data = np.full(mosaic.data.shape, np.nan, np.float32)
+    for into, band in zip(data, read.bands, strict=True):
+        if band in values:
+            into[:] = values[band]
+    mosaic.fill(data, _reasons(read, data, layer))
+
+
+# ── whole cells ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_cell(reader: Reader, read: CellRead, *, pool: Executor) -> CellPixels:
+    """The cell's pixels; a source that cannot be read costs the tiles where it cannot, and no others.
+
+    Scenes are taken in their order, each only into pixels that no earlier one filled. A failure counts only for
+    tiles that still had holes and that the scene's footprint touches.
+    """
+    geobox = read.cell.geobox
+    mosaic = _Mosaic.empty(read, geobox)
+    failures: dict[str, TileFailure] = {}
+
+    for scene in read.observation.scenes:
+        if not mosaic.holes.any():
+            break
+
+        def load(sources: Sequence[BandSource], scene: Scene = scene) -> list[NDArray[np.float32]]:
+            futures = [pool.submit(_read_or_error, reader, source, geobox) for source in sources]
+            done = [future.result() for future in futures]
+            return [
+                _salvage(reader, read, scene, source, result, mosaic, failures)
+                if isinstance(result, ReadError)
+                else result
+                for source, result in zip(sources, done, strict=True)
+            ]
+
+        _add_scene(read, scene, mosaic, load)
+    _blank(read, mosaic.data, mosaic.mask, failures)
+    return CellPixels(bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failures))
+
+
+def _read_or_error(reader: Reader, source: BandSource, geobox: GeoBox) -> NDArray[np.float32] | ReadError:
+    try:
+        return reader.read(source, geobox)
+    except ReadError as error:
+        return error
+
+
+_WHOLE_FILE = frozenset({"missing", "no_georeference", "ground_control_points", "refused"})
+"""Reasons that hold for every part of a file: looking again tile by tile would only ask 16 times more."""
+
+
+def _salvage(
+    reader: Reader,
+    read: CellRead,
+    scene: Scene,
+    source: BandSource,
+    error: ReadError,
+    mosaic: _Mosaic,
+    failures: dict[str, TileFailure],
+) -> NDArray[np.float32]:
+    """What can be read of `source` tile by tile; tiles that cannot are added to `failures`."""
+    values = np.full(mosaic.mask.shape, np.nan, np.float32)
+    halo = read.cell.grid.halo_px
+    core_holes = mosaic.holes[halo:-halo, halo:-halo]
+    for tile in read.cell.tiles():
+        result: NDArray[np.float32] | ReadError = error
+        if error.reason not in _WHOLE_FILE:
+            result = _read_or_error(reader, source, tile.geobox)
+        if not isinstance(result, ReadError):
+            values[tile.picture_slices] = result
+        elif core_holes[tile.core_slices].any() and _touches(scene, tile):
+            failures.setdefault(tile.id, TileFailure.of(tile, result))
+    return values
+
+
+def _touches(scene: Scene, tile: Tile) -> bool:
+    """False where the scene's footprint says that it shows nothing of the tile's core."""
+    import shapely
+
+    if not scene.footprint:
+        return True
+    core = tile.core_geobox.extent.to_crs("EPSG:4326", resolution=tile.grid.core_m / 4).geom
+    return bool(shapely.from_wkb(scene.footprint).intersects(core))
+
+
+def _blank(
+    read: CellRead, data: NDArray[np.float32], mask: NDArray[np.uint8], failures: Iterable[str]
+) -> None:  # fmt: skip
+    """Make the cores of failed tiles nodata, in place."""
+    from earthmap.sensors.masks import Reason
+
+    halo = read.cell.grid.halo_px
+    failed = set(failures)
+    for tile in read.cell.tiles():
+        if tile.id in failed:
+            rows, columns = (slice(part.start + halo, part.stop + halo) for part in tile.core_slices)
+            data[:, rows, columns] = np.nan
+            mask[rows, columns] = int(Reason.NODATA)
+
+
+def _ordered(read: CellRead, failures: dict[str, TileFailure]) -> tuple[TileFailure, ...]:
+    return tuple(failures[tile.id] for tile in read.cell.tiles() if tile.id in failures)
+
+
+# ── tile by tile ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
+    """One tile's picture, read on its own: what a supervisor runs in a subprocess.
+
+    Raises:
+        ReadError: for the first source that cannot be read.
+    """
+    geobox = tile.geobox
+    mosaic = _Mosaic.empty(read, geobox)
+    for scene in read.observation.scenes:
+        if not mosaic.holes.any():
+            break
+        if _touches(scene, tile):
+            _add_scene(read, scene, mosaic, lambda sources: [reader.read(source, geobox) for source in sources])
+    return TilePixels(tile_id=tile.id, bands=read.bands, data=mosaic.data, mask=mosaic.mask)
+
+
+def assemble(read: CellRead, tiles: Iterable[TilePixels], failures: Iterable[TileFailure] = ()) -> CellPixels:
+    """The cell made of tiles read one by one.
+
+    Every pixel is taken from the tile that owns it; the halo ring from the tiles beside it; the core of a failed
+    tile is nodata.
+
+    Raises:
+        GridError: when a tile of the cell is neither among `tiles` nor among `failures`.
+    """
+    done = {tile.tile_id: tile for tile in tiles}
+    failed = {failure.tile_id: failure for failure in failures}
+    lost = [tile.id for tile in read.cell.tiles() if tile.id not in done and tile.id not in failed]
+    if lost:
+        raise GridError(f"cell {read.cell.id} lacks {', '.join(lost)}", expected="pixels or a failure for each tile")
+    mosaic = _Mosaic.empty(read, read.cell.geobox)
+    halo = read.cell.grid.halo_px
+    core = slice(halo, halo + read.cell.grid.core_px)
+    present = [(tile, done[tile.id]) for tile in read.cell.tiles() if tile.id in done]
+    for tile, pixels in present:
+        mosaic.data[(slice(None), *tile.picture_slices)] = pixels.data
+        mosaic.mask[tile.picture_slices] = pixels.mask
+    for tile, pixels in present:  # again, so that no neighbour's halo stays on a tile's own ground
+        rows, columns = (slice(part.start + halo, part.stop + halo) for part in tile.core_slices)
+        mosaic.data[:, rows, columns] = pixels.data[:, core, core]
+        mosaic.mask[rows, columns] = pixels.mask[core, core]
+    _blank(read, mosaic.data, mosaic.mask, failed)
+    return CellPixels(bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failed))

@@ -1,0 +1,337 @@
+"""`RasterioReader`: local files, http(s) and s3 addresses through GDAL."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from earthmap.catalog.scene import BandSource
+from earthmap.cube.reader import MAX_PIXELS, read_image
+from earthmap.cube.warp import Block, SourceGrid
+from earthmap.errors import ReadError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+    from rasterio.io import DatasetReader
+
+DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
+"""What an address may be. A list of what is allowed: VRT and its kin would fetch whatever address a file names."""
+
+MAX_BLOCK_BYTES = 2**28
+"""Largest internal block that is decoded: a crafted file could ask for all memory with a few bytes."""
+
+OPEN_FILES = 24
+"""Files that each thread keeps open."""
+
+_REMOTE: Mapping[str, str] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder, no search for sidecar files
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's header in one request
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_VERSION": "2",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_MAX_RETRY": "2",
+    "GDAL_HTTP_RETRY_DELAY": "0.3",
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+    "CPL_VSIL_CURL_CACHE_SIZE": "134217728",
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": "5000000",
+}
+
+_STATUS = re.compile(r"response[ _]code[:= ]+(\d{3})", re.IGNORECASE)
+_MISSING = ("no such file", "nosuchkey", "does not exist", "nosuchbucket")
+_REFUSED = ("accessdenied", "access denied", "permission denied", "invalidaccesskeyid", "signaturedoesnotmatch")
+_REFUSED_STATUS = {401, 403, 429, 503}
+_DAMAGED = ("not recognized as being in a supported file format", "ireadblock failed", "tiff", "decod", "corrupt")
+
+_EXPECTED = {
+    "missing": "a file at this address",
+    "refused": "permission to read",
+    "damaged": "a whole image that GDAL can decode",
+}
+_FIX = {
+    "missing": "check the catalogue's href",
+    "refused": "check credentials and quota, and run again",
+    "damaged": "fetch the file again, or take another copy of the scene",
+    "unreadable": "run again; if it stays, look at the file with gdalinfo",
+}
+
+
+def _chain(error: BaseException | None) -> str:
+    """The texts of an error and of all that led to it: GDAL's cause is often not in the last one."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 16:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " | ".join(texts)
+
+
+def failure_reason(text: str) -> str:
+    """The reason of `ReadError` that GDAL's messages mean; `unreadable` where they do not tell."""
+    status = _STATUS.search(text)
+    if status:
+        code = int(status[1])
+        return "missing" if code in (404, 410) else "refused" if code in _REFUSED_STATUS else "unreadable"
+    low = text.lower()
+    for reason, marks in (("missing", _MISSING), ("refused", _REFUSED)):
+        if any(mark in low for mark in marks):
+            return reason
+    if "curl" in low or "timed out" in low:
+        return "unreadable"
+    return "damaged" if any(mark in low for mark in _DAMAGED) else "unreadable"
+
+
+def _read_error(href: str, error: BaseException, signed: str) -> ReadError:
+    text = _chain(error)
+    reason = failure_reason(text)
+    shown = text.split(" | ")[-1].replace(signed, href)[:300]
+    return ReadError(
+        f"cannot read {href}: {shown}",
+        address=href,
+        reason=reason,
+        expected=_EXPECTED.get(reason),
+        fix=_FIX[reason],
+    )
+
+
+def gdal_path(address: str) -> str:
+    """What GDAL calls `address`: a local path as it is, http(s) below /vsicurl/, s3 below /vsis3/.
+
+    Raises:
+        ReadError: for any other scheme, and for GDAL's own file systems, which an address may not name.
+    """
+    scheme = urlsplit(address).scheme.lower() if "://" in address else ""
+    if scheme in ("http", "https"):
+        return f"/vsicurl/{address}"
+    if scheme == "s3":
+        return f"/vsis3/{address.split('://', 1)[1]}"
+    if scheme not in ("", "file") or address.startswith("/vsi"):
+        raise ReadError(
+            f"the address {address} cannot be read",
+            address=address,
+            reason="unreadable",
+            expected="a local path, http(s) or s3",
+        )
+    return address.removeprefix("file://")
+
+
+def _options(path: str) -> dict[str, str]:
+    """GDAL's settings for `path`; a local file keeps its sidecar files, and S3 follows AWS_ENDPOINT_URL."""
+    if not path.startswith("/vsi"):
+        return {}
+    options = dict(_REMOTE)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if path.startswith("/vsis3/") and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
+        parts = urlsplit(endpoint)
+        options["AWS_S3_ENDPOINT"] = parts.netloc
+        options["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
+        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
+    return options
+
+
+def _environment(path: str) -> Any:
+    import rasterio
+
+    return rasterio.Env(**_options(path))
+
+
+@functools.cache
+def _settle() -> None:
+    """Once a process: a file without georeference is our error, not a line on the terminal.
+
+    `warnings.catch_warnings` around each open would be shared by all threads.
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+
+
+def _dataset(path: str, **options: int) -> DatasetReader:
+    """`path` opened by one of `DRIVERS`; the class takes several drivers, where `rasterio.open` takes one."""
+    from rasterio.io import DatasetReader
+
+    return DatasetReader(path, driver=list(DRIVERS), **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RasterImage:
+    """An open file and its overviews, used by one thread."""
+
+    dataset: DatasetReader
+    path: str
+    grids: Sequence[SourceGrid]
+    levels: dict[int, DatasetReader] = field(default_factory=dict)
+
+    @property
+    def nodata(self) -> float | None:
+        value = self.dataset.nodata
+        return None if value is None else float(value)
+
+    def _at(self, level: int) -> DatasetReader:
+        if level == 0:
+            return self.dataset
+        if level not in self.levels:
+            self.levels[level] = _dataset(self.path, overview_level=level - 1)
+        return self.levels[level]
+
+    def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
+        from rasterio.windows import Window
+
+        rows, columns = block.shape
+        stored: NDArray[np.generic] = self._at(level).read(index, window=Window(block.left, block.top, columns, rows))
+        return stored
+
+    def seen(self, index: int, block: Block, level: int) -> NDArray[np.bool_] | None:
+        from rasterio.enums import MaskFlags
+        from rasterio.windows import Window
+
+        dataset = self._at(level)
+        if not {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[index - 1]):
+            return None
+        rows, columns = block.shape
+        mask = dataset.read_masks(index, window=Window(block.left, block.top, columns, rows))
+        return np.asarray(mask) > 0
+
+    def close(self) -> None:
+        for dataset in (self.dataset, *self.levels.values()):
+            dataset.close()
+
+
+def _check_placed(dataset: DatasetReader, href: str) -> None:
+    if dataset.crs is not None and not dataset.transform.is_identity:
+        return
+    points, _ = dataset.gcps
+    if points:
+        raise ReadError(
+            f"{href} is placed by ground control points only",
+            address=href,
+            reason="ground_control_points",
+            expected="an affine transform and a CRS",
+            fix="use a geocoded or terrain-corrected product; reading by ground control points comes later",
+        )
+    raise ReadError(
+        f"{href} does not say where it lies",
+        address=href,
+        reason="no_georeference",
+        expected="an affine transform and a CRS",
+        fix="georeference it, for example with gdal_translate -a_srs … -a_ullr …",
+    )
+
+
+def _check_blocks(dataset: DatasetReader, href: str) -> None:
+    together = dataset.count if dataset.interleaving and dataset.interleaving.value == "PIXEL" else 1
+    for (rows, columns), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
+        item = 16 if dtype.startswith("complex") else np.dtype(dtype).itemsize
+        if rows * columns * item * together > MAX_BLOCK_BYTES:
+            raise ReadError(
+                f"{href} is stored in blocks of {rows} × {columns} pixels",
+                address=href,
+                reason="too_large",
+                expected=f"blocks of at most {MAX_BLOCK_BYTES // 2**20} MB",
+                fix="rewrite it as a Cloud Optimized GeoTIFF",
+            )
+
+
+def _grids(dataset: DatasetReader) -> tuple[SourceGrid, ...]:
+    """Full resolution and overviews; an overview stretches over the whole image, as GDAL reads it."""
+    from affine import Affine
+    from odc.geo.crs import CRS
+
+    crs = CRS(dataset.crs.to_wkt()) if dataset.crs.to_epsg() is None else CRS(f"EPSG:{dataset.crs.to_epsg()}")
+    grids = [SourceGrid(shape=dataset.shape, transform=dataset.transform, crs=crs)]
+    rows, columns = dataset.shape
+    for factor in dataset.overviews(1):
+        shape = (-(-rows // factor), -(-columns // factor))
+        scale = Affine.scale(columns / shape[1], rows / shape[0])
+        grids.append(SourceGrid(shape=shape, transform=dataset.transform @ scale, crs=crs))
+    return tuple(grids)
+
+
+class _OpenFiles(threading.local):
+    """The files that a thread has open, the one used last at the end."""
+
+    def __init__(self) -> None:
+        self.images: collections.OrderedDict[tuple[str, int, int], _RasterImage] = collections.OrderedDict()
+
+
+_FILES = _OpenFiles()
+
+
+def _identity(path: str, href: str) -> tuple[str, int, int]:
+    """What an open file is known by: a local one that is replaced is another one."""
+    if path.startswith("/vsi"):
+        return path, 0, 0
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise ReadError(
+            f"there is no file {href}", address=href, reason="missing", expected=_EXPECTED["missing"],
+            fix=_FIX["missing"],
+        ) from error  # fmt: skip
+    return path, status.st_mtime_ns, status.st_size
+
+
+def _open(path: str, href: str) -> _RasterImage:
+    """The open file of `path`, from this thread's cache where it is there."""
+    _settle()
+    identity = _identity(path, href)
+    image = _FILES.images.pop(identity, None)
+    if image is None:
+        dataset = _dataset(path)
+        try:
+            _check_placed(dataset, href)
+            _check_blocks(dataset, href)
+            image = _RasterImage(dataset=dataset, path=path, grids=_grids(dataset))
+        except BaseException:
+            dataset.close()
+            raise
+    _FILES.images[identity] = image
+    while len(_FILES.images) > OPEN_FILES:
+        _FILES.images.popitem(last=False)[1].close()
+    return image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterioReader:
+    """Reads GeoTIFF, JPEG 2000, PNG and JPEG from folders, http(s) and s3.
+
+    Safe for any number of threads: each keeps its own open files. Pickles to other processes.
+    """
+
+    sign: Callable[[str], str] | None = None
+    """From an unsigned href to one that can be read now; None where addresses need no signature."""
+    max_pixels: int = MAX_PIXELS
+    """Largest part of one band that is read at once."""
+
+    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+        """As `Reader.read`."""
+        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+        href = source.href
+        address = self.sign(href) if self.sign else href
+        path = gdal_path(address)
+        with _environment(path):
+            try:
+                image = _open(path, href)
+                return read_image(image, source, geobox, max_pixels=self.max_pixels)
+            except NotGeoreferencedWarning as error:  # where warnings are errors
+                raise ReadError(f"{href} does not say where it lies", address=href, reason="no_georeference") from error
+            except IndexError as error:
+                raise ReadError(
+                    f"{href} has no band {source.index}", address=href, reason="unreadable", fix=_FIX["unreadable"]
+                ) from error
+            except (RasterioError, MemoryError) as error:
+                raise _read_error(href, error, address) from error

@@ -1,0 +1,194 @@
+"""The seam between files and pixels: a band source and a geobox in, physical values out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from earthmap.catalog.scene import BandSource
+from earthmap.cube.warp import (
+    Block,
+    SourceGrid,
+    aligned_block,
+    margin_px,
+    needed_block,
+    source_scale,
+    toward,
+    warp_onto,
+)
+from earthmap.errors import ReadError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+MAX_PIXELS = 2**26
+"""Largest part of one band that is read at once: 64 million pixels, 256 MB as float32."""
+
+RETRYABLE = frozenset({"refused", "unreadable"})
+"""Reasons that say nothing about the file itself: the same read may succeed later."""
+
+
+class Reader(Protocol):
+    """Bytes of files → pixels. One instance is used by many threads at once, and is pickled to other processes."""
+
+    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+        """`source` on `geobox`: (y, x) float32 physical values, SAR in linear power, NaN where there is nothing.
+
+        Classes and bits come as they are stored, from full resolution, the nearest pixel.
+
+        Raises:
+            ReadError: with `reason` one of `missing`, `refused`, `damaged`, `no_georeference`,
+                `ground_control_points`, `too_large`, `unreadable`.
+        """
+        ...
+
+
+class Image(Protocol):
+    """An opened file, or an array in its place."""
+
+    @property
+    def grids(self) -> Sequence[SourceGrid]:
+        """Full resolution first, then the overviews from fine to coarse."""
+        ...
+
+    @property
+    def nodata(self) -> float | None:
+        """What the file itself declares as nodata."""
+        ...
+
+    def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
+        """Stored numbers of a block that lies wholly inside level `level` of 1-based band `index`."""
+        ...
+
+    def seen(self, index: int, block: Block, level: int) -> NDArray[np.bool_] | None:
+        """False where the file's own mask hides a pixel; None where it has no mask."""
+        ...
+
+
+def _level(image: Image, source: BandSource, geobox: GeoBox) -> int:
+    """The coarsest level that is not coarser than the target.
+
+    Classes have no overviews, and neither have decibels: an average of decibels is not one of power.
+    """
+    if source.calibration.categorical or source.calibration.decibels:
+        return 0
+    scales = [source_scale(toward(grid, geobox), geobox) for grid in image.grids]
+    fine = [level for level, scale in enumerate(scales) if scale >= 1.0 - 1e-3]
+    return fine[-1] if fine else 0
+
+
+def _physical(image: Image, source: BandSource, block: Block, level: int) -> NDArray[np.float32]:
+    calibration = source.calibration
+    stored = image.load(source.index, block, level)
+    if np.iscomplexobj(stored):
+        raise ReadError(
+            f"{source.href} holds complex numbers",
+            address=source.href,
+            reason="unreadable",
+            expected="one real number a pixel",
+            fix="use a detected product (amplitude or backscatter)",
+        )
+    if calibration.nodata is None and image.nodata is not None:
+        calibration = dataclasses.replace(calibration, nodata=image.nodata)
+    values = calibration.apply(stored)
+    seen = image.seen(source.index, block, level)
+    if seen is not None:
+        values[~seen] = np.nan
+    return values
+
+
+def _check_size(block: Block, source: BandSource, max_pixels: int) -> None:
+    if block.size > max_pixels:
+        raise ReadError(
+            f"{source.href} would be read {block.shape[0]} × {block.shape[1]} pixels at once",
+            address=source.href,
+            reason="too_large",
+            expected=f"at most {max_pixels} pixels",
+            fix="ask for a finer resolution or smaller tiles, or give the file overviews",
+        )
+
+
+def read_image(
+    image: Image, source: BandSource, geobox: GeoBox, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.float32]:
+    """What `Reader.read` promises, for an image that is open. Raises ReadError."""
+    level = _level(image, source, geobox)
+    grid = toward(image.grids[level], geobox)
+    block = aligned_block(grid, geobox)
+    if block is not None:
+        inside = block.within(grid.shape)
+        return _spread(image, source, inside, block, level)
+    scale = source_scale(grid, geobox)
+    needed = needed_block(grid, geobox, scale=scale)
+    inside = needed.within(grid.shape)
+    if not inside.size:
+        return np.full(geobox.shape, np.nan, np.float32)
+    _check_size(inside, source, max_pixels)
+    rimmed = needed.within(grid.shape, margin=margin_px(scale))
+    values = _spread(image, source, inside, rimmed, level)
+    from affine import Affine
+
+    moved = dataclasses.replace(
+        grid, shape=rimmed.shape, transform=grid.transform @ Affine.translation(rimmed.left, rimmed.top)
+    )
+    return warp_onto(values, moved, geobox, categorical=source.calibration.categorical, scale=scale)
+
+
+def _spread(image: Image, source: BandSource, inside: Block, outer: Block, level: int) -> NDArray[np.float32]:
+    """The values of `inside` in an array that covers `outer`, NaN around them."""
+    if inside == outer:
+        return _physical(image, source, inside, level)
+    values = np.full(outer.shape, np.nan, np.float32)
+    if inside.size:
+        values[inside.slices_in(outer)] = _physical(image, source, inside, level)
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayImage:
+    """An image in memory."""
+
+    bands: NDArray[np.generic] = field(repr=False)
+    """(band, y, x) stored numbers."""
+    grid: SourceGrid
+    nodata: float | None = None
+
+    @property
+    def grids(self) -> Sequence[SourceGrid]:
+        """Its one level."""
+        return (self.grid,)
+
+    def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
+        """Stored numbers of a block inside the image."""
+        return self.bands[index - 1, block.top : block.bottom, block.left : block.right]
+
+    def seen(self, index: int, block: Block, level: int) -> NDArray[np.bool_] | None:
+        """None: an array has no mask of its own."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryReader:
+    """The in-memory twin of `RasterioReader`: images by href, read by the same rules. Safe for any number of threads.
+
+    Example:
+        >>> MemoryReader(images={}).images
+        {}
+    """
+
+    images: Mapping[str, ArrayImage | ReadError]
+    """By href; an error is raised when its href is read."""
+
+    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+        """As `Reader.read`."""
+        image = self.images.get(source.href)
+        if image is None:
+            raise ReadError(f"there is no image {source.href}", address=source.href, reason="missing")
+        if isinstance(image, ReadError):
+            raise image
+        return read_image(image, source, geobox)
