@@ -36,7 +36,7 @@ LOST = "#d1495b"
 """Outline and hatching of what was lost, whatever it was; gained ground has its target's own colour."""
 OTHER = "#7a6c9d"
 """Fill of an answer that names no known target."""
-INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#6b7780", "#b5402f"
+INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#414e56", "#b5402f"
 
 _NEAR = dt.timedelta(hours=18)
 

@@ -332,7 +332,7 @@ def _draw_unseen(axes: Any, ground: _Ground, panel: _Panel) -> None:
     for kind, colour, hatch in (("skipped", UNSEEN, "\\\\\\"), ("failed", FAILED, "xxx")):
         rows = np.flatnonzero(here & (status == kind))
         if len(rows):
-            _add(axes, ground.tiles[rows], fill="#ffffff", line=colour, alphas=[0.3] * len(rows), hatch=hatch)
+            _add(axes, ground.tiles[rows], fill="#ffffff", line=colour, alphas=[0.45] * len(rows), hatch=hatch)
 
 
 def _add(

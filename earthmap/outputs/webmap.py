@@ -401,8 +401,8 @@ def _draw_tiles(figure: Any, data: dict[str, Any], colour: str, pattern: str, ch
 
     return figure.multi_polygons(
         xs="xs", ys="ys", source=ColumnDataSource(data), view=CDSView(filter=chosen),
-        fill_color="#ffffff", fill_alpha=0.35, line_color=colour, line_alpha=0.8, line_width=0.8,
-        hatch_pattern=pattern, hatch_color=colour, hatch_alpha=0.6, hatch_scale=9.0, hatch_weight=0.8,
+        fill_color="#ffffff", fill_alpha=0.5, line_color=colour, line_alpha=0.8, line_width=0.8,
+        hatch_pattern=pattern, hatch_color=colour, hatch_alpha=0.75, hatch_scale=14.0, hatch_weight=1.0,
     )  # fmt: skip
 
 
