@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from earthmap.grid.tiling import Grid, Tile, Zone
 from earthmap.predict.protocol import Picture
@@ -25,6 +27,13 @@ def drawn_catalog(drawn_world: World, tmp_path_factory: pytest.TempPathFactory) 
     """catalog.json of `drawn_world`, drawn for every sensor; to read and never to change."""
     folder = tmp_path_factory.mktemp("drawn")
     return write_world(drawn_world, folder, sensors=("sentinel-2", "sentinel-1", "rgb"))
+
+
+def cropped(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int]) -> GeoBox:
+    """A part of a straight lattice, from and to in pixels."""
+    old = geobox.affine
+    affine = Affine(old.a, 0.0, old.c + columns[0] * old.a, 0.0, old.e, old.f + rows[0] * old.e)
+    return GeoBox((rows[1] - rows[0], columns[1] - columns[0]), affine, geobox.crs)
 
 
 def middle_tile(world: World, *, picture_px: int = 128) -> Tile:

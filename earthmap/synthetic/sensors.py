@@ -167,7 +167,8 @@ def _padded(geobox: GeoBox, pixels: int) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
     height, width = geobox.shape
-    affine = geobox.affine @ Affine.translation(-pixels, -pixels)
+    old = geobox.affine
+    affine = Affine(old.a, 0.0, old.c - pixels * old.a, 0.0, old.e, old.f - pixels * old.e)
     return GeoBox((height + 2 * pixels, width + 2 * pixels), affine, geobox.crs)
 
 
@@ -177,7 +178,9 @@ def coarser(geobox: GeoBox, step: int) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
     height, width = geobox.shape
-    return GeoBox((height // step, width // step), geobox.affine @ Affine.scale(step), geobox.crs)
+    old = geobox.affine
+    affine = Affine(old.a * step, 0.0, old.c, 0.0, old.e * step, old.f)
+    return GeoBox((height // step, width // step), affine, geobox.crs)
 
 
 def _block_mean(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
