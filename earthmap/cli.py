@@ -137,7 +137,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def demo_job(world: Any) -> dict[str, Any]:
     """The questions of the demo about its drawn world, without catalogue and output folder."""
     return {
-        "area": list(world.lonlat_bounds()),
+        "area": world.area,
         "queries": ["Where is water?", "Where did water appear or disappear?", "Is there any built-up land?"],
         "scenes": "all",
         "tile_size": 448,

@@ -47,7 +47,7 @@ def _job(world: World, catalog: Path, out: Path | str, **changes: Any) -> Any:
     values = {
         "area": _area(world, 0.9),
         "catalog": str(catalog),
-        "collections": ["sentinel-2-l2a"],
+        "collections": ["drawn-sentinel-2-l2a"],
         "queries": ["Where is water?"],
         "predictor": "oracle",
         "tile_size": 128,
@@ -93,7 +93,7 @@ def test_the_columns_that_users_rely_on(mapped: Run) -> None:
 
 
 def _truth_m2(world: World, geobox: GeoBox, date: Any, area: AreaOfInterest, seen: np.ndarray) -> float:
-    water = truth_on(world, geobox, date) == 0
+    water = truth_on(world, geobox, date) == 1
     return float((pixel_area_m2(geobox) * (water & seen & inside(area.geometry, geobox))).sum())
 
 
@@ -256,7 +256,7 @@ def test_a_reader_that_aborts_costs_its_tile_only(
 
 def test_a_folder_belongs_to_one_job(drawn_world: World, drawn_catalog: Path, mapped: Run) -> None:
     other = _job(drawn_world, drawn_catalog, mapped.address, queries=["Where is snow?"])
-    with pytest.raises(RunFolderError, match="another job.*to fix: give another --out"):
+    with pytest.raises(RunFolderError, match=r"another job.*to fix: give another --out"):
         run_job(other)
 
 
