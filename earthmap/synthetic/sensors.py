@@ -341,14 +341,15 @@ def draw_sentinel2(world: World, geobox: GeoBox, date: datetime.datetime) -> lis
 # Backscatter of C-band at about 35° to 40°, sigma0 in dB, at tone 0 and 1: (VV, VH). Of the order of the land-cover
 # medians that are reported for Sentinel-1 (water below −17 dB in VV: Twele et al. 2016,
 # doi:10.1080/01431161.2016.1192304; forest, crops and soil: Ulaby and Dobson 1989, Handbook of Radar Scattering
-# Statistics for Terrain). Typical, not measured. A rough flood is brighter than a calm river.
+# Statistics for Terrain). Typical, not measured, and set with the spectral predictor's thresholds in view: how well it
+# does on drawn radar is no evidence of how it does on real radar. A rough flood is brighter than a calm river.
 _BACKSCATTER_DB = {
     "water": ((-23.5, -30.0), (-19.5, -27.0)),
     "vegetation": ((-8.5, -14.0), (-11.0, -17.5)),
-    "bare": ((-13.5, -22.0), (-11.0, -20.0)),
+    "bare": ((-12.5, -19.5), (-10.5, -17.5)),
     "built-up": ((-7.0, -14.5), (-1.5, -9.5)),
-    "snow": ((-12.5, -20.5), (-14.5, -22.0)),
-    "burnt": ((-10.5, -18.0), (-12.0, -20.0)),
+    "snow": ((-11.5, -18.5), (-12.8, -19.6)),
+    "burnt": ((-10.5, -17.0), (-12.0, -18.8)),
 }
 _LOOKS = 5.0
 """Looks of an Interferometric Wide GRD product (4.4 in ESA's product definition), rounded."""

@@ -166,7 +166,7 @@ def test_a_world_over_two_zones_is_drawn_in_both() -> None:
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     for options in ({"sensors": ("landsat",)}, {"sensors": ()}, {"columns": 0}, {"overlap": 1.0}):
         with pytest.raises(CatalogError):
-            write_world(small_world(), tmp_path, **options)  # type: ignore[arg-type]
+            write_world(small_world(), tmp_path, **options)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         write_world(small_world(size_m=600), tmp_path / "file")

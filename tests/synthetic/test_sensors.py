@@ -25,7 +25,7 @@ def drawn(world: World, sensor: str, date: str) -> dict[str, Layer]:
 
 
 def reflectance(layer: Layer) -> NDArray[np.float64]:
-    return layer.data[0] * S2_SCALE + S2_OFFSET
+    return np.asarray(layer.data[0] * S2_SCALE + S2_OFFSET)
 
 
 def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -94,7 +94,7 @@ def test_another_crs_shows_the_same_ground() -> None:
     straight = truth_on(WORLD, lattice(WORLD, 10), WORLD.before)
     shares = [np.bincount(each[each != OUTSIDE], minlength=7) / (each != OUTSIDE).sum() for each in (turned, straight)]
     assert (turned != OUTSIDE).mean() > 0.9
-    np.testing.assert_allclose(*shares, atol=0.005)
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.005)
 
 
 def test_outside_is_outside() -> None:
