@@ -16,7 +16,7 @@ import shapely
 from earthmap.grid import AreaOfInterest, Cell, Grid, Zone
 from earthmap.merge.cells import CellMerge, Layer, Source, TileRow
 from earthmap.merge.georeference import areas_m2
-from earthmap.merge.vectors import border_pairs, clip_parts, group, straighten, to_ground, unite
+from earthmap.merge.vectors import border_pairs, clip_parts, group, seam_pairs, straighten, to_ground, unite
 from earthmap.tasks import TASKS, Query
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _zone_regions(
     grid: Grid, zone: Zone, members: Sequence[_Regions], area: AreaOfInterest, ground: Mapping[str, Any]
 ) -> _Regions:
     """The regions of one zone, joined across its cells, on the ground, clipped to its strip and the area."""
-    regions, several = _Regions.concatenated(members), np.empty(0, bool)
-    regions, several = regions.united(_touching(regions.geometries, grid.cell_core_px))
+    regions = _Regions.concatenated(members)
+    regions, several = regions.united(seam_pairs(regions.geometries, grid.cell_core_px))
     regions.geometries[several] = straighten(regions.geometries[several])
     clip = shapely.intersection(area.geometry, shapely.box(*zone.strip))
     parts, index, cut = clip_parts(to_ground(regions.geometries, grid=grid, zone=zone), clip)
@@ -150,26 +150,11 @@ def _zone_regions(
     return _Regions(parts, tiles, clipped.sources)
 
 
-def _touching(polygons: NDArray[np.object_], side_px: int) -> NDArray[np.int64]:
-    """(n, 2) pairs of polygons that share a stretch of a cell's border; a corner is not a stretch (4-connectivity)."""
-    bounds = shapely.bounds(polygons)
-    edge = np.flatnonzero((np.mod(bounds, side_px) == 0).any(axis=1))
-    tree = shapely.STRtree(polygons[edge])
-    first, second = tree.query(polygons[edge], predicate="touches")
-    ahead = first < second
-    first, second = edge[first[ahead]], edge[second[ahead]]
-    shared = shapely.intersection(polygons[first], polygons[second])
-    pairs: NDArray[np.int64] = np.column_stack([first, second])[shapely.length(shared) > 0]
-    return pairs
-
-
 def _over_borders(regions: _Regions) -> _Regions:
     """Regions that meet on the border of two zones as one, those on the antimeridian as one in two polygons."""
     if not len(regions.geometries):
         return regions
-    kinds = np.zeros(len(regions.geometries), np.int64)
-    pairs = [border_pairs(regions.geometries, kinds, across=across) for across in (0.0, 360.0)]
-    return regions.united(np.concatenate(pairs))[0]
+    return regions.united(border_pairs(regions.geometries))[0]
 
 
 def _features(regions: _Regions, layer: Layer, answer: str, query: Query) -> list[dict[str, Any]]:

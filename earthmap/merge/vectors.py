@@ -8,6 +8,7 @@ a tile's border falls on such a line and leaves no trace either.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -266,44 +267,56 @@ def unite(polygons: Geometries, groups: Ints) -> Geometries:
     return result
 
 
-def border_pairs(polygons: Geometries, kinds: Ints, *, across: float = 0.0) -> Ints:
-    """(n, 2) pairs of equal kind that share a stretch of a zone's border: a 6° meridian or the equator.
+def seam_pairs(polygons: Geometries, side_px: int) -> Ints:
+    """(n, 2) pairs of lattice polygons that share a stretch of a line between cells; a corner is not a stretch.
 
-    With `across` = 360 the meridians 180 and -180 are one as well; without it no pair is made over them.
+    The polygons are of one answer and do not overlap; `side_px` is the side of a cell's core.
     """
+    stretches = _stretches(polygons, lambda axis, at: np.mod(at, side_px) == 0.0)
+    return _overlaps([(ends, member, np.column_stack([at, axis])) for ends, member, at, axis in stretches])
+
+
+def border_pairs(polygons: Geometries) -> Ints:
+    """(n, 2) pairs of polygons in EPSG:4326 that share a stretch of a zone's border.
+
+    A border is a 6° meridian, of which 180 and -180 are one, or the equator.
+    """
+    stretches = _stretches(polygons, lambda axis, at: np.mod(at, 6.0) == 0.0 if axis == 0 else at == 0.0)
+    wrapped = [(ends, member, np.where(at == -180.0, 180.0, at), axis) for ends, member, at, axis in stretches]
+    return _overlaps([(ends, member, np.column_stack([at, axis])) for ends, member, at, axis in wrapped])
+
+
+def _stretches(
+    polygons: Geometries, on_line: Callable[[int, Floats], NDArray[np.bool_]]
+) -> list[tuple[Floats, Ints, Floats, Ints]]:
+    """The edges along lines of constant x, then y, that `on_line` chooses: ends, polygon, place of the line, axis."""
     if not len(polygons):
-        return np.empty((0, 2), np.int64)
+        return []
     rings = rings_of(polygons)
-    before = rings.previous(rings.xy)
-    member = rings.owner[rings.ring]
-    found = [np.empty((0, 2), np.int64)]
-    for axis, period in ((0, 6.0), (1, 180.0)):
+    before, member = rings.previous(rings.xy), rings.owner[rings.ring]
+    found = []
+    for axis in (0, 1):
         at = rings.xy[:, axis]
-        on = (at == before[:, axis]) & (np.mod(at, period) == 0.0) & (before[:, 1 - axis] != rings.xy[:, 1 - axis])
-        on &= (np.abs(at) == 180.0) if across and axis == 0 else (np.abs(at) < (180.0 if axis == 0 else 90.0))
-        if across and axis == 1:
-            continue
-        ends = np.column_stack([before[on, 1 - axis], rings.xy[on, 1 - axis]])
-        # The region lies to the right of a clockwise edge; its side tells the two neighbours apart.
-        side = np.sign(ends[:, 1] - ends[:, 0]) * np.sign(_signed_area(rings))[rings.ring[on]]
-        place = np.full(on.sum(), 180.0) if across else at[on]
-        found.append(_overlaps(np.sort(ends, axis=1), member[on], np.column_stack([place, kinds[member[on]]]), side))
-    return np.unique(np.concatenate(found), axis=0)
+        along = np.flatnonzero((at == before[:, axis]) & on_line(axis, at))
+        ends = np.column_stack([before[along, 1 - axis], rings.xy[along, 1 - axis]])
+        found.append((np.sort(ends, axis=1), member[along], at[along], np.full(len(along), axis)))
+    return found
 
 
-def _overlaps(ends: Floats, member: Ints, place: Floats, side: Floats) -> Ints:
-    """Pairs of members whose intervals overlap, on the same place, from different sides."""
-    del side
-    pairs: list[tuple[int, int]] = []
+def _overlaps(stretches: Sequence[tuple[Floats, Ints, Floats]]) -> Ints:
+    """Pairs of members whose intervals overlap in the same place, each once, sorted."""
+    if not stretches:
+        return np.empty((0, 2), np.int64)
+    ends, member, place = (np.concatenate(column) for column in zip(*stretches, strict=True))
     order = np.lexsort((ends[:, 1], ends[:, 0], *place.T))
-    open_until: list[tuple[float, int]] = []
-    here: tuple[float, ...] = ()
-    for low, high, who, where in zip(
-        *ends[order].T.tolist(), member[order].tolist(), map(tuple, place[order].tolist()), strict=True
-    ):
+    pairs: set[tuple[int, int]] = set()
+    unfinished: list[tuple[float, int]] = []
+    here: list[float] = []
+    rows = zip(*ends[order].T.tolist(), member[order].tolist(), place[order].tolist(), strict=True)
+    for low, high, who, where in rows:
         if where != here:
-            here, open_until = where, []
-        open_until = [(end, other) for end, other in open_until if end - low > SNAP_DEG]
-        pairs += [(min(who, other), max(who, other)) for _, other in open_until if other != who]
-        open_until.append((high, who))
-    return np.array(pairs, np.int64).reshape(-1, 2)
+            here, unfinished = where, []
+        unfinished = [(end, other) for end, other in unfinished if end - low > SNAP_DEG]
+        pairs |= {(min(who, other), max(who, other)) for _, other in unfinished if other != who}
+        unfinished.append((high, who))
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)

@@ -100,20 +100,11 @@ def test_any_order_of_cells_gives_the_same_bytes(random: Any) -> None:
     assert geoparquet_bytes(join(merges, area=AREA, queries=QUERIES).features) == first
 
 
-def _keys(merged: Merged) -> list[bytes]:
-    # Vertices on the lattice's lines every 16 pixels stay; what a tile's border added does not.
-    return sorted(shapely.to_wkb(shapely.set_precision(shape, 1e-9)) for shape in merged.features.geometry)
-
-
 @pytest.mark.parametrize("picture_px", [128, 224])
 def test_any_tiling_gives_the_same_regions(picture_px: int) -> None:
     one, other = mapped(FIELD, AREA, 448).features, mapped(FIELD, AREA, picture_px).features
-    assert len(one) == len(other) > 20
-    tree = shapely.STRtree(other.geometry.to_numpy())
-    for shape in one.geometry:
-        best = [other.geometry.iloc[i] for i in tree.query(shape, predicate="intersects")]
-        overlap = max(shape.intersection(candidate).area / shape.union(candidate).area for candidate in best)
-        assert overlap > 1 - 1e-9
+    assert len(one) > 20
+    assert sorted(shapely.to_wkb(one.geometry)) == sorted(shapely.to_wkb(other.geometry))
 
 
 def test_regions_are_those_of_the_whole_mask() -> None:
@@ -240,8 +231,10 @@ def test_unseen_and_failed_tiles_are_in_the_coverage_and_nowhere_else() -> None:
     for number, (cell, tiles) in enumerate(zip(cells, bits, strict=True)):
         changes: dict[str, Any] = {}
         if number == 0:
-            changes = {"status": "failed", "mask": None, "legend": "{}", "seen_px": 0, "stage": "read", "reason": "damaged",
-                       "message": "it broke", "address": "a.tif"}  # fmt: skip
+            changes = {
+                "status": "failed", "mask": None, "legend": "{}", "seen_px": 0, "stage": "read", "reason": "damaged",
+                "message": "it broke", "address": "a.tif",
+            }  # fmt: skip
         table = rows_of(cell, np.ones((grid.cell_core_px,) * 2, np.uint8), int(tiles), **changes)
         merges.append(merge_cell(cell, table, area=AREA, queries=QUERIES, tiles=int(tiles), by_observation=False))
     merged = join(merges, area=AREA, queries=QUERIES)
