@@ -29,7 +29,7 @@ def answered(cell: Cell, tiles: int, query: Query, **columns: Any) -> pa.Table:
             "cell_id": cell.id, "tile_id": tile.id, "query": query.content_key(), "observation": "one",
             "datetime_min": NOON, "datetime_max": NOON, "sensor": "sentinel-2-l2a", "scenes": ["a"],
             "predictor": "oracle", "status": "answered", "seen_px": GRID.core_px**2, "legend": "{}", "notes": [],
-            **{name: item[tile.core_slices] if isinstance(item, np.ndarray) else item for name, item in columns.items()},
+            **{key: item[tile.core_slices] if isinstance(item, np.ndarray) else item for key, item in columns.items()},
         }
         for bit, tile in enumerate(cell.tiles())
         if tiles >> bit & 1
