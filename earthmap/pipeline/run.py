@@ -165,9 +165,11 @@ def _publish(storage: Storage, job: Job, plan: Plan, done: Sequence[CellDone]) -
     import pyarrow as pa
 
     ledger = pa.concat_tables([cell.ledger for cell in done])
-    if ledger.num_rows != plan.planned:
+    distinct = ledger.group_by(["tile_id", "query", "observation"]).aggregate([]).num_rows
+    if not ledger.num_rows == distinct == plan.planned:
         raise LedgerError(
-            f"the ledger has {ledger.num_rows} rows", expected=f"{plan.planned}, one for each planned answer"
+            f"the ledger has {ledger.num_rows} rows of {distinct} different answers",
+            expected=f"{plan.planned}, one for each planned tile, query and observation",
         )
     publish(storage, job=job, plan=plan, merges=[cell.merge for cell in done], ledger=ledger)
 
