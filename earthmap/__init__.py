@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earthmap.grid import AreaOfInterest
-    from earthmap.pipeline import Job, Run, map_area as map, open_run  # noqa: A004
+    from earthmap.pipeline import Job, Run, open_run
+    from earthmap.pipeline import map_area as map
 
 __version__ = "0.1.0"
 

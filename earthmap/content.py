@@ -16,7 +16,7 @@ KEY_LENGTH = 32
 
 def _plain(value: Any) -> Any:
     """The JSON form of `value`, with the type's name where two types could otherwise read alike."""
-    if value is None or isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum):
+    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value  # 10 and 10.0 metres are one resolution

@@ -1,4 +1,4 @@
-"""What every test shares: no network beyond this machine, one hypothesis profile, and the real scenes where they are."""
+"""What every test shares: no network beyond this machine, one hypothesis profile, the real scenes where they are."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from earthmap.catalog.scene import BandSource, Scene
 from earthmap.cube.plan import CellRead
 from earthmap.cube.reader import RETRYABLE, Reader
 from earthmap.errors import GridError, ReadError
+from earthmap.grid.projection import to_lonlat
 from earthmap.grid.tiling import Tile
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def _touches(scene: Scene, tile: Tile) -> bool:
 
     if not scene.footprint:
         return True
-    core = tile.core_geobox.extent.to_crs("EPSG:4326", resolution=tile.grid.core_m / 4).geom
+    core = to_lonlat(tile.core_geobox.extent.geom, f"EPSG:{tile.zone.epsg}")
     return bool(shapely.from_wkb(scene.footprint).intersects(core))
 
 

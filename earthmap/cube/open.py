@@ -14,6 +14,7 @@ from earthmap.cube.plan import CUBE
 from earthmap.cube.store import MANIFEST, CellManifest, find_cell
 from earthmap.errors import GridError, StorageError
 from earthmap.grid.area import AreaLike, AreaOfInterest
+from earthmap.grid.ownership import owned_ground
 from earthmap.grid.tiling import Cell, Grid, Zone
 from earthmap.storage import Storage
 
@@ -91,13 +92,8 @@ def _paths(storage: Storage, ground: AreaOfInterest | None) -> Iterator[tuple[Ce
                 best[place] = (rank, match[1])
     for (cell_id, _), (_, path) in sorted(best.items()):
         cell = Cell.parse(cell_id)
-        if ground is None or _touches(cell, ground):
+        if ground is None or owned_ground(cell).intersects(ground.geometry):
             yield cell, path
-
-
-def _touches(cell: Cell, ground: AreaOfInterest) -> bool:
-    extent = cell.core_geobox.extent
-    return bool(extent.to_crs("EPSG:4326", resolution=cell.grid.core_m).geom.intersects(ground.geometry))
 
 
 # ── one zone ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,7 +168,8 @@ def _zone_dataset(storage: Storage, zone: Zone, groups: Sequence[_Group]) -> xar
     }  # fmt: skip
     shape = (len(times), len(rows), len(columns))
     dims = ("time", "y", "x")
-    bands = list(dict.fromkeys(band for group in groups for band in group.manifest.bands))
+    ordered = sorted(groups, key=lambda group: (group.manifest.datetime, group.manifest.observation))
+    bands = list(dict.fromkeys(band for group in ordered for band in group.manifest.bands))
     variables: dict[str, Any] = {
         band: (dims, _variable(storage, places, shape, band=band), {"grid_mapping": "spatial_ref"}) for band in bands
     }

@@ -32,7 +32,11 @@ WARP_TOLERANCE_PX = 0.01
 """How far GDAL's approximation of a transformation may be off, in source pixels (its own default is 0.125)."""
 
 COARSER = 2.0 - 1e-3
-"""From this scale on a target pixel averages the source pixels below it."""
+"""From this scale on a target pixel is the average of the ground that it covers.
+
+Below it, bilinear looks at nearly all of that ground, and moves nothing: an average of whole pixels and parts of
+pixels is off by up to 0.06 pixel at a scale of 1.25, and by less than 0.02 from 2 on.
+"""
 
 FALSE_NORTHING_M = 10_000_000.0
 """What separates the north and south codes of one UTM zone."""
@@ -202,6 +206,9 @@ def _warp(
         dst_nodata=np.nan,
         resampling=resampling,
         tolerance=WARP_TOLERANCE_PX,
+        # GDAL would guess a scale from the extents, which the turn between two zones makes wrong, and widen its kernel.
+        XSCALE=1,
+        YSCALE=1,
     )
     return target
 

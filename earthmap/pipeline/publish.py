@@ -177,7 +177,7 @@ def _item(job: Job, plan: Plan, summary: Mapping[str, Any], rasters: Mapping[str
         datetimes=[observation.datetime for observation in observations],
         created=None if observations else datetime.datetime.now(datetime.UTC),  # an item must have some time
         summary=summary,
-        assets={key: (f"./{path}", *rest) for key, (path, *rest) in assets.items()},
+        assets={key: (f"./{path}", kind, roles, title) for key, (path, kind, roles, title) in assets.items()},
         scenes=sorted({scene.id for observation in observations for scene in observation.scenes}),
         version=earthmap.__version__,
     )
