@@ -138,7 +138,11 @@ def demo_job(world: Any) -> dict[str, Any]:
     """The questions of the demo about its drawn world, without catalogue and output folder."""
     return {
         "area": world.area,
-        "queries": ["Where is water?", "Where did water appear or disappear?", "Is there any built-up land?"],
+        "queries": [
+            "Where is water?",
+            "Where did water appear or disappear?",
+            {"text": "Is there any snow?", "sensors": ["sentinel-2-l2a"]},
+        ],
         "scenes": "all",
         "tile_size": 448,
     }

@@ -53,11 +53,11 @@ def draw(folder: Path, *, files: int, side: int) -> list[Path]:
     land = gaussian_filter(rng.normal(size=(side, side)).astype(np.float32), 6) * 9000 + 2000
     paths = [folder / f"B{number:02d}.tif" for number in range(files)]
     for path in paths:
-        noise = rng.normal(0, 12, (side, side)).astype(np.float32)
+        noise = rng.normal(0, 4, (side, side)).astype(np.float32)
         values = np.clip(land + noise, 1, 65535).astype(np.uint16)
         with rasterio.open(
             path, "w", driver="COG", height=side, width=side, count=1, dtype="uint16", crs=f"EPSG:{FIRST.zone.epsg}",
-            transform=corner, nodata=0, blocksize=512, compress="deflate", overview_resampling="average",
+            transform=corner, nodata=0, blocksize=512, compress="deflate", predictor="yes", overview_resampling="average",
         ) as file:  # fmt: skip
             file.write(values, 1)
     return paths
