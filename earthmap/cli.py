@@ -121,7 +121,7 @@ def _map(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import parse_job, run_job
-    from earthmap.synthetic import demo_world, write_world
+    from earthmap.synthetic import demo_world, true_km2, write_world
 
     folder = Path(arguments.out)
     world = demo_world()
@@ -131,6 +131,12 @@ def _demo(arguments: argparse.Namespace) -> int:
         job = parse_job({**demo_job(world), "catalog": str(catalog), "out": str(folder)})
         run = run_job(job, report=report, say=say)
     _show_run(run, arguments)
+    if not arguments.quiet:
+        before, after = (true_km2(world, date)["water"] for date in (world.before, world.after))
+        _console(stderr=True).print(
+            f"The truth of this drawn world: {before:.2f} km² of water before, {after:.2f} km² after. "
+            "Drawn scenes are no evidence of how real ones come out."
+        )
     return DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from earthmap.synthetic.catalog import write_world
 from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
-from earthmap.synthetic.truth import CLASSES, Ground, World, truth_on
+from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
 
 __all__ = [
     "CLASSES",
@@ -19,6 +19,7 @@ __all__ = [
     "footprint",
     "plan_scenes",
     "small_world",
+    "true_km2",
     "truth_on",
     "write_world",
 ]

@@ -137,14 +137,6 @@ class World:
         """The key of everything that is drawn from it."""
         return content_key("world", self.to_dict())
 
-    def lonlat_bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east, north in degrees around the world; west > east where it lies on the antimeridian."""
-        from pyproj import Transformer
-
-        degrees = Transformer.from_crs(f"EPSG:{self.epsg}", "EPSG:4326", always_xy=True)
-        west, south, east, north = degrees.transform_bounds(*self.bounds)
-        return (west, south, east, north)
-
     @property
     def area(self) -> AreaOfInterest:
         """The whole world as an area."""
@@ -209,6 +201,21 @@ def truth_on(world: World, geobox: GeoBox, date: datetime.datetime) -> NDArray[n
     """Class codes at the pixel centres of `geobox` (any CRS) on `date`: uint8 (y, x), row 0 first, 255 outside."""
     x, y = pixel_centres(world, geobox)
     return world.classes(x, y, date)
+
+
+def true_km2(world: World, date: datetime.datetime) -> dict[str, float]:
+    """km² of each class on `date`, by the pixel centres of a lattice of the world's resolution over all of it."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    from earthmap.grid import pixel_area_m2
+
+    west, south, east, north = world.bounds
+    size = world.resolution_m
+    shape = (round((north - south) / size), round((east - west) / size))
+    geobox = GeoBox(shape, Affine(size, 0.0, west, 0.0, -size, north), f"EPSG:{world.epsg}")
+    codes, areas = truth_on(world, geobox, date), pixel_area_m2(geobox)
+    return {name: float(areas[codes == code].sum()) / 1e6 for code, name in enumerate(CLASSES, 1)}
 
 
 def pixel_centres(world: World, geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

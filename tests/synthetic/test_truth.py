@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from earthmap.errors import CatalogError
-from earthmap.synthetic import CLASSES, World, demo_world, small_world, truth_on
+from earthmap.synthetic import CLASSES, World, demo_world, small_world, true_km2, truth_on
 from earthmap.synthetic.truth import OUTSIDE
 from tests.worlds import cropped
 
@@ -87,7 +87,7 @@ def test_a_part_of_a_lattice_is_part_of_the_whole() -> None:
 
 
 def test_another_crs_shows_the_same_ground() -> None:
-    west, south, east, north = WORLD.lonlat_bounds()
+    west, south, east, north = WORLD.area.bounds
     shape = (700, 500)
     affine = Affine((east - west) / shape[1], 0, west, 0, (south - north) / shape[0], north)
     turned = truth_on(WORLD, GeoBox(shape, affine, "EPSG:4326"), WORLD.before)
@@ -95,6 +95,14 @@ def test_another_crs_shows_the_same_ground() -> None:
     shares = [np.bincount(each[each != OUTSIDE], minlength=7) / (each != OUTSIDE).sum() for each in (turned, straight)]
     assert (turned != OUTSIDE).mean() > 0.9
     np.testing.assert_allclose(shares[0], shares[1], atol=0.005)
+
+
+def test_areas_add_up_to_the_world_and_the_flood_is_water() -> None:
+    before, after = true_km2(WORLD, WORLD.before), true_km2(WORLD, WORLD.after)
+    assert sum(before.values()) == pytest.approx(WORLD.area.area_km2, rel=1e-4)
+    assert sum(after.values()) == pytest.approx(sum(before.values()))
+    assert after["water"] > before["water"]
+    assert after["snow"] == before["snow"]
 
 
 def test_outside_is_outside() -> None:
