@@ -266,3 +266,31 @@ def test_a_folder_is_held_by_one_run(drawn_world: World, drawn_catalog: Path, tm
     job = _job(drawn_world, drawn_catalog, tmp_path / "run")
     with Lease(Storage(job.spec.out)), pytest.raises(RunFolderError, match="being written by another run"):
         run_job(job)
+
+
+def test_ground_without_scenes_is_skipped_and_said(drawn_world: World, drawn_catalog: Path, tmp_path: Path) -> None:
+    west, south, _, north = drawn_world.bounds
+    beyond = shapely.box(west - 12_000, south, west + 1_000, north)
+    area = AreaOfInterest.from_geometry(beyond, f"EPSG:{drawn_world.epsg}")
+    run = run_job(
+        _job(drawn_world, drawn_catalog, tmp_path / "run", area=area, queries=["Where is water?", "What changed?"])
+    )
+    reasons = run.summary["skipped"]
+    assert reasons["no_scene"] > 0
+    assert reasons["one_date"] == reasons["no_scene"]
+    assert run.summary["planned"] == run.summary["answered"] + sum(reasons.values())
+    assert run.summary["seen_km2"] < 0.2 * run.summary["area_km2"]
+    unseen = run.coverage[run.coverage.reason == "no_scene"]
+    assert (unseen.seen_km2 == 0).all()
+    assert unseen.area_km2.sum() > 0.5 * run.summary["area_km2"]
+
+
+def test_scenes_served_over_http_give_the_same_map(
+    drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
+) -> None:
+    from tests.servers import file_server
+
+    with file_server(drawn_catalog.parent) as server:
+        run = run_job(_job(drawn_world, f"{server.address}/{drawn_catalog.name}", tmp_path / "run"))
+    columns = ["query", "answer", "area_m2", "tile_ids", "geometry"]
+    assert run.features[columns].equals(mapped.features[columns])
