@@ -3,7 +3,7 @@
 from earthmap.cube.cells import CellPixels, TileFailure, TilePixels, assemble, read_cell, read_tile
 from earthmap.cube.open import open_cube
 from earthmap.cube.plan import CellRead, estimated_bytes
-from earthmap.cube.rasters import RasterioReader
+from earthmap.cube.rasters import RasterioReader, close_files
 from earthmap.cube.reader import ArrayImage, MemoryReader, Reader
 from earthmap.cube.store import CellGroup, CellManifest, find_cell, open_cell, verify_cell, write_cell
 from earthmap.cube.warp import SourceGrid
@@ -21,6 +21,7 @@ __all__ = [
     "TileFailure",
     "TilePixels",
     "assemble",
+    "close_files",
     "estimated_bytes",
     "find_cell",
     "open_cell",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -69,36 +69,44 @@ class TilePixels:
     """(picture_px, picture_px)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Mosaic:
-    """The pixels that scenes have filled so far; its arrays change as they do."""
+    """The pixels that scenes have filled so far. The first scene's arrays are taken as they are, not copied."""
 
-    data: NDArray[np.float32]
-    mask: NDArray[np.uint8]
-    holes: NDArray[np.bool_]
-
-    @classmethod
-    def empty(cls, read: CellRead, geobox: GeoBox) -> _Mosaic:
+    def __init__(self, read: CellRead, geobox: GeoBox) -> None:
         from earthmap.sensors.masks import Reason
 
-        return cls(
-            data=np.full((len(read.bands), *geobox.shape), np.nan, np.float32),
-            mask=np.full(geobox.shape, int(Reason.NODATA), np.uint8),
-            holes=np.ones(geobox.shape, np.bool_),
-        )
+        self.shape = (len(read.bands), *geobox.shape)
+        self.holes = np.ones(geobox.shape, np.bool_)
+        self._data: NDArray[np.float32] | None = None
+        self.mask = np.full(geobox.shape, int(Reason.NODATA), np.uint8)
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """(band, y, x), NaN where no scene has filled it."""
+        if self._data is None:
+            self._data = np.full(self.shape, np.nan, np.float32)
+        return self._data
 
     def fill(self, data: NDArray[np.float32], mask: NDArray[np.uint8]) -> None:
         """Take every pixel that is still missing and that this scene has: a pixel comes from one scene."""
         from earthmap.sensors.masks import Reason
 
-        taken = self.holes & (mask != int(Reason.NODATA))
-        if taken.all():
-            self.data[:], self.mask[:] = data, mask
+        valid = mask != int(Reason.NODATA)
+        taken = self.holes & valid
+        if self._data is None:
+            self._data, self.mask = data, mask
+            _erase(data, ~valid)
         else:
-            for into, band in zip(self.data, data, strict=True):
+            for into, band in zip(self._data, data, strict=True):
                 np.copyto(into, band, where=taken)
             np.copyto(self.mask, mask, where=taken)
-        self.holes[taken] = False
+        self.holes &= ~taken
+
+
+def _erase(data: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
+    if where.any():
+        for band in data:
+            band[where] = np.nan
 
 
 def _reasons(read: CellRead, data: NDArray[np.float32], layer: NDArray[np.float32] | None) -> NDArray[np.uint8]:
@@ -108,23 +116,27 @@ def _reasons(read: CellRead, data: NDArray[np.float32], layer: NDArray[np.float3
     return reason_mask(data, layer, SENSORS[read.observation.sensor])
 
 
-Load = Callable[[Sequence[BandSource]], "list[NDArray[np.float32]]"]
+Load = Callable[["list[tuple[BandSource, NDArray[np.float32]]]"], None]
+"""Reads each source into the (y, x) array beside it."""
 
 
 def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> None:
     """Read one scene into the holes of `mosaic`: its mask layer first, its bands only where that shows something."""
     layer = None
     if scene.mask_source is not None:
-        (layer,) = load([scene.mask_source])
+        layer = np.empty(mosaic.mask.shape, np.float32)
+        load([(scene.mask_source, layer)])
         if not (np.isfinite(layer) & mosaic.holes).any():
             return
-    sources = {source.band: source for source in scene.sources if source.band in read.bands}
-    ordered = [band for band in read.bands if band in sources]
-    values = dict(zip(ordered, load([sources[band] for band in ordered]), strict=True))
-    data = np.full(mosaic.data.shape, np.nan, np.float32)
-    for into, band in zip(data, read.bands, strict=True):
-        if band in values:
-            into[:] = values[band]
+    sources = {source.band: source for source in scene.sources}
+    data = np.empty(mosaic.shape, np.float32)
+    pairs = []
+    for band, into in zip(read.bands, data, strict=True):
+        if band in sources:
+            pairs.append((sources[band], into))
+        else:
+            into[:] = np.nan
+    load(pairs)
     mosaic.fill(data, _reasons(read, data, layer))
 
 
@@ -138,26 +150,33 @@ def read_cell(reader: Reader, read: CellRead, *, pool: Executor) -> CellPixels:
     tiles that still had holes and that the scene's footprint touches.
     """
     geobox = read.cell.geobox
-    mosaic = _Mosaic.empty(read, geobox)
+    mosaic = _Mosaic(read, geobox)
     failures: dict[str, TileFailure] = {}
 
     for scene in read.observation.scenes:
         if not mosaic.holes.any():
             break
 
-        def load(sources: Sequence[BandSource], scene: Scene = scene) -> list[NDArray[np.float32]]:
-            futures = [pool.submit(_read_or_error, reader, source, geobox) for source in sources]
-            done = [future.result() for future in futures]
-            return [
-                _salvage(reader, read, scene, source, result, mosaic, failures)
-                if isinstance(result, ReadError)
-                else result
-                for source, result in zip(sources, done, strict=True)
-            ]
+        def load(pairs: list[tuple[BandSource, NDArray[np.float32]]], scene: Scene = scene) -> None:
+            futures = [pool.submit(_read_into, reader, source, geobox, into) for source, into in pairs]
+            for (source, into), future in zip(pairs, futures, strict=True):
+                error = future.result()
+                if error is not None:
+                    into[:] = _salvage(reader, read, scene, source, error, mosaic, failures)
 
         _add_scene(read, scene, mosaic, load)
     _blank(read, mosaic.data, mosaic.mask, failures)
     return CellPixels(bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failures))
+
+
+def _read_into(
+    reader: Reader, source: BandSource, geobox: GeoBox, into: NDArray[np.float32]
+) -> ReadError | None:  # fmt: skip
+    result = _read_or_error(reader, source, geobox)
+    if isinstance(result, ReadError):
+        return result
+    into[:] = result
+    return None
 
 
 def _read_or_error(reader: Reader, source: BandSource, geobox: GeoBox) -> NDArray[np.float32] | ReadError:
@@ -234,12 +253,17 @@ def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
         ReadError: for the first source that cannot be read.
     """
     geobox = tile.geobox
-    mosaic = _Mosaic.empty(read, geobox)
+    mosaic = _Mosaic(read, geobox)
+
+    def load(pairs: list[tuple[BandSource, NDArray[np.float32]]]) -> None:
+        for source, into in pairs:
+            into[:] = reader.read(source, geobox)
+
     for scene in read.observation.scenes:
         if not mosaic.holes.any():
             break
         if _touches(scene, tile):
-            _add_scene(read, scene, mosaic, lambda sources: [reader.read(source, geobox) for source in sources])
+            _add_scene(read, scene, mosaic, load)
     return TilePixels(tile_id=tile.id, bands=read.bands, data=mosaic.data, mask=mosaic.mask)
 
 
@@ -257,7 +281,7 @@ def assemble(read: CellRead, tiles: Iterable[TilePixels], failures: Iterable[Til
     lost = [tile.id for tile in read.cell.tiles() if tile.id not in done and tile.id not in failed]
     if lost:
         raise GridError(f"cell {read.cell.id} lacks {', '.join(lost)}", expected="pixels or a failure for each tile")
-    mosaic = _Mosaic.empty(read, read.cell.geobox)
+    mosaic = _Mosaic(read, read.cell.geobox)
     halo = read.cell.grid.halo_px
     core = slice(halo, halo + read.cell.grid.core_px)
     present = [(tile, done[tile.id]) for tile in read.cell.tiles() if tile.id in done]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import functools
 import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,8 @@ DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 MAX_BLOCK_BYTES = 2**28
 """Largest internal block that is decoded: a crafted file could ask for all memory with a few bytes."""
 
-OPEN_FILES = 24
-"""Files that each thread keeps open."""
+OPEN_FILES = 64
+"""Idle files that a process keeps open for its next reads."""
 
 _REMOTE: Mapping[str, str] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder, no search for sidecar files
@@ -260,17 +260,53 @@ def _grids(dataset: DatasetReader) -> tuple[SourceGrid, ...]:
     return tuple(grids)
 
 
-class _OpenFiles(threading.local):
-    """The files that a thread has open, the one used last at the end."""
+_Identity = tuple[str, int, int]
+
+
+class _OpenFiles:
+    """Files that no thread is using now, the one used last at the end.
+
+    They belong to the process and not to a thread: pools come and go with each cell, and a neighbouring cell shares
+    blocks that GDAL still holds decoded. A file is out of the cache while a thread uses it.
+    """
 
     def __init__(self) -> None:
-        self.images: collections.OrderedDict[tuple[str, int, int], _RasterImage] = collections.OrderedDict()
+        self._idle: list[tuple[_Identity, _RasterImage]] = []
+        self._lock = threading.Lock()
+
+    def take(self, identity: _Identity) -> _RasterImage | None:
+        """An idle file of this identity, which is now the caller's."""
+        with self._lock:
+            for index in reversed(range(len(self._idle))):
+                if self._idle[index][0] == identity:
+                    return self._idle.pop(index)[1]
+        return None
+
+    def give(self, identity: _Identity, image: _RasterImage) -> None:
+        """Put a file back; the one that was idle longest is closed where there are too many."""
+        with self._lock:
+            self._idle.append((identity, image))
+            surplus = [self._idle.pop(0)[1] for _ in range(len(self._idle) - OPEN_FILES)]
+        for old in surplus:
+            old.close()
+
+    def close(self) -> None:
+        """Close all idle files."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, image in idle:
+            image.close()
 
 
 _FILES = _OpenFiles()
 
 
-def _identity(path: str, href: str) -> tuple[str, int, int]:
+def close_files() -> None:
+    """Close the files that this process keeps open for its next reads, and drop their decoded blocks."""
+    _FILES.close()
+
+
+def _identity(path: str, href: str) -> _Identity:
     """What an open file is known by: a local one that is replaced is another one."""
     if path.startswith("/vsi"):
         return path, 0, 0
@@ -285,30 +321,35 @@ def _identity(path: str, href: str) -> tuple[str, int, int]:
 
 
 def _open(path: str, href: str) -> _RasterImage:
-    """The open file of `path`, from this thread's cache where it is there."""
     _settle()
+    dataset = _dataset(path)
+    try:
+        _check_placed(dataset, href)
+        _check_blocks(dataset, href)
+        return _RasterImage(dataset=dataset, path=path, grids=_grids(dataset))
+    except BaseException:
+        dataset.close()
+        raise
+
+
+@contextlib.contextmanager
+def _borrowed(path: str, href: str) -> Iterator[_RasterImage]:
+    """The open file of `path`, this thread's alone; closed after an error, for it may hold half a read."""
     identity = _identity(path, href)
-    image = _FILES.images.pop(identity, None)
-    if image is None:
-        dataset = _dataset(path)
-        try:
-            _check_placed(dataset, href)
-            _check_blocks(dataset, href)
-            image = _RasterImage(dataset=dataset, path=path, grids=_grids(dataset))
-        except BaseException:
-            dataset.close()
-            raise
-    _FILES.images[identity] = image
-    while len(_FILES.images) > OPEN_FILES:
-        _FILES.images.popitem(last=False)[1].close()
-    return image
+    image = _FILES.take(identity) or _open(path, href)
+    try:
+        yield image
+    except BaseException:
+        image.close()
+        raise
+    _FILES.give(identity, image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterioReader:
     """Reads GeoTIFF, JPEG 2000, PNG and JPEG from folders, http(s) and s3.
 
-    Safe for any number of threads: each keeps its own open files. Pickles to other processes.
+    Safe for any number of threads: an open file is used by one at a time. Pickles to other processes.
     """
 
     sign: Callable[[str], str] | None = None
@@ -325,8 +366,8 @@ class RasterioReader:
         path = gdal_path(address)
         with _environment(path):
             try:
-                image = _open(path, href)
-                return read_image(image, source, geobox, max_pixels=self.max_pixels)
+                with _borrowed(path, href) as image:
+                    return read_image(image, source, geobox, max_pixels=self.max_pixels)
             except NotGeoreferencedWarning as error:  # where warnings are errors
                 raise ReadError(f"{href} does not say where it lies", address=href, reason="no_georeference") from error
             except IndexError as error:

@@ -30,13 +30,17 @@ class Calibration:
 
     def apply(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
         """Physical values as float32 of the same shape, NaN where `stored` is nodata, NaN or infinite."""
-        values = np.asarray(stored).astype(np.float32)
-        missing = ~np.isfinite(values)
+        numbers = np.asarray(stored)
+        values = numbers.astype(np.float32)  # a copy, then changed in place: reading is bound by memory
+        missing = None if numbers.dtype.kind in "iub" else ~np.isfinite(values)
         if self.nodata is not None and np.isfinite(self.nodata):
-            missing |= np.asarray(stored) == self.nodata
+            same = numbers == self.nodata
+            missing = same if missing is None else missing | same
         if not self.categorical:
-            values = values * np.float32(self.scale) + np.float32(self.offset)
+            values *= np.float32(self.scale)
+            values += np.float32(self.offset)
             if self.decibels:
-                values = np.float32(10.0) ** (values / np.float32(10.0))
-        values[missing] = np.nan
+                np.power(np.float32(10.0), values / np.float32(10.0), out=values)
+        if missing is not None:
+            values[missing] = np.nan
         return values
