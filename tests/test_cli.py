@@ -157,3 +157,8 @@ def test_help_names_every_flag_of_a_job() -> None:
 
     flags = {"collections": "collection"}
     assert [name for name in _JOB_FLAGS if f"--{flags.get(name, name).replace('_', '-')}" not in done.stdout] == []
+
+
+def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_catalog: Path) -> None:
+    words = ["map", *_arguments(catalog=str(drawn_catalog), out=str(tmp_path / "run"), cluster="127.0.0.1:9")]
+    assert "there is no Ray cluster at 127.0.0.1:9" in _refused(capsys, [*words, "--quiet"])

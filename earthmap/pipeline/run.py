@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import pickle
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,6 +207,9 @@ def cluster(address: str | None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
+    if address is not None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` asks of those who connect
+        _knock(address)
     import ray
 
     if ray.is_initialized():
@@ -225,6 +229,21 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that nobody listens at `host:port`; Ray itself tries for a minute and a half."""
+    target = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = target.rpartition(":")
+    if "://" in target or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise JobError(
+            f"there is no Ray cluster at {target}: {error}",
+            fix="start one with `ray start --head`, or leave --cluster out to use this machine",
+        ) from error
 
 
 @lru_cache(maxsize=2)
