@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -283,7 +284,7 @@ def _database(folder: Path) -> Iterator[dict[str, str]]:
     if programs is None:
         raise RuntimeError(pgstac_missing())
     # The server refuses to run as root, and pytest's folders are closed to others: a short path of its own.
-    home = Path(f"/tmp/earthmap-pg-{os.getpid()}-{free_port()}")
+    home = Path(tempfile.gettempdir(), f"earthmap-pg-{os.getpid()}-{free_port()}")
     home.mkdir(mode=0o700)
     if user is not None:
         os.chown(home, user, -1)

@@ -294,3 +294,43 @@ def test_scenes_served_over_http_give_the_same_map(
         run = run_job(_job(drawn_world, f"{server.address}/{drawn_catalog.name}", tmp_path / "run"))
     columns = ["query", "answer", "area_m2", "tile_ids", "geometry"]
     assert run.features[columns].equals(mapped.features[columns])
+
+
+def test_the_command_says_what_became_of_it(
+    drawn_world: World, own_catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from earthmap.cli import DONE, WITH_ERRORS, main
+
+    area = tmp_path / "area.geojson"
+    area.write_text(json.dumps(_area(drawn_world, 0.3).to_geojson()))
+    _some_band(own_catalog).write_text("not an image")
+    words = ["map", "--area", str(area), "--catalog", str(own_catalog), "--collection", "drawn-sentinel-2-l2a"]
+    words += ["--query", "Where is water?", "--tile-size", "128", "--scenes", "all", "--out", str(tmp_path / "run")]
+    assert main([*words, "--strict", "--json", "--quiet"]) == WITH_ERRORS
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["summary"]["failed"]["damaged"] > 0
+    assert main([*words, "--quiet"]) == DONE
+    (tmp_path / "run" / "report.html").unlink()
+    assert main(["report", str(tmp_path / "run")]) == DONE
+    said = capsys.readouterr()
+    assert "Where is water?" in said.out
+    assert "report.html" in said.out
+    assert (tmp_path / "run" / "report.html").read_text().startswith("<!")
+
+
+def test_a_map_in_one_call(drawn_world: World, drawn_catalog: Path, tmp_path: Path) -> None:
+    import earthmap
+
+    run = earthmap.map(
+        _area(drawn_world, 0.3).geometry,
+        "How much of this valley is under water?",
+        catalog=drawn_catalog,
+        datetime=f"{drawn_world.after:%Y-%m-%d}",
+        out=tmp_path / "run",
+        options={"tile_size": 128, "predictor": "oracle", "collections": "drawn-sentinel-2-l2a"},
+    )
+    assert set(run.features.task) == {"fraction"}
+    truth = truth_on(drawn_world, run.cube["31N"].odc.geobox, drawn_world.after) == 1
+    assert 0 < float(run.features.fraction.max()) <= 1
+    assert truth.any()
+    assert "earthmap run" in run._repr_html_()
