@@ -81,7 +81,7 @@ class TileRow:
     area_m2: float
     """Of its pixels, counted where the centre lies in that ground."""
     seen_m2: float
-    """Of its pixels that could be seen; for answers without a mask, the tile's seen share of `area_m2`."""
+    """Of its pixels that could be seen."""
     by_answer_m2: Mapping[str, float]
     """Of its pixels by what they are."""
 
@@ -149,11 +149,9 @@ def merge_cell(
     for (layer, _), members in sorted(grouped.items(), key=lambda item: item[0]):
         source = _source(members)
         task = TASKS[queries[layer.query].task]
-        codes = None
-        if task.merge == "polygons":
-            codes = cell_codes(cell, {row["tile_id"]: row["mask"] for row in members})
-            if source is not None:
-                pieces.append(_pieces(cell, codes, layer, source, legend=_legend(members)))
+        codes = cell_codes(cell, {row["tile_id"]: row["mask"] for row in members})
+        if task.merge == "polygons" and source is not None:
+            pieces.append(_pieces(cell, codes, layer, source, legend=_legend(members)))
         rows += _tile_rows(cell, members, layer, codes, task=task.id, ground=ground)
     return CellMerge(cell_id=cell.id, tiles=tiles, pieces=tuple(pieces), rows=tuple(rows))
 
@@ -207,7 +205,7 @@ def _tile_rows(
     cell: Cell,
     rows: Sequence[Mapping[str, Any]],
     layer: Layer,
-    codes: NDArray[np.uint8] | None,
+    codes: NDArray[np.uint8],
     *,
     task: str,
     ground: _Ground,
@@ -216,15 +214,9 @@ def _tile_rows(
     result = []
     for row in rows:
         name = row["tile_id"]
-        total = ground.areas_m2[name]
-        by_answer: dict[str, float] = {}
-        seen = total * (row["seen_px"] or 0) / cell.grid.core_px**2
-        if codes is not None:
-            where = places[name].core_slices
-            counts = np.bincount(codes[where].ravel(), weights=ground.weights[where].ravel(), minlength=256)
-            seen = float(counts[:UNSEEN].sum())
-            legend = json.loads(row["legend"])
-            by_answer = {label: float(counts[int(code)]) for code, label in legend.items()}
+        where = places[name].core_slices
+        counts = np.bincount(codes[where].ravel(), weights=ground.weights[where].ravel(), minlength=256)
+        by_answer = {label: float(counts[int(code)]) for code, label in json.loads(row["legend"]).items()}
         result.append(
             TileRow(
                 tile_id=name,
@@ -232,8 +224,8 @@ def _tile_rows(
                 task=task,
                 source=_source([row]),
                 geometry=ground.polygons[name],
-                area_m2=total,
-                seen_m2=seen,
+                area_m2=ground.areas_m2[name],
+                seen_m2=float(counts[:UNSEEN].sum()),
                 by_answer_m2=by_answer,
                 **{key: row[key] for key in _COPIED},
             )

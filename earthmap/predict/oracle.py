@@ -104,7 +104,10 @@ def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) 
     wanted = np.isin(truths[0], [CLASSES.index(target) + 1 for target in query.targets])
     fraction = float((wanted & seen).sum() / seen.sum())
     value = ("yes" if fraction > 0 else "no") if query.task == "presence" else f"{fraction:.4f}"
-    return Answer(status="answered", value=value, probability=1.0, fraction=fraction, seen_px=int(seen.sum()))
+    mask = np.where(seen, np.uint8(0), np.uint8(UNSEEN))
+    return Answer(
+        status="answered", value=value, probability=1.0, fraction=fraction, mask=mask, seen_px=int(seen.sum())
+    )
 
 
 def _codes(query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

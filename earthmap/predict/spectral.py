@@ -277,7 +277,8 @@ def _scalar_answer(
     value = f"{fraction:.4f}"
     if query.task == "presence":
         value = "yes" if _present(hits & seen, core) else "no"
-    return Answer(status="answered", value=value, fraction=fraction, seen_px=count, notes=tuple(notes))
+    mask = np.where(seen[core], np.uint8(0), np.uint8(UNSEEN))
+    return Answer(status="answered", value=value, fraction=fraction, mask=mask, seen_px=count, notes=tuple(notes))
 
 
 def _answer(looks: Sequence[_Look], item: TileInput, query: Query) -> Answer:

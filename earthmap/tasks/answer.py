@@ -1,7 +1,7 @@
 """An answer: the parsed, scored reply to one query about one tile at one observation.
 
 Masks are (core_px, core_px) uint8 arrays, row 0 in the north: 0 is none of the targets, 255 unseen, and every other
-code is named in the answer's legend.
+code is named in the answer's legend. An answer about the whole tile has a mask too, which says what of it was seen.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Answer:
     fraction: float | None = None
     """Share of the seen core pixels that any target covers, 0 to 1."""
     mask: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
-    """(core_px, core_px) codes; None for a task without a mask."""
+    """(core_px, core_px) codes; for an answer about the whole tile 0 where it was seen; None where it was not asked."""
     legend: Mapping[int, str] = field(default_factory=dict)
     """What the mask's codes mean, without 0 and 255."""
     seen_px: int = 0
