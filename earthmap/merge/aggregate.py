@@ -87,7 +87,7 @@ def _layer(layer: Layer, rows: Sequence[TileRow]) -> dict[str, Any]:
     task = TASKS[rows[0].task]
     numbers = _polygon_numbers(rows, total, seen) if task.merge == "polygons" else _tile_numbers(rows, task.id)
     return {
-        "observation": layer.observation,
+        "observation": _observation(layer, rows),
         "sensor": layer.sensor or None,
         "datetime_min": min(source.datetime_min for source in sources).isoformat() if sources else None,
         "datetime_max": max(source.datetime_max for source in sources).isoformat() if sources else None,
@@ -97,6 +97,14 @@ def _layer(layer: Layer, rows: Sequence[TileRow]) -> dict[str, Any]:
         "seen_km2": _km2(seen),
         **numbers,
     }
+
+
+def _observation(layer: Layer, rows: Iterable[TileRow]) -> str:
+    """The observation that a layer shows; `<sensor>_mosaic` where its cells have different ones."""
+    names = {row.observation for row in rows if row.observation}
+    if layer.observation or not names:
+        return layer.observation
+    return names.pop() if len(names) == 1 else f"{layer.sensor}_mosaic"
 
 
 def _polygon_numbers(rows: Sequence[TileRow], total: float, seen: float) -> dict[str, Any]:

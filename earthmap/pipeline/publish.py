@@ -189,7 +189,7 @@ def _write_pages(
 ) -> None:
     import earthmap
 
-    features, coverage = frames
+    features, coverage = frames[0], _by_layer(frames[1], summary)
     backdrops = list(_backdrops(plan, Storage(job.store)))
     title = "; ".join(query.text for query in job.queries)
     page = render_report(
@@ -203,6 +203,21 @@ def _write_pages(
     )
     storage.write(REPORT_PATH, page.encode())
     storage.write(PREVIEW_PATH, render_preview(features, coverage, summary, backdrops=backdrops, title=title))
+
+
+def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
+    """The coverage with the summary's names of observations: cells of one mosaic are shown together."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for query in summary["queries"]:
+        for seen in query["observations"]:
+            names.setdefault((query["query_key"], seen["sensor"] or ""), []).append(seen["observation"])
+    shown = [
+        own[0] if len(own := names[key, sensor if isinstance(sensor, str) else ""]) == 1 else observation
+        for key, sensor, observation in zip(
+            coverage["query_key"], coverage["sensor"], coverage["observation"], strict=True
+        )
+    ]
+    return coverage.assign(observation=shown)
 
 
 def _backdrops(plan: Plan, store: Storage) -> Iterator[Backdrop]:

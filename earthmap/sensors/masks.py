@@ -85,7 +85,7 @@ def reasons_from_scl(scl: NDArray[np.generic]) -> NDArray[np.uint8]:
 def reason_mask(data: NDArray[np.float32], mask_layer: NDArray[np.generic] | None, sensor: Sensor) -> NDArray[np.uint8]:
     """Why each pixel may not show the ground, (y, x) uint8 codes of `Reason`.
 
-    A pixel is nodata where all bands are NaN: one band that is missing there does not hide what the others show, and
+    A pixel is nodata where all bands are NaN, and where all are 0 in pictures without a stated scale: one band that is missing there does not hide what the others show, and
     a question that needs that band sees its NaN. Elsewhere the sensor's rule decides: SCL's class, clear for radar,
     and unknown where there is no mask, for what is not known is not clear.
 
@@ -109,6 +109,8 @@ def reason_mask(data: NDArray[np.float32], mask_layer: NDArray[np.generic] | Non
     else:
         reasons = np.full(data.shape[1:], Reason.UNKNOWN, np.uint8)
     reasons[np.isnan(data).all(axis=0)] = Reason.NODATA
+    if not sensor.calibrated:
+        reasons[(data == 0).all(axis=0)] = Reason.NODATA  # pictures without a scale are filled with black
     return reasons
 
 
