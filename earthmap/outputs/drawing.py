@@ -55,11 +55,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What is shown together: one observation, or one pair of them."""
+    """What is shown together: one question at one observation, or at one pair of them."""
 
     id: str
-    """The observation's id."""
+    """`earthmap.outputs.numbers.moment_id`."""
+    query_key: str
+    question: str
     label: str
+    """Date, with the sensor and the question where there are several."""
     sensor: str
     start: dt.datetime | None
     end: dt.datetime | None
@@ -85,27 +88,38 @@ def _darker(colour: str) -> str:
 
 
 def list_moments(numbers: Sequence[Numbers]) -> list[Moment]:
-    """Each observation of the numbers once, dates before pairs, by time; labels are unique."""
+    """Each question at each of its observations once, question by question, by time; labels are unique."""
     first: dict[str, Numbers] = {}
     for row in numbers:
-        first.setdefault(row.observation, row)
+        first.setdefault(row.moment, row)
+    first.pop("", None)
+    questions = list(dict.fromkeys(row.query_key for row in numbers))
     sensors = {row.sensor for row in first.values()}
     labels = {key: row.date + (f" · {row.sensor}" if len(sensors) > 1 else "") for key, row in first.items()}
+    if len(questions) > 1:
+        labels = {key: f"{first[key].text} · {label}" for key, label in labels.items()}
     taken = list(labels.values())
     for key, row in first.items():
         if taken.count(labels[key]) > 1:
-            labels[key] += f" {row.start:%H:%M} UTC" if row.start and not row.is_pair else f" ({key})"
+            labels[key] += f" {row.start:%H:%M} UTC" if row.start and not row.is_pair else f" ({row.observation})"
     moments = [
-        Moment(id=key, label=labels[key], sensor=row.sensor, start=row.start, end=row.end, is_pair=row.is_pair)
+        Moment(
+            id=key, query_key=row.query_key, question=row.text, label=labels[key], sensor=row.sensor, start=row.start,
+            end=row.end, is_pair=row.is_pair,
+        )
         for key, row in first.items()
-        if key
-    ]
+    ]  # fmt: skip
     epoch = dt.datetime.min.replace(tzinfo=dt.UTC)
-    return sorted(moments, key=lambda moment: (moment.is_pair, moment.start or epoch, moment.end or epoch, moment.id))
+    return sorted(moments, key=lambda m: (questions.index(m.query_key), m.start or epoch, m.end or epoch, m.id))
+
+
+def first_shown(moments: Sequence[Moment]) -> Moment | None:
+    """The last moment of the first question."""
+    return [moment for moment in moments if moment.query_key == moments[0].query_key][-1] if moments else None
 
 
 def moments_of(features: geopandas.GeoDataFrame, numbers: Sequence[Numbers]) -> list[str]:
-    """The observation of each feature: that of its question and sensor whose times enclose it, the shortest of them.
+    """The moment of each feature: that of its question and sensor whose times enclose it, the shortest of them.
 
     Features say when they were seen and not by which observation; "" where nothing fits.
     """
@@ -115,7 +129,7 @@ def moments_of(features: geopandas.GeoDataFrame, numbers: Sequence[Numbers]) -> 
     rows = [row for row in numbers if row.start and row.end]
     for row in sorted(rows, key=_length, reverse=True):  # the shortest is written last
         low, high = (np.datetime64(time.replace(tzinfo=None), "us") for time in (row.start, row.end) if time)
-        result[(keys == row.query_key) & (sensors == row.sensor) & (start >= low) & (end <= high)] = row.observation
+        result[(keys == row.query_key) & (sensors == row.sensor) & (start >= low) & (end <= high)] = row.moment
     return [str(name) for name in result]
 
 

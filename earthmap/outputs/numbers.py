@@ -47,6 +47,11 @@ class Numbers:
     """What the predictor noted."""
 
     @property
+    def moment(self) -> str:
+        """What is shown together: this question at this observation; empty where there was nothing to look at."""
+        return moment_id(self.query_key, self.observation)
+
+    @property
     def is_pair(self) -> bool:
         """Whether two dates were compared."""
         return self.task == "change"
@@ -55,6 +60,11 @@ class Numbers:
     def date(self) -> str:
         """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair."""
         return date_label(self.start, self.end, pair=self.is_pair)
+
+
+def moment_id(query_key: str, observation: str) -> str:
+    """One name for a question at an observation; empty without an observation."""
+    return f"{query_key} {observation}" if observation else ""
 
 
 def parse_time(value: Any) -> datetime.datetime | None:

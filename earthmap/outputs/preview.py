@@ -28,7 +28,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
     width_m,
 )
-from earthmap.outputs.numbers import Numbers, format_answer, read_numbers
+from earthmap.outputs.numbers import Numbers, format_answer, moment_id, read_numbers
 
 if TYPE_CHECKING:
     import geopandas
@@ -46,11 +46,9 @@ class _Panel:
     title: str
     note: str
     moment: str | None
-    """Observation whose results are drawn; None for a picture alone."""
+    """Question and observation whose results are drawn; None for a picture alone."""
     picture: int | None
     """Index of the backdrop."""
-    query: str | None = None
-    """Key of the only question that is drawn; None for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +134,20 @@ def _panels(numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> list[_
         return [_Panel(title="", note="no observation", moment="", picture=0 if backdrops else None)]
     if len(moments) == 1 and moments[0].is_pair:
         return _pair_panels(moments[0], numbers, backdrops)
-    if len(moments) == 1 and len(numbers) > 1:
-        return [_question_panel(row, moments[0], backdrops) for row in numbers[:MAX_PANELS]]
-    chosen = _spread(moments, MAX_PANELS)
-    if chosen[-1].is_pair and any(not moment.is_pair for moment in moments):
-        singles = [moment for moment in moments if not moment.is_pair]
-        pairs = [moment for moment in moments if moment.is_pair]
-        chosen = _spread(singles, MAX_PANELS - min(2, len(pairs))) + pairs[-2:]
-    return [_panel(moment, numbers, backdrops) for moment in chosen]
+    return [_panel(moment, numbers, backdrops) for moment in _chosen(moments)]
+
+
+def _chosen(moments: Sequence[Moment]) -> list[Moment]:
+    """At most MAX_PANELS, shared among the questions; of each the first, the last and those between."""
+    if len(moments) <= MAX_PANELS:
+        return list(moments)
+    keys = list(dict.fromkeys(moment.query_key for moment in moments))[:MAX_PANELS]
+    each = MAX_PANELS // len(keys)
+    return [
+        chosen
+        for key in keys
+        for chosen in _spread([moment for moment in moments if moment.query_key == key], max(1, each))
+    ]
 
 
 def _spread(moments: Sequence[Moment], most: int) -> list[Moment]:
@@ -154,20 +158,17 @@ def _spread(moments: Sequence[Moment], most: int) -> list[Moment]:
 
 def _panel(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> _Panel:
     first, second = backdrops_of(moment, backdrops)
-    rows = [row for row in numbers if row.observation == moment.id]
-    picture = second or first
+    rows = [row for row in numbers if row.moment == moment.id]
+    several = len({row.query_key for row in numbers}) > 1
+    note = format_answer(rows[0]) if rows else ""
+    if several:
+        note = f"{moment.label.removeprefix(moment.question + ' · ')}: {note}"
     return _Panel(
-        title=moment.label,
-        note=format_answer(rows[0]) if rows else "",
+        title=moment.question if several else moment.label,
+        note=note,
         moment=moment.id,
-        picture=_index(picture, backdrops),
+        picture=_index(second or first, backdrops),
     )
-
-
-def _question_panel(row: Numbers, moment: Moment, backdrops: Sequence[Backdrop]) -> _Panel:
-    first, second = backdrops_of(moment, backdrops)
-    picture = _index(second or first, backdrops)
-    return _Panel(title=row.text, note=format_answer(row), moment=moment.id, picture=picture, query=row.query_key)
 
 
 def _index(picture: Backdrop | None, backdrops: Sequence[Backdrop]) -> int | None:
@@ -306,15 +307,9 @@ def _draw_picture(axes: Any, picture: Backdrop, edges: Bounds) -> None:
     axes.set_ylim(limits[1])
 
 
-def _of_panel(frame: Any, moments: NDArray[np.object_], panel: _Panel) -> NDArray[np.bool_]:
-    """Which rows belong to the panel."""
-    here: NDArray[np.bool_] = moments == panel.moment
-    return here if panel.query is None else here & (frame["query_key"].to_numpy(object) == panel.query)
-
-
 def _draw_results(axes: Any, ground: _Ground, panel: _Panel) -> None:
     """One collection for each look, the results of one observation in it."""
-    mine = np.flatnonzero(_of_panel(ground.features, ground.moments, panel)).tolist()
+    mine = np.flatnonzero(ground.moments == panel.moment).tolist()
     tasks, shares = ground.features["task"].to_numpy(object), ground.features["fraction"].to_numpy(float)
     for look in dict.fromkeys(ground.looks[row] for row in mine):
         rows = [row for row in mine if ground.looks[row] == look]
@@ -326,9 +321,12 @@ def _draw_results(axes: Any, ground: _Ground, panel: _Panel) -> None:
 
 def _draw_unseen(axes: Any, ground: _Ground, panel: _Panel) -> None:
     status = ground.coverage["status"].to_numpy(object)
-    names = ground.coverage["observation"].fillna("").to_numpy(object).copy()
-    names[names == ""] = panel.moment  # what no observation covers is unseen at every date
-    here = _of_panel(ground.coverage, names, panel)
+    keys = ground.coverage["query_key"].astype(str)
+    names = ground.coverage["observation"].fillna("").astype(str)
+    moments = np.array([moment_id(key, name) for key, name in zip(keys, names, strict=True)], object)
+    # What no observation covers is unseen at every date of its question.
+    own = (keys == (panel.moment or "").split(" ")[0]).to_numpy()
+    here = (moments == panel.moment) | ((names == "").to_numpy() & own)
     for kind, colour, hatch in (("skipped", UNSEEN, "\\\\\\"), ("failed", FAILED, "xxx")):
         rows = np.flatnonzero(here & (status == kind))
         if len(rows):

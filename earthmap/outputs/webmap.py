@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,13 +28,14 @@ from earthmap.outputs.drawing import (
     Moment,
     backdrops_of,
     describe_time,
+    first_shown,
     in_one_piece,
     list_moments,
     look_of,
     moments_of,
     squeeze_at,
 )
-from earthmap.outputs.numbers import Numbers, format_km2, format_share
+from earthmap.outputs.numbers import Numbers, format_km2, format_share, moment_id
 
 if TYPE_CHECKING:
     import geopandas
@@ -96,11 +98,11 @@ def build_map(
     drawn, tiles, edges, frame = in_one_piece(features, coverage, backdrops)
     figure = _figure(frame)
     images = _add_pictures(figure, backdrops, edges)
-    shown = moments[-1].id if moments else ""
-    chosen = GroupFilter(column_name="moment", group=shown)
+    shown = first_shown(moments)
+    chosen = GroupFilter(column_name="moment", group=shown.id if shown else "")
     notes: list[str] = []
     asked = {row.query_key: row.text for row in numbers}
-    items = _add_coverage(figure, coverage, tiles, chosen, notes, [moment.id for moment in moments], asked)
+    items = _add_coverage(figure, coverage, tiles, chosen, notes, moments, asked)
     items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
     _add_legend(figure, items)
     _add_scale_bar(figure, frame)
@@ -247,9 +249,7 @@ def _add_results(
     targets = {row.query_key: row.targets for row in numbers}
     several = rows["query_key"].nunique() > 1
     kinds = np.where(rows["task"] == "fraction", "", rows["answer"].astype(str))
-    items, waiting = [], set()
-    order = [list(targets).index(key) if key in targets else len(targets) for key in rows["query_key"]]
-    first = int(np.argmin(order)) if order else 0
+    items = []
     for key, answer in sorted(set(zip(rows["query_key"], kinds, strict=True)), key=lambda kind: _order(kind, targets)):
         mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
         part = rows.iloc[mine]
@@ -258,13 +258,8 @@ def _add_results(
         data["alpha"] = _alphas(part, task)
         renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
         _hover(figure, renderer, _HOVER)
-        if task in ("presence", "fraction") and key != rows["query_key"].iloc[first]:
-            renderer.visible = False
-            waiting.add(text)
         name = _legend_name(answer, task=task, targets=targets.get(key, ()))
         items.append((safe_label(f"{name} · {text}" if several else name), renderer))
-    if waiting:
-        notes.append("Squares of one question at a time: click the legend to show " + "; ".join(sorted(waiting)))
     return items
 
 
@@ -360,7 +355,7 @@ def _add_coverage(
     tiles: NDArray[np.object_],
     chosen: Any,
     notes: list[str],
-    moments: Strings,
+    moments: Sequence[Moment],
     asked: Mapping[str, str],
 ) -> list[Any]:
     """Tiles that were skipped and tiles that failed, hatched; returns their legend items."""
@@ -369,9 +364,15 @@ def _add_coverage(
         mine = np.flatnonzero((coverage["status"] == status).to_numpy())
         if not len(mine):
             continue
-        names = coverage["observation"].fillna("").astype(str).to_numpy(object)
-        # What no observation covers at all is shown at every date.
-        pairs = [(row, name) for row in mine for name in ([names[row]] if names[row] else moments or [""])]
+        seen = coverage["observation"].fillna("").astype(str).to_numpy(object)
+        keys = coverage["query_key"].astype(str).to_numpy(object)
+        # What no observation covers at all is shown at every date of its question.
+        every = {key: [moment.id for moment in moments if moment.query_key == key] or [""] for key in set(keys)}
+        pairs = [
+            (row, name)
+            for row in mine
+            for name in ([moment_id(keys[row], seen[row])] if seen[row] else every[keys[row]])
+        ]
         if len(pairs) > MAX_POLYGONS:
             notes.append(f"The map shows {MAX_POLYGONS:,} of {len(pairs):,} tiles {label}; coverage.parquet has all.")
             pairs = pairs[:MAX_POLYGONS]
@@ -464,11 +465,16 @@ def _layout(
         for moment in moments
     }
     titles = [safe_label(f"{backdrop.title}", 110) for backdrop in backdrops]
-    chosen_label = moments[-1].label if moments else ""
+    shown = first_shown(moments)
+    chosen_label = shown.label if shown else ""
     pictures = choices[chosen_label]["pictures"] if moments else list(range(len(images)))[:1]
     date = sides = None
     if len(moments) > 1:
-        date = Select(name="date", title="Date", options=list(choices), value=chosen_label, width=300)
+        several = len({moment.query_key for moment in moments}) > 1
+        title = "Question and date" if several else "Date"
+        date = Select(
+            name="date", title=title, options=list(choices), value=chosen_label, width=520 if several else 300
+        )
     if any(len(choice["pictures"]) == 2 for choice in choices.values()):
         sides = RadioButtonGroup(name="sides", labels=["Picture before", "Picture after"], active=1)
         sides.visible, sides.margin = len(pictures) == 2, (24, 5, 5, 5)
@@ -503,20 +509,24 @@ def build_chart(numbers: Sequence[Numbers]) -> Any | None:
     plot.xgrid.grid_line_color, plot.ygrid.grid_line_color = None, "#e3e8ea"
     plot.y_range.start, plot.y_range.range_padding = 0, 0.12
     plot.yaxis[0].formatter = NumeralTickFormatter(format="0,0.[00]")
-    for name in dict.fromkeys(answer for row in rows for answer in row.km2):
+    sensors = list(dict.fromkeys(row.sensor for row in rows))
+    answers = list(dict.fromkeys(answer for row in rows for answer in row.km2))
+    for name, (number, sensor) in itertools.product(answers, enumerate(sensors)):
+        mine = [row for row in rows if row.sensor == sensor]
         data = ColumnDataSource(
             {
-                "x": [row.start for row in rows],
-                "y": [row.km2.get(name, 0.0) for row in rows],
-                "date": [row.date for row in rows],
-                "found": [format_km2(row.km2.get(name, 0.0)) for row in rows],
-                "seen": [format_km2(row.seen_km2) for row in rows],
-                "answer": [name] * len(rows),
+                "x": [row.start for row in mine],
+                "y": [row.km2.get(name, 0.0) for row in mine],
+                "date": [row.date for row in mine],
+                "found": [format_km2(row.km2.get(name, 0.0)) for row in mine],
+                "seen": [format_km2(row.seen_km2) for row in mine],
+                "answer": [name] * len(mine),
             }
         )
-        colour = COLOURS.get(name, OTHER)
-        label = {"legend_label": safe_label(name)} if len(rows[0].km2) > 1 else {}
-        plot.line("x", "y", source=data, line_color=colour, line_width=2, **label)
+        colour, dash = COLOURS.get(name, OTHER), ("solid", "dashed", "dotted", "dotdash")[number % 4]
+        shown_name = f"{name}, {sensor}" if len(sensors) > 1 else name
+        label: dict[str, Any] = {"legend_label": safe_label(shown_name)} if len(answers) * len(sensors) > 1 else {}
+        plot.line("x", "y", source=data, line_color=colour, line_width=2, line_dash=dash, **label)
         dots = plot.scatter("x", "y", source=data, size=8, fill_color=colour, line_color="#ffffff", **label)
         shown = [("date", "@date"), ("answer", "@answer"), ("found", "@found"), ("seen", "@seen")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=shown))

@@ -40,7 +40,7 @@ from earthmap.pipeline.job import Job
 from earthmap.pipeline.plan import Plan, cell_reads, read_plan
 from earthmap.pipeline.schema import ledger_schema
 from earthmap.pipeline.stages import failed_path, read_part
-from earthmap.sensors import Reason, default_view, make_view
+from earthmap.sensors import SENSORS, Reason, default_view, make_view
 from earthmap.storage import Storage
 from earthmap.tasks import TASKS, UNSEEN, mask_legend
 
@@ -191,7 +191,8 @@ def _write_pages(
 
     features, coverage = frames[0], _by_layer(frames[1], summary)
     backdrops = list(_backdrops(plan, Storage(job.store)))
-    title = "; ".join(query.text for query in job.queries)
+    more = len(job.queries) - 1
+    title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
     page = render_report(
         features,
         coverage,
@@ -254,6 +255,8 @@ def _pictures(store: Storage, paths: Iterable[str], step: int) -> Iterator[tuple
         small, reasons = data[(slice(None), *inner)], mask[inner]
         view = default_view(group.manifest.sensor, group.manifest.bands)
         rgb = make_view(view, group.manifest.bands, small, reasons)
+        if SENSORS[group.manifest.sensor].is_sar:
+            rgb = np.repeat(rgb[..., :1], 3, axis=-1)  # people read radar in grey; the model sees all three channels
         geobox = GeoBox(reasons.shape, cell.core_geobox.affine @ Affine.scale(step), cell.core_geobox.crs)
         yield rgb, reasons != int(Reason.NODATA), geobox
 

@@ -85,9 +85,10 @@ def reasons_from_scl(scl: NDArray[np.generic]) -> NDArray[np.uint8]:
 def reason_mask(data: NDArray[np.float32], mask_layer: NDArray[np.generic] | None, sensor: Sensor) -> NDArray[np.uint8]:
     """Why each pixel may not show the ground, (y, x) uint8 codes of `Reason`.
 
-    A pixel is nodata where all bands are NaN, and where all are 0 in pictures without a stated scale: one band that is missing there does not hide what the others show, and
-    a question that needs that band sees its NaN. Elsewhere the sensor's rule decides: SCL's class, clear for radar,
-    and unknown where there is no mask, for what is not known is not clear.
+    A pixel is nodata where all bands are NaN, and where all are 0 in pictures without a stated scale, which fill with
+    black what they do not show: one band that is missing does not hide what the others show, and a question that
+    needs that band sees its NaN. Elsewhere the sensor's rule decides: SCL's class, clear for radar, and unknown where
+    there is no mask, for what is not known is not clear.
 
     Args:
         data: (band, y, x) physical values, NaN where nodata.

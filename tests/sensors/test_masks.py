@@ -77,3 +77,12 @@ def test_unseen_is_what_is_listed(mask: np.ndarray, reasons: set[str]) -> None:
 def test_unknown_words_are_refused() -> None:
     with pytest.raises(QueryError, match="'clouds'"):
         unseen(np.zeros((1, 1), np.uint8), ("clouds",))
+
+
+def test_black_fill_of_pictures_without_a_scale_is_nodata() -> None:
+    data = np.zeros((3, 2, 2), np.float32)
+    data[1, 0, 0] = 7.0
+    uncalibrated = reason_mask(data, None, SENSORS["optical-uncalibrated"])
+    assert uncalibrated.tolist() == [[Reason.UNKNOWN, Reason.NODATA], [Reason.NODATA, Reason.NODATA]]
+    reflectance = reason_mask(data, None, SENSORS["optical-reflectance"])
+    assert set(reflectance.ravel().tolist()) == {Reason.UNKNOWN}
