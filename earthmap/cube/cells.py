@@ -179,9 +179,11 @@ def _read_into(
     return None
 
 
-def _read_or_error(reader: Reader, source: BandSource, geobox: GeoBox) -> NDArray[np.float32] | ReadError:
+def _read_or_error(
+    reader: Reader, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None
+) -> NDArray[np.float32] | ReadError:
     try:
-        return reader.read(source, geobox)
+        return reader.read(source, geobox, frame=frame)
     except ReadError as error:
         return error
 
@@ -206,7 +208,7 @@ def _salvage(
     for tile in read.cell.tiles():
         result: NDArray[np.float32] | ReadError = error
         if error.reason not in _WHOLE_FILE:
-            result = _read_or_error(reader, source, tile.geobox)
+            result = _read_or_error(reader, source, tile.geobox, frame=read.cell.geobox)
         if not isinstance(result, ReadError):
             values[tile.picture_slices] = result
         elif core_holes[tile.core_slices].any() and _touches(scene, tile):
@@ -247,7 +249,7 @@ def _ordered(read: CellRead, failures: dict[str, TileFailure]) -> tuple[TileFail
 
 
 def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
-    """One tile's picture, read on its own: what a supervisor runs in a subprocess.
+    """One tile's picture, read on its own, bit for bit as in its cell: what a supervisor runs in a subprocess.
 
     Raises:
         ReadError: for the first source that cannot be read.
@@ -257,7 +259,7 @@ def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
 
     def load(pairs: list[tuple[BandSource, NDArray[np.float32]]]) -> None:
         for source, into in pairs:
-            into[:] = reader.read(source, geobox)
+            into[:] = reader.read(source, geobox, frame=read.cell.geobox)
 
     for scene in read.observation.scenes:
         if not mosaic.holes.any():

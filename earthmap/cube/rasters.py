@@ -357,7 +357,7 @@ class RasterioReader:
     max_pixels: int = MAX_PIXELS
     """Largest part of one band that is read at once."""
 
-    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         """As `Reader.read`."""
         from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -367,7 +367,7 @@ class RasterioReader:
         with _environment(path):
             try:
                 with _borrowed(path, href) as image:
-                    return read_image(image, source, geobox, max_pixels=self.max_pixels)
+                    return read_image(image, source, geobox, frame=frame, max_pixels=self.max_pixels)
             except NotGeoreferencedWarning as error:  # where warnings are errors
                 raise ReadError(f"{href} does not say where it lies", address=href, reason="no_georeference") from error
             except IndexError as error:

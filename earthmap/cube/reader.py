@@ -16,6 +16,7 @@ from earthmap.cube.warp import (
     aligned_block,
     margin_px,
     needed_block,
+    part_of,
     source_scale,
     toward,
     warp_onto,
@@ -36,10 +37,11 @@ RETRYABLE = frozenset({"refused", "unreadable"})
 class Reader(Protocol):
     """Bytes of files → pixels. One instance is used by many threads at once, and is pickled to other processes."""
 
-    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         """`source` on `geobox`: (y, x) float32 physical values, SAR in linear power, NaN where there is nothing.
 
-        Classes and bits come as they are stored, from full resolution, the nearest pixel.
+        Classes and bits come as they are stored, from full resolution, the nearest pixel. With `frame`, which
+        `geobox` is a part of, the pixels are bit for bit those of reading all of `frame`, whose rest is not touched.
 
         Raises:
             ReadError: with `reason` one of `missing`, `refused`, `damaged`, `no_georeference`,
@@ -114,29 +116,38 @@ def _check_size(block: Block, source: BandSource, max_pixels: int) -> None:
 
 
 def read_image(
-    image: Image, source: BandSource, geobox: GeoBox, *, max_pixels: int = MAX_PIXELS
+    image: Image,
+    source: BandSource,
+    geobox: GeoBox,
+    *,
+    frame: GeoBox | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.float32]:
     """What `Reader.read` promises, for an image that is open. Raises ReadError."""
-    level = _level(image, source, geobox)
-    grid = toward(image.grids[level], geobox)
-    block = aligned_block(grid, geobox)
+    whole = frame or geobox
+    level = _level(image, source, whole)
+    grid = toward(image.grids[level], whole)
+    part = part_of(whole, geobox)
+    block = aligned_block(grid, whole)
     if block is not None:
-        inside = block.within(grid.shape)
-        return _spread(image, source, inside, block, level)
-    scale = source_scale(grid, geobox)
-    needed = needed_block(grid, geobox, scale=scale)
-    inside = needed.within(grid.shape)
+        block = Block(block.top + part.top, block.left + part.left, block.top + part.bottom, block.left + part.right)
+        return _spread(image, source, block.within(grid.shape), block, level)
+    scale = source_scale(grid, whole)
+    inside = needed_block(grid, geobox, scale=scale).within(grid.shape)
     if not inside.size:
         return np.full(geobox.shape, np.nan, np.float32)
     _check_size(inside, source, max_pixels)
-    rimmed = needed.within(grid.shape, margin=margin_px(scale))
-    values = _spread(image, source, inside, rimmed, level)
+    rimmed = needed_block(grid, whole, scale=scale).within(grid.shape, margin=margin_px(scale))
+    if rimmed.size > max_pixels and frame is not None:  # all of `frame` can not be read at once: nothing to agree with
+        return read_image(image, source, geobox, max_pixels=max_pixels)
+    values = _spread(image, source, inside.within_block(rimmed), rimmed, level)
     from affine import Affine
 
     moved = dataclasses.replace(
         grid, shape=rimmed.shape, transform=grid.transform @ Affine.translation(rimmed.left, rimmed.top)
     )
-    return warp_onto(values, moved, geobox, categorical=source.calibration.categorical, scale=scale)
+    warped = warp_onto(values, moved, whole, categorical=source.calibration.categorical, scale=scale)
+    return warped[part.top : part.bottom, part.left : part.right]
 
 
 def _spread(image: Image, source: BandSource, inside: Block, outer: Block, level: int) -> NDArray[np.float32]:
@@ -184,11 +195,11 @@ class MemoryReader:
     images: Mapping[str, ArrayImage | ReadError]
     """By href; an error is raised when its href is read."""
 
-    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         """As `Reader.read`."""
         image = self.images.get(source.href)
         if image is None:
             raise ReadError(f"there is no image {source.href}", address=source.href, reason="missing")
         if isinstance(image, ReadError):
             raise image
-        return read_image(image, source, geobox)
+        return read_image(image, source, geobox, frame=frame)

@@ -83,6 +83,15 @@ class Block:
             min(self.right, columns + margin),
         )
 
+    def within_block(self, outer: Block) -> Block:
+        """The part that lies in `outer`."""
+        return Block(
+            max(self.top, outer.top),
+            max(self.left, outer.left),
+            min(self.bottom, outer.bottom),
+            min(self.right, outer.right),
+        )
+
     def slices_in(self, outer: Block) -> tuple[slice, slice]:
         """Where this block lies in an array that covers `outer`."""
         return (
@@ -128,6 +137,18 @@ def aligned_block(grid: SourceGrid, geobox: GeoBox) -> Block | None:
         return None
     rows, columns = geobox.shape
     return Block(top, left, top + rows, left + columns)
+
+
+def part_of(frame: GeoBox, geobox: GeoBox) -> Block:
+    """Where `geobox` lies in `frame`, in its pixels. Raises GridError where it is no part of it."""
+    step = ~frame.affine @ geobox.affine
+    top, left = round(step.f), round(step.c)
+    rows, columns = geobox.shape
+    part = Block(top, left, top + rows, left + columns)
+    whole = SourceGrid(shape=(frame.shape[0], frame.shape[1]), transform=frame.affine, crs=_crs(frame))
+    if aligned_block(whole, geobox) != part.within(whole.shape):
+        raise GridError("a geobox that is no part of its frame", expected="whole pixels of the frame, all inside it")
+    return part
 
 
 def _through(

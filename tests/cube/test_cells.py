@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
+from rasterio.warp import transform_bounds
 
 from earthmap.catalog.scene import BandSource
 from earthmap.cube import (
@@ -49,9 +50,9 @@ class Counting:
     def __init__(self, reader: Reader) -> None:
         self.reader, self.asked = reader, list[str]()
 
-    def read(self, source: BandSource, geobox: GeoBox) -> NDArray[np.float32]:
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         self.asked.append(source.href)
-        return self.reader.read(source, geobox)
+        return self.reader.read(source, geobox, frame=frame)
 
 
 def image(cell: Cell, values: np.ndarray, nodata: float | None = 0) -> ArrayImage:
@@ -237,3 +238,47 @@ def test_the_order_of_scenes_is_part_of_the_pixels(cell: Cell, pool: ThreadPoolE
     turned = dataclasses.replace(read, observation=observation(*reversed(scenes)))
     np.testing.assert_array_equal(read_cell(reader, read, pool=pool).data[0], one)
     np.testing.assert_array_equal(read_cell(reader, turned, pool=pool).data[0], two)
+
+
+_FILES = {
+    "its own lattice": (10.0, None),
+    "half a pixel off": (10.0, 0.3),
+    "finer": (3.7, 0.0),
+    "coarser": (23.0, 0.0),
+    "another zone": (10.0, "EPSG:32632"),
+    "Web Mercator": (14.0, "EPSG:3857"),
+    "an aerial mosaic": (4.0, "EPSG:3035"),
+}
+
+
+@pytest.mark.parametrize("holes", [False, True], ids=["whole", "with holes"])
+@pytest.mark.parametrize("kind", sorted(_FILES))
+def test_tile_by_tile_is_the_whole_cell_bit_for_bit(
+    cell: Cell, pool: ThreadPoolExecutor, kind: str, holes: bool
+) -> None:
+    """What GDAL approximates along a line depends on its ends: a tile must be warped as a part of its cell."""
+    size, crs = _FILES[kind]
+    ground = cell.geobox
+    if isinstance(crs, str):
+        bounds = transform_bounds(f"EPSG:{cell.zone.epsg}", crs, *cell.geobox.boundingbox.bbox)
+        ground = GeoBox.from_bbox(bounds, crs=crs, resolution=size)
+    box = around(ground, size=size, offset_px=crs if isinstance(crs, float) else 0.0)
+    values = RNG.integers(1, 9999, box.shape, np.uint16)
+    if holes:
+        empty = RNG.random((box.shape[0] // 40 + 1, box.shape[1] // 40 + 1)) < 0.2
+        values[np.kron(empty, np.ones((40, 40), np.bool_))[: box.shape[0], : box.shape[1]]] = 0
+    grid = SourceGrid(shape=box.shape, transform=box.affine, crs=box.crs)
+    reader = MemoryReader(images={"a": ArrayImage(bands=values[None], grid=grid, nodata=0)})
+    read = CellRead.of(cell, observation(scene("a", source("a"))))
+    whole = read_cell(reader, read, pool=pool)
+    tiles = assemble(read, [read_tile(reader, read, tile) for tile in cell.tiles()])
+    assert np.isfinite(whole.data).mean() > 0.7
+    np.testing.assert_array_equal(tiles.data, whole.data)
+    np.testing.assert_array_equal(tiles.mask, whole.mask)
+
+
+def test_a_frame_that_does_not_hold_the_tile_is_refused(cell: Cell) -> None:
+    reader = MemoryReader(images={"a": image(cell, drawn(cell))})
+    tile = cell.tiles()[0]
+    with pytest.raises(GridError, match="no part of its frame"):
+        reader.read(source("a"), cell.geobox, frame=tile.geobox)

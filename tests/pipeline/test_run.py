@@ -223,7 +223,7 @@ class AbortingReader:
     def __init__(self, longitude: float, latitude: float, log: str) -> None:
         self.point, self.log, self.inner = (longitude, latitude), log, RasterioReader()
 
-    def read(self, source: BandSource, geobox: GeoBox) -> Any:
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> Any:
         import shapely as sh
 
         ground = geobox.geographic_extent.geom
@@ -231,7 +231,7 @@ class AbortingReader:
             with open(self.log, "a") as file:  # noqa: PTH123
                 file.write(f"{os.getpid()}\n")
             os.abort()
-        return self.inner.read(source, geobox)
+        return self.inner.read(source, geobox, frame=frame)
 
 
 def test_a_reader_that_aborts_costs_its_tile_only(
