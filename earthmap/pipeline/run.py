@@ -207,6 +207,7 @@ def cluster(address: str | None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what Ray says of dead workers, which it runs again
     if address is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` asks of those who connect
         _knock(address)
