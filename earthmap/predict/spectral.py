@@ -37,7 +37,7 @@ from earthmap.tasks.registry import mask_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = "1"
+VERSION = "2"
 """Raised when anything but the rules changes an answer."""
 
 MIN_PRESENCE_PX = 4
@@ -212,13 +212,12 @@ def _why_unseen(looks: Sequence[_Look], query: Query, core: tuple[slice, slice])
 def _notes(looks: Sequence[_Look], targets: Sequence[str], seen_core: NDArray[np.bool_], item: TileInput) -> list[str]:
     """What a reader should know of the answer, sorted apart from the rules, which come first."""
     notes = [looks[0].rules[target].text for target in targets]
-    codes = set()
-    for look in looks:
-        codes |= set(np.unique(look.picture.mask[_core(item)][seen_core]).tolist())
-    counted = [reason for reason in Reason if int(reason) in codes]
-    names = sorted(reason.name.lower() for reason in counted)
-    notes += [f"{name} counted as seen" for name in names if name not in ("clear", "nodata", "unknown")]
-    if "unknown" in names and looks[0].kind != SAR:
+    each = [set(np.unique(look.picture.mask[_core(item)][seen_core]).tolist()) for look in looks]
+    bare = [codes == {int(Reason.UNKNOWN)} for codes in each]  # a scene with a mask may leave a few pixels unclassed
+    masked = set().union(*(codes for codes, alone in zip(each, bare, strict=True) if not alone))
+    names = sorted(reason.label for reason in Reason if int(reason) in masked)
+    notes += [f"{name} counted as seen" for name in names if name not in ("clear", "nodata")]
+    if any(bare) and looks[0].kind != SAR:
         notes.append("no cloud mask")
     if looks[0].kind == UNCALIBRATED:
         notes.append("uncalibrated")

@@ -119,6 +119,10 @@ def test_unseen_ground_is_neither_yes_nor_no() -> None:
     assert "shadow counted as seen" in answer.notes
     assert "water: MNDWI > 0.1 and NDVI < 0.2" in answer.notes
     assert "cloud counted as seen" not in answer.notes
+    view.mask[90] = int(Reason.UNKNOWN)
+    unclassed = ask("Where is water?", view).notes
+    assert "unknown counted as seen" in unclassed
+    assert "no cloud mask" not in unclassed, "a few pixels without a class are no missing mask"
     view.mask[:] = int(Reason.CLOUD)
     assert ask("Where is water?", view).reason == "cloud"
     view.data[:] = np.nan

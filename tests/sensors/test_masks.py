@@ -51,6 +51,13 @@ def test_nodata_is_where_all_bands_are_missing() -> None:
     assert reason_mask(data, scl, L2A).tolist() == [[Reason.CLOUD, Reason.NODATA, Reason.CLEAR]]
 
 
+def test_black_is_a_fill_only_where_there_is_no_scale() -> None:
+    data = np.array([[[0, 0, 5]], [[0, 3, 5]]], np.float32)
+    found = reason_mask(data, None, SENSORS["optical-uncalibrated"])
+    assert found.tolist() == [[Reason.NODATA, Reason.UNKNOWN, Reason.UNKNOWN]]
+    assert (reason_mask(data, None, L2A) == Reason.UNKNOWN).all(), "a reflectance of 0 is a dark pixel"
+
+
 def test_absent_is_not_clear_but_radar_is() -> None:
     data = np.ones((1, 2, 2), np.float32)
     for id, reason in {
