@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,10 +95,22 @@ class Command:
         return found
 
     def kill(self) -> dict[int, str]:
-        """SIGKILL to the driver alone; returns what did not end by itself within GONE_S, and ends that too."""
+        """SIGKILL to the driver alone; returns what did not end by itself within GONE_S, and ends that too.
+
+        Ray's agents, which compute and write nothing, are not waited for: they try for a minute to tell a cluster
+        that is no more that it is no more.
+        """
         self.running.kill()
         self.running.communicate(timeout=GONE_S)
-        return self.end(patience=GONE_S)
+        until = time.monotonic() + GONE_S
+        while self._without_agents() and time.monotonic() < until:
+            time.sleep(0.1)
+        left = self._without_agents()
+        self.end(patience=0.0)
+        return left
+
+    def _without_agents(self) -> dict[int, str]:
+        return {pid: line for pid, line in self.processes().items() if not re.match(r"ray::\w+Agent\b", line)}
 
     def end(self, *, patience: float = 10.0) -> dict[int, str]:
         """Wait for all of its processes; what is left after `patience` seconds is ended by id, and returned."""

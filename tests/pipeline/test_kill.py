@@ -6,6 +6,7 @@ Every command is a process of its own that gets SIGKILL. What it left is looked 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,12 @@ from typing import Any
 
 import pytest
 
+from earthmap.cube import RasterioReader
+from earthmap.pipeline import make_plan, read_job
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
+from earthmap.pipeline.plan import cell_reads
+from earthmap.pipeline.run import predictor_spec
+from earthmap.pipeline.stages import Context, predict_stage, read_stage
 from earthmap.storage import Storage
 from earthmap.synthetic import World
 from tests.pipeline.commands import Command, command, wait_until, write_job
@@ -56,7 +62,7 @@ def undisturbed(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytes
 
 
 def _local_paths(folder: Path) -> set[str]:
-    found = set()
+    found = set[str]()
     for top, _, files in os.walk(folder):
         inside = os.path.relpath(top, folder)
         found.update(f"{inside}/{name}".removeprefix("./") for name in files)
@@ -64,15 +70,10 @@ def _local_paths(folder: Path) -> set[str]:
 
 
 def _uncommitted(paths: set[str], kind: str) -> set[str]:
-    """The folders of cube groups or answer parts that have some object and no manifest."""
-    depth = {"cube": None, "parts": 3}[kind]
-    inside = [path.removeprefix("store/") for path in paths if path.startswith(f"store/{kind}/")]
-    committed = {path.removesuffix("/manifest.json") for path in inside if path.endswith("/manifest.json")}
-    return {
-        path
-        for path in inside
-        if not any(path.startswith(f"{done}/") for done in committed) and (depth is None or path.count("/") >= depth)
-    }
+    """The objects of cube groups or answer parts that no manifest commits."""
+    inside = {path for path in paths if path.startswith(f"store/{kind}/")}
+    committed = {path.rpartition("/")[0] for path in inside if path.endswith("/manifest.json")}
+    return {path for path in inside if not any(path.startswith(f"{done}/") for done in committed)}
 
 
 def _manifests(storage: Storage) -> dict[str, bytes]:
@@ -158,9 +159,7 @@ class Disturbed:
 
 
 @pytest.fixture
-def disturbed(
-    drawn_world: World, drawn_catalog: Path, undisturbed: Undisturbed, tmp_path: Path
-) -> Disturbed:
+def disturbed(drawn_world: World, drawn_catalog: Path, undisturbed: Undisturbed, tmp_path: Path) -> Disturbed:
     """A run folder that nobody has written yet."""
     out = tmp_path / "run"
     job = write_job(tmp_path, drawn_world, drawn_catalog, out=str(out))
@@ -174,7 +173,8 @@ class _Fresh:
     """Sees a committed result of `kind` that was not there at its first look."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self.before = kind, None if kind else None
+        self.kind = kind
+        self.before: set[str] | None = None
 
     def __call__(self, paths: set[str]) -> bool:
         now = {path for path in paths if path.startswith(f"store/{self.kind}/") and path.endswith("/manifest.json")}
@@ -221,4 +221,136 @@ def test_killed_at_random(disturbed: Disturbed) -> None:
     draw = random.Random(20)
     for _ in range(3):
         disturbed.kill_after(draw.uniform(1.0, 12.0))
+    disturbed.finish()
+
+
+def test_data_without_manifests_is_written_again(disturbed: Disturbed) -> None:
+    """Between data and manifest, and in the middle of a shard, made by hand: no watcher is fast enough to be sure."""
+    shutil.copytree(disturbed.undisturbed.folder, disturbed.storage.address)
+    folder = Path(disturbed.storage.address)
+    for name in ("job.json", RUN_PATH, FEATURES_PATH):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "lease")
+    for kind in ("cube", "parts"):
+        manifest = sorted((folder / "store" / kind).rglob("manifest.json"))[0]
+        for data in (path for path in manifest.parent.rglob("*") if path.is_file() and path != manifest):
+            data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+        manifest.unlink()
+    with command(str(disturbed.job), "--quiet") as running:
+        assert running.finish() == (0, "", "")
+    assert disturbed.storage.read(FEATURES_PATH) == disturbed.undisturbed.features
+    record = json.loads(disturbed.storage.read(RUN_PATH))
+    assert (record["groups"]["read"], record["parts"]["computed"]) == (1, 1)
+
+
+def test_killed_while_it_writes_to_s3(
+    drawn_world: World, drawn_catalog: Path, undisturbed: Undisturbed, s3: S3Server, tmp_path: Path
+) -> None:
+    address = f"{s3.address}/{tmp_path.name}"
+    job = write_job(tmp_path, drawn_world, drawn_catalog, out=address)
+    storage = Storage(address)
+    disturbed = Disturbed(storage, job, undisturbed, lambda: set(storage.list()), env=dict(s3.env))
+    moments: list[Callable[[set[str]], bool]] = [_Begun("cube"), _Begun("parts"), lambda paths: FEATURES_PATH in paths]
+    landed = [disturbed.kill(moment, every=0.01) for moment in moments]
+    assert landed == [True, True, True]
+    disturbed.finish()
+
+
+@pytest.fixture
+def s3(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Moto's server, which this process and the commands find by the usual variables."""
+    with s3_server(tmp_path_factory.mktemp("moto")) as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.mark.parametrize("resolution", [10.0, 14.0], ids=["as it is", "warped"])
+def test_the_third_attempt_reads_and_asks_tile_by_tile_with_the_same_bytes(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path, resolution: float
+) -> None:
+    job = read_job(str(write_job(tmp_path, drawn_world, drawn_catalog, out=str(tmp_path), resolution=resolution)))
+    plan = make_plan(job)
+    work = next(plan.work())
+    work = dataclasses.replace(work, questions=work.questions[:1])
+    stores = {name: Storage(tmp_path / name) for name in ("first", "third")}
+    written = {}
+    for name, store in stores.items():
+        context = Context(
+            store=store,
+            execution=1,
+            job=job.content_key(),
+            area=job.area,
+            queries={query.content_key(): query for query in job.queries},
+            observations=plan.observations,
+            predictor=predictor_spec(job, plan),
+            reader=RasterioReader(),
+        )
+        for path in [path for path in stores["first"].list() if "attempts/" in path and name == "third"]:
+            aim = stores["first"].read(path)
+            for number in (1, 2):
+                store.create(f"{path.rpartition('/')[0]}/{number:04d}", aim)
+        reads = {key: read_stage(read, context).path for key, read in cell_reads(work, plan.observations).items()}
+        predict_stage(work, reads, context)
+        written[name] = {
+            path: store.read(path) for path in store.list() if not path.startswith(("attempts/", "lease/"))
+        }
+    assert written["third"] == written["first"]
+    assert {path.rpartition("/")[2] for path in stores["third"].list("attempts")} == {"0001", "0002", "0003"}
+
+
+# ── a worker is killed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _working(running: Command) -> list[int]:
+    """Ids of Ray's workers that are at work on a cell."""
+    return [pid for pid, line in running.processes().items() if line.startswith("ray::Map")]
+
+
+def test_a_killed_worker_costs_nothing(disturbed: Disturbed) -> None:
+    """Ray does its work again, and what it says about that stays off the terminal."""
+    with command(str(disturbed.job), env=disturbed.env) as running:
+        assert wait_until(lambda: bool(_uncommitted(disturbed.paths(), "cube")), running)
+        workers = _working(running)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        status, out, err = running.finish()
+    assert workers
+    assert status == 0, err
+    assert disturbed.storage.read(FEATURES_PATH) == disturbed.undisturbed.features
+    assert max(_attempts(disturbed.storage).values()) > 1
+    assert not _noise(out + err)
+
+
+# ── the keyboard, the terminal, and two at once ──────────────────────────────────────────────────────────────
+
+
+def _noise(said: str) -> list[str]:
+    """Lines that are Ray's and not ours."""
+    signs = ("(raylet)", "INFO", "WARNING", "ray::", "Traceback", "pid=")
+    return [line for line in said.splitlines() if any(sign in line for sign in signs)]
+
+
+def test_the_terminal_is_quiet(undisturbed: Undisturbed) -> None:
+    assert not _noise(undisturbed.out + undisturbed.err)
+    assert "Where is water?" in undisturbed.out
+    assert undisturbed.out.splitlines()[-1].endswith("report.html")
+
+
+def test_stopped_from_the_keyboard_and_held_by_one(disturbed: Disturbed) -> None:
+    with command(str(disturbed.job), "--quiet") as running:
+        assert wait_until(lambda: bool(_uncommitted(disturbed.paths(), "cube")), running)
+        with command(str(disturbed.job), "--quiet") as second:
+            status, out, err = second.finish()
+        assert (status, out) == (2, "")
+        assert "is being written by another run" in err
+        assert len(err.splitlines()) == 1
+        started = time.monotonic()
+        running.running.send_signal(signal.SIGINT)
+        status, out, err = running.finish()
+        assert time.monotonic() - started < 15
+    assert (status, out) == (130, "")
+    assert err == "earthmap: stopped; what is done is kept, and the same command goes on from there\n"
+    assert running.processes() == {}
+    disturbed.kills = 1
     disturbed.finish()

@@ -1,0 +1,52 @@
+"""A disk that fills up while a run writes: one line that says so, nothing lost, and the same map once there is room."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from earthmap.pipeline.folder import FEATURES_PATH, RUN_PATH
+from earthmap.synthetic import World
+from tests.pipeline.commands import command, write_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(280)]
+
+
+def _mount(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["mount", *words], capture_output=True, text=True, timeout=20, check=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB; skipped where nothing may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = _mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
+    if done.returncode:
+        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], timeout=20, check=True)
+
+
+def test_a_full_disk_is_said_and_survived(
+    drawn_world: World, drawn_catalog: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    job = write_job(tmp_path / "small", drawn_world, drawn_catalog, out=str(small_disk / "run"))
+    with command(str(job), "--quiet") as running:
+        status, out, err = running.finish()
+    assert (status, out) == (1, "")
+    assert "no space left" in err
+    assert len(err.splitlines()) == 1
+    assert not (small_disk / "run" / RUN_PATH).exists()
+    assert _mount("-o", "remount,size=256m", str(small_disk)).returncode == 0
+    with command(str(job), "--quiet") as running:
+        assert running.finish() == (0, "", "")
+    elsewhere = write_job(tmp_path / "large", drawn_world, drawn_catalog, out=str(tmp_path / "run"))
+    with command(str(elsewhere), "--quiet") as running:
+        assert running.finish() == (0, "", "")
+    assert (small_disk / "run" / FEATURES_PATH).read_bytes() == (tmp_path / "run" / FEATURES_PATH).read_bytes()
