@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -198,8 +199,7 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str) -> Any:
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.03, 0.962, _short(title, 84), fontsize=17, fontweight="bold", va="center")
-    subtitle = "  ·  ".join(_questions(ground))
-    figure.text(0.03, 0.926, _short(subtitle, 130), fontsize=10.5, color=QUIET, va="center")
+    figure.text(0.03, 0.926, _short(_sensors(ground), 130), fontsize=10.5, color=QUIET, va="center")
     for panel, place in zip(panels, _places(len(panels), ground.frame), strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
     handles, labels = _handles(ground)
@@ -211,15 +211,19 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str) -> Any:
     return figure
 
 
-def _questions(ground: _Ground) -> list[str]:
-    texts = list(dict.fromkeys(str(text) for text in ground.features["query"]))
-    sensors = sorted({str(sensor) for sensor in ground.coverage["sensor"].dropna()})
-    return [*texts, ", ".join(sensors)] if sensors else texts
+def _sensors(ground: _Ground) -> str:
+    return ", ".join(sorted({str(sensor) for sensor in ground.coverage["sensor"].dropna()}))
 
 
 def _short(text: str, limit: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """At most two lines: a number that is cut off says something else."""
+    lines = textwrap.wrap(text, width) or [""]
+    return lines if len(lines) <= 2 else [lines[0], _short(" ".join(lines[1:]), width)]
 
 
 def _places(count: int, frame: Bounds) -> list[tuple[float, float, float, float]]:
@@ -264,16 +268,17 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         _draw_unseen(axes, ground, panel)
     size = 12 if alone else 10
     width = int(axes.get_position().width * 190)  # characters of the note that fit
+    note = _lines(panel.note, 110 if alone else width)
     axes.set_title(
         _short(panel.title, 90 if alone else width),
         loc="left",
         fontsize=size,
         fontweight="bold",
-        pad=18 if panel.note else 6,
+        pad=6 + 12 * len(note) if panel.note else 6,
     )
     axes.text(
-        0.0, 1.0, _short(panel.note, 110 if alone else width), transform=axes.transAxes, fontsize=size - 1.5,
-        color=QUIET, va="bottom",
+        0.0, 1.0, "\n".join(note), transform=axes.transAxes, fontsize=size - 1.5, color=QUIET, va="bottom",
+        linespacing=1.1,
     )  # fmt: skip
     _draw_scale_bar(axes, ground.frame)
     if alone:

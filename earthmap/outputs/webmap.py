@@ -48,7 +48,7 @@ MAX_POLYGONS = 20_000
 MAX_VERTICES = 400_000
 PICTURE_PIXELS = 16_000_000
 """Of all backdrops of a page together; above it each is made smaller."""
-FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 860, 380, 640
+FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 840, 380, 640
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _TICKS = """
@@ -527,9 +527,13 @@ def build_chart(numbers: Sequence[Numbers]) -> Any | None:
         shown_name = f"{name}, {sensor}" if len(sensors) > 1 else name
         label: dict[str, Any] = {"legend_label": safe_label(shown_name)} if len(answers) * len(sensors) > 1 else {}
         plot.line("x", "y", source=data, line_color=colour, line_width=2, line_dash=dash, **label)
-        dots = plot.scatter("x", "y", source=data, size=8, fill_color=colour, line_color="#ffffff", **label)
+        marker = ("circle", "square", "triangle", "diamond")[number % 4]
+        dots = plot.scatter("x", "y", source=data, size=9, marker=marker, color=colour, **label)
         shown = [("date", "@date"), ("answer", "@answer"), ("found", "@found"), ("seen", "@seen")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=shown))
+    for legend in list(plot.legend):
+        legend.update(orientation="horizontal", border_line_color=None, label_text_font_size="11px")
+        plot.add_layout(legend, "below")  # beside the lines, never on top of a point
     return plot
 
 

@@ -9,7 +9,7 @@ import shapely
 from PIL import Image
 
 from earthmap.outputs.drawing import in_one_piece, look_of, scale_bar_m
-from earthmap.outputs.preview import render_preview
+from earthmap.outputs.preview import _lines, render_preview
 from tests.outputs import drawn_results as drawn
 
 
@@ -64,6 +64,13 @@ def test_a_change_is_shown_beside_its_two_dates() -> None:
     image = pixels(drawn.change_results())
     assert blue(image[:, 800:]) > 3_000
     assert blue(image[:, :790]) < 500
+
+
+def test_a_number_goes_to_a_second_line_rather_than_being_cut() -> None:
+    note = "vegetation gained 0.028 km², vegetation lost 0.149 km², of 0.582 km² seen on both dates"
+    assert " ".join(_lines(note, 52)) == note
+    assert len(_lines(note, 20)) == 2
+    assert _lines(note, 20)[1].endswith("…")
 
 
 def test_each_question_about_tiles_has_a_panel_of_its_own() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.numbers import read_numbers
 from earthmap.outputs.report import headlines, render_report
-from earthmap.outputs.webmap import MAX_POLYGONS, MAX_VERTICES, reduced
+from earthmap.outputs.webmap import MAX_POLYGONS, MAX_VERTICES, build_chart, reduced
 from tests.outputs import drawn_results as drawn
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -257,3 +258,12 @@ def test_a_backdrop_of_another_day_is_not_shown() -> None:
         alpha=first.alpha, bounds=first.bounds,
     )  # fmt: skip
     assert "No picture of the ground is shown" in page((features, coverage, summary, [other]))
+
+
+def test_the_chart_keeps_sensors_apart_and_its_legend_off_the_points() -> None:
+    first, second = read_numbers(drawn.water_results(2)[2])
+    chart = build_chart([first, dataclasses.replace(second, sensor="sentinel-1-db")])
+    assert chart is not None
+    assert [legend in chart.below for legend in chart.legend] == [True]
+    dots = [one.glyph.marker for one in chart.renderers if hasattr(one.glyph, "marker")]
+    assert len(set(dots)) == 2
