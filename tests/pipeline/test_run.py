@@ -334,3 +334,20 @@ def test_a_map_in_one_call(drawn_world: World, drawn_catalog: Path, tmp_path: Pa
     assert 0 < float(run.features.fraction.max()) <= 1
     assert truth.any()
     assert "earthmap run" in run._repr_html_()
+
+
+def test_a_mosaic_of_observations_has_one_name(
+    mapped: Run, drawn_world: World, drawn_catalog: Path, tmp_path: Path
+) -> None:
+    """Each cell shows its own least cloudy date; the summary and the page speak of one layer a sensor."""
+    job = _job(
+        drawn_world, drawn_catalog, tmp_path / "run", store=mapped.job.store, scenes="least_cloud",
+        queries=["Where is water?", "What changed?"],
+    )  # fmt: skip
+    run = run_job(job)
+    segment, change = (query["observations"] for query in run.summary["queries"])
+    assert len(segment) == len(change) == 1
+    assert ".." in change[0]["observation"]
+    assert segment[0]["observation"] in {*run.coverage.observation, "sentinel-2-l2a_mosaic"}
+    page = run.storage.read("report.html").decode()
+    assert "no observation" not in page
