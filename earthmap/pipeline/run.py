@@ -115,6 +115,7 @@ def run_job(
             by_observation=job.spec.scenes == "all",
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
+        say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
         done = _stream(plan, context, job, tally, report)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
