@@ -79,7 +79,8 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
     if answer == "no":
         return Look(fill="#ffffff", line=QUIET, alpha=0.0)
-    return Look(fill=fill, line=_darker(fill), alpha=0.55)
+    alpha = 0.22 if task == "presence" else 0.85 if answer.endswith(" gained") else 0.55  # squares let the ground show
+    return Look(fill=fill, line=_darker(fill), alpha=alpha)
 
 
 def _darker(colour: str) -> str:

@@ -221,16 +221,16 @@ def _short(text: str, limit: int) -> str:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """At most two lines: a number that is cut off says something else."""
+    """At most three lines: a number that is cut off says something else."""
     lines = textwrap.wrap(text, width) or [""]
-    return lines if len(lines) <= 2 else [lines[0], _short(" ".join(lines[1:]), width)]
+    return lines if len(lines) <= 3 else [*lines[:2], _short(" ".join(lines[2:]), width)]
 
 
 def _places(count: int, frame: Bounds) -> list[tuple[float, float, float, float]]:
     """Left, bottom, width, height of each panel: of all grids the one with the largest panels at this shape."""
     shape = max(1e-3, (frame[2] - frame[0]) * squeeze_at(frame)) / max(1e-3, frame[3] - frame[1])
     left, bottom, width, height = (0.075, 0.09, 0.895, 0.80) if count == 1 else (0.03, 0.075, 0.94, 0.835)
-    gap_x, gap_y = 0.015, 0.075
+    gap_x, gap_y = 0.015, 0.09
 
     def side(columns: int) -> float:
         rows = -(-count // columns)
@@ -269,10 +269,11 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
     size = 12 if alone else 10
     width = int(axes.get_position().width * 190)  # characters of the note that fit
     note = _lines(panel.note, 110 if alone else width)
+    fits = 90 if alone else int(axes.get_position().width * 130)  # characters of a bold title
     axes.set_title(
-        _short(panel.title, 90 if alone else width),
+        _short(panel.title, fits * 4 // 3),
         loc="left",
-        fontsize=size,
+        fontsize=size * max(0.75, min(1.0, fits / max(1, len(panel.title)))),
         fontweight="bold",
         pad=6 + 12 * len(note) if panel.note else 6,
     )

@@ -51,6 +51,7 @@ h2 { font-size: 17px; margin: 0 0 12px; }
 .card b { display: block; font-size: 27px; line-height: 1.2; font-weight: 650; letter-spacing: -0.015em;
   margin: 4px 0; }
 .card p { margin: 0; overflow-wrap: anywhere; }
+.card .also { font-size: 12.5px; margin-top: 6px; }
 section { padding: 20px 22px; margin: 0 0 16px; }
 section ul { margin: 0; padding-left: 20px; }
 section li { margin: 3px 0; overflow-wrap: anywhere; }
@@ -161,22 +162,32 @@ def _header(title: str, summary: Mapping[str, Any], numbers: Sequence[Numbers]) 
 
 
 def _cards(numbers: Sequence[Numbers]) -> str:
-    """The latest answer to each question, as large figures."""
-    latest = {row.query_key: row for row in numbers if row.answered}
-    latest = latest or {row.query_key: row for row in numbers}
-    cards = [_card(row) for row in list(latest.values())[:MAX_CARDS]]
+    """The latest answer to each question, as large figures; of several sensors the one that saw most comes first."""
+    asked = dict.fromkeys(row.query_key for row in numbers)
+    latest = [latest_by_sensor([row for row in numbers if row.query_key == key]) for key in asked]
+    cards = [_card(rows[0], rows[1:]) for rows in latest[:MAX_CARDS]]
     if not cards:
         said = "<b>No answer</b><p>Nothing could be asked of this ground.</p>"
         return f'<div class="cards"><div class="card">{said}</div></div>'
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(row: Numbers) -> str:
+def latest_by_sensor(rows: Sequence[Numbers]) -> list[Numbers]:
+    """The last answered row of each sensor, that which saw most first; the last row of all where none was answered."""
+    latest = {row.sensor: row for row in rows if row.answered}
+    return sorted(latest.values(), key=lambda row: -row.seen_km2) or list(rows[-1:])
+
+
+def _card(row: Numbers, others: Sequence[Numbers]) -> str:
     figure, rest = _big(row)
+    also = "".join(
+        f'<p class="quiet also">{_text(other.date)} · {_text(other.sensor)}: {_text(format_answer(other))}</p>'
+        for other in others
+    )
     where = " · ".join(part for part in (row.date if row.start else "", row.sensor) if part)
     return (
         f'<div class="card"><p class="quiet">{_text(row.text)}</p><b>{_text(figure)}</b>'
-        f'<p>{_text(rest)}</p><p class="quiet">{_text(where)}</p></div>'
+        f'<p>{_text(rest)}</p><p class="quiet">{_text(where)}</p>{also}</div>'
     )
 
 

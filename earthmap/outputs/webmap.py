@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     Bounds = tuple[float, float, float, float]
     Strings = Sequence[str]
 
-MAX_POLYGONS = 20_000
-MAX_VERTICES = 400_000
+MAX_POLYGONS = 10_000
+MAX_VERTICES = 60_000
+"""About 40 bytes each on the page."""
 PICTURE_PIXELS = 16_000_000
 """Of all backdrops of a page together; above it each is made smaller."""
 FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 840, 380, 640
@@ -60,13 +61,15 @@ _TICKS = """
 _SWITCH = """
     const chosen = date ? moments[date.value] : moments[Object.keys(moments)[0]];
     if (chosen === undefined) return;
-    filter.group = chosen.id;
     const two = chosen.pictures.length === 2;
     if (sides) sides.visible = two;
     const shown = two && sides ? chosen.pictures[sides.active] : chosen.pictures[0];
     pictures.forEach((picture, index) => { picture.visible = index === shown; });
+    const legend = figure.below.find((panel) => panel.name === "legend");
+    if (legend) legend.items = lines.filter((line) => line.name === null || line.name === chosen.question);
     const name = shown === undefined ? "" : titles[shown];
     figure.title.text = name;
+    filter.group = chosen.id;  // last: what is above lays the page out anew, and paints it as it was
 """
 
 
@@ -104,10 +107,10 @@ def build_map(
     asked = {row.query_key: row.text for row in numbers}
     items = _add_coverage(figure, coverage, tiles, chosen, notes, moments, asked)
     items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
-    _add_legend(figure, items)
+    lines = _add_legend(figure, items, shown.query_key if shown else None)
     _add_scale_bar(figure, frame)
     notes += _picture_notes(moments, backdrops)
-    return WebMap(_layout(figure, moments, backdrops, images, chosen), notes)
+    return WebMap(_layout(figure, moments, backdrops, images, lines=lines, chosen=chosen), notes)
 
 
 def _picture_notes(moments: Sequence[Moment], backdrops: Sequence[Backdrop]) -> list[str]:
@@ -247,19 +250,18 @@ def _add_results(
     names = np.array(moments_of(features, numbers), object)[index]
     rows = features.iloc[index].drop(columns="geometry").reset_index(drop=True)
     targets = {row.query_key: row.targets for row in numbers}
-    several = rows["query_key"].nunique() > 1
     kinds = np.where(rows["task"] == "fraction", "", rows["answer"].astype(str))
     items = []
     for key, answer in sorted(set(zip(rows["query_key"], kinds, strict=True)), key=lambda kind: _order(kind, targets)):
         mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
         part = rows.iloc[mine]
-        task, text = str(part["task"].iloc[0]), str(part["query"].iloc[0])
+        task = str(part["task"].iloc[0])
         data = {**_columns(outlines[mine]), **_said(part), "moment": names[mine].tolist()}
         data["alpha"] = _alphas(part, task)
         renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
         _hover(figure, renderer, _HOVER)
         name = _legend_name(answer, task=task, targets=targets.get(key, ()))
-        items.append((safe_label(f"{name} · {text}" if several else name), renderer))
+        items.append((safe_label(name), renderer, key))
     return items
 
 
@@ -388,7 +390,7 @@ def _add_coverage(
         }
         renderer = _draw_tiles(figure, data, colour, pattern, chosen)
         _hover(figure, renderer, (("tile", "@tile"), ("question", "@query"), (label, "@why")))
-        items.append((label, renderer))
+        items.append((label, renderer, None))
     return items
 
 
@@ -410,14 +412,18 @@ def _draw_tiles(figure: Any, data: dict[str, Any], colour: str, pattern: str, ch
 # ── around the map ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add_legend(figure: Any, items: Sequence[tuple[str, Any]]) -> None:
+def _add_legend(figure: Any, items: Sequence[tuple[str, Any, str | None]], question: str | None) -> list[Any]:
+    """The legend's lines, those of `question` shown; an item is label, renderer, question (None: of every question)."""
     from bokeh.core.properties import value
     from bokeh.models import Legend, LegendItem
 
-    if not items:
-        return
+    lines: list[Any] = [
+        LegendItem(label=value(label), renderers=[renderer], name=key) for label, renderer, key in items
+    ]
+    if not lines:
+        return lines
     legend: Any = Legend(
-        items=[LegendItem(label=value(label), renderers=[renderer]) for label, renderer in items],
+        items=[line for line in lines if line.name in (None, question)],
         click_policy="hide",
         label_text_font=_FONT,
         label_text_font_size="12px",
@@ -431,6 +437,7 @@ def _add_legend(figure: Any, items: Sequence[tuple[str, Any]]) -> None:
     )
     figure.add_layout(legend, "below")
     legend.orientation, legend.ncols, legend.location = "horizontal", min(4, len(items)), "top_left"
+    return lines
 
 
 def _add_scale_bar(figure: Any, frame: Bounds) -> None:
@@ -451,7 +458,13 @@ def _add_scale_bar(figure: Any, frame: Bounds) -> None:
 
 
 def _layout(
-    figure: Any, moments: Sequence[Moment], backdrops: Sequence[Backdrop], images: Sequence[Any], chosen: Any
+    figure: Any,
+    moments: Sequence[Moment],
+    backdrops: Sequence[Backdrop],
+    images: Sequence[Any],
+    *,
+    lines: Sequence[Any],
+    chosen: Any,
 ) -> Any:
     from bokeh.layouts import column, row
     from bokeh.models import CustomJS, RadioButtonGroup, Select
@@ -460,6 +473,7 @@ def _layout(
     choices: dict[str, dict[str, Any]] = {
         moment.label: {
             "id": moment.id,
+            "question": moment.query_key,
             "pictures": [order[id(picture)] for picture in backdrops_of(moment, backdrops) if picture is not None],
         }
         for moment in moments
@@ -484,6 +498,7 @@ def _layout(
         figure.title.text = titles[first]
     controls = [control for control in (date, sides) if control is not None]
     names = {"filter": chosen, "moments": choices, "pictures": list(images), "titles": titles, "figure": figure}
+    names["lines"] = list(lines)
     switch = CustomJS(args={**names, "date": date, "sides": sides}, code=_SWITCH)
     if date is not None:
         date.js_on_change("value", switch)

@@ -66,11 +66,11 @@ def test_a_change_is_shown_beside_its_two_dates() -> None:
     assert blue(image[:, :790]) < 500
 
 
-def test_a_number_goes_to_a_second_line_rather_than_being_cut() -> None:
+def test_a_number_goes_to_the_next_line_rather_than_being_cut() -> None:
     note = "vegetation gained 0.028 km², vegetation lost 0.149 km², of 0.582 km² seen on both dates"
     assert " ".join(_lines(note, 52)) == note
-    assert len(_lines(note, 20)) == 2
-    assert _lines(note, 20)[1].endswith("…")
+    assert len(_lines(note, 20)) == 3
+    assert _lines(note, 20)[2].endswith("…")
 
 
 def test_each_question_about_tiles_has_a_panel_of_its_own() -> None:
@@ -97,6 +97,7 @@ def test_gained_and_lost_do_not_look_alike() -> None:
     assert lost.lost
     assert not gained.lost
     assert gained.fill != lost.fill
+    assert gained != look_of("water", task="segment")
 
 
 @pytest.mark.parametrize(("width", "bar"), [(8_000.0, 2_000.0), (7_999.0, 1_000.0), (210.0, 50.0), (3e6, 5e5)])

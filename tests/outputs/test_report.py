@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import shapely
 from affine import Affine
@@ -15,7 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.numbers import read_numbers
-from earthmap.outputs.report import headlines, render_report
+from earthmap.outputs.report import headlines, latest_by_sensor, render_report
 from earthmap.outputs.webmap import MAX_POLYGONS, MAX_VERTICES, build_chart, reduced
 from tests.outputs import drawn_results as drawn
 
@@ -239,6 +240,32 @@ def test_a_change_shows_either_picture(browser: Any, tmp_path: Path) -> None:
         "sentinel-2-l2a, 2024-05-04",
     ]
     assert faults == []
+
+
+def two_questions() -> tuple[Any, Any, dict[str, Any], list[Backdrop]]:
+    water, change = drawn.water_results(1), drawn.change_results()
+    features, coverage = (pandas.concat([water[part], change[part]], ignore_index=True) for part in (0, 1))
+    summary = {**water[2], "queries": water[2]["queries"] + change[2]["queries"]}
+    return features, coverage, summary, change[3]
+
+
+@pytest.mark.slow
+def test_the_legend_is_that_of_the_chosen_question(browser: Any, tmp_path: Path) -> None:
+    view, faults = opened(browser, tmp_path / "two.html", page(two_questions()))
+    lines = view.locator(".bk-item:visible .bk-label")
+    assert lines.all_inner_texts() == ["water", "not seen", "failed"]
+    view.evaluate(f"(d => {{ d.value = d.options[d.options.length - 1]; }})({MODEL % 'date'})")
+    view.wait_for_timeout(400)
+    assert lines.all_inner_texts() == ["water gained", "water lost", "not seen", "failed"]
+    assert faults == []
+
+
+def test_a_card_shows_the_sensor_that_saw_most_and_names_the_others() -> None:
+    early, late = read_numbers(drawn.water_results(2)[2])
+    radar = dataclasses.replace(late, sensor="sentinel-1-db", seen_km2=20.0)
+    blind = dataclasses.replace(late, sensor="sentinel-3", answered=0, seen_km2=0.0)
+    assert latest_by_sensor([early, radar, late, blind]) == [late, radar]
+    assert latest_by_sensor([blind]) == [blind]
 
 
 def test_the_job_is_on_the_page_as_it_can_be_run() -> None:
