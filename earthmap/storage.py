@@ -71,7 +71,7 @@ class Storage:
             _connect.cache_clear()  # a store that was opened before its folder was removed does not make it again
         try:
             return _connect(self.address, os.environ.get("AWS_ENDPOINT_URL"))
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise StorageError(
                 f"cannot open the storage {self.address}: {error}",
                 expected="a folder that can be written, or s3://bucket/prefix",
@@ -94,7 +94,7 @@ class Storage:
             return bytes(obstore.get(self._store(), path).bytes())
         except FileNotFoundError:
             raise
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("read", path, error) from error
 
     def write(self, path: str, data: bytes) -> None:
@@ -103,7 +103,7 @@ class Storage:
 
         try:
             obstore.put(self._store(writing=True), path, data, use_multipart=False)
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("write", path, error) from error
 
     def create(self, path: str, data: bytes) -> bool:
@@ -115,7 +115,7 @@ class Storage:
             obstore.put(self._store(writing=True), path, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
             return False
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("write", path, error) from error
         return True
 
@@ -127,7 +127,7 @@ class Storage:
             obstore.head(self._store(), path)
         except FileNotFoundError:
             return False
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("look at", path, error) from error
         return True
 
@@ -140,7 +140,7 @@ class Storage:
             return sorted(meta["path"] for batch in batches for meta in batch)
         except FileNotFoundError:
             return []
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("list", prefix, error) from error
 
     def delete(self, path: str) -> None:
@@ -151,7 +151,7 @@ class Storage:
             obstore.delete(self._store(), path)
         except FileNotFoundError:
             return
-        except Exception as error:
+        except Exception as error:  # obstore raises errors of no common base
             raise self._failed("delete", path, error) from error
 
     def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore[Any]:
