@@ -152,7 +152,8 @@ def _environment(path: str) -> Any:
 def _settle() -> None:
     """Once a process: a file without georeference is our error, not a line on the terminal.
 
-    `warnings.catch_warnings` around each open would be shared by all threads.
+    `warnings.catch_warnings` around each open would be shared by all threads; so is the one that rasterio puts around
+    the datasets in memory of each warp, which is why the warning also comes up where nothing is wrong.
     """
     from rasterio.errors import NotGeoreferencedWarning
 
@@ -359,7 +360,7 @@ class RasterioReader:
 
     def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         """As `Reader.read`."""
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+        from rasterio.errors import RasterioError
 
         href = source.href
         address = self.sign(href) if self.sign else href
@@ -368,8 +369,6 @@ class RasterioReader:
             try:
                 with _borrowed(path, href) as image:
                     return read_image(image, source, geobox, frame=frame, max_pixels=self.max_pixels)
-            except NotGeoreferencedWarning as error:  # where warnings are errors
-                raise ReadError(f"{href} does not say where it lies", address=href, reason="no_georeference") from error
             except IndexError as error:
                 raise ReadError(
                     f"{href} has no band {source.index}", address=href, reason="unreadable", fix=_FIX["unreadable"]
