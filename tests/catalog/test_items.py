@@ -12,7 +12,8 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.catalog.items import resolve_href, scene_from_item
+from earthmap.catalog.assets import resolve_href
+from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.scene import Scene, scene_from_dict, scene_to_dict
 from earthmap.errors import CatalogError, SensorError
 

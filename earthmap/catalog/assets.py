@@ -1,0 +1,254 @@
+"""The assets of a STAC item: which are the measurement, which bands they hold, and on what ground distance.
+
+STAC 1.0 (`eo:bands`, `raster:bands`) and 1.1 (`bands`) alike. Keys of assets name layers only where no band is stated.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from earthmap.catalog.fields import Item, number_of, properties_of, records_of, text_of
+from earthmap.catalog.source import item_geometry
+from earthmap.catalog.transport import is_remote, join, local_path
+from earthmap.sensors.bands import resolve_band
+from earthmap.sensors.registry import BandFacts
+
+METRES_PER_DEGREE = 111_319.49079327358
+"""One degree of the equator on the WGS 84 ellipsoid."""
+
+_NOT_DATA = frozenset(
+    {
+        "azimuth",
+        "cloud",
+        "cloud-shadow",
+        "data-mask",
+        "incidence-angle",
+        "label",
+        "labels",
+        "metadata",
+        "overview",
+        "saturation",
+        "snow-ice",
+        "sun-azimuth",
+        "sun-elevation",
+        "terrain-occlusion",
+        "terrain-shadow",
+        "thumbnail",
+        "tiles",
+        "water-mask",
+    }
+)
+"""Roles of assets that are not the measurement (STAC best practices, asset roles, and the extensions' own)."""
+
+LAYERS = ("scl", "aot", "wvp")
+_PICTURES = ("visual", "tci", "overview", "preview", "thumbnail", "rendered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetBand:
+    """One band of one asset, as the item states it."""
+
+    asset: str
+    index: int
+    href: str
+    band: str
+    facts: BandFacts
+    nodata: float | None
+    distance_m: float | None
+    rank: tuple[int, float]
+    """Smaller is preferred where two are the same band: form of the file, then ground distance."""
+
+
+def data_bands(item: Item, *, family: str | None) -> tuple[list[AssetBand], bool]:
+    """The bands of the measurement, and False; those of a picture made for people, and True, where it has no others."""
+    data: list[AssetBand] = []
+    pictures: list[AssetBand] = []
+    for key, asset in item["assets"].items():
+        if not isinstance(asset, Mapping) or not _is_raster(asset) or _roles(asset) & _NOT_DATA:
+            continue
+        if key.lower() in LAYERS or key.lower().split("-")[0] in LAYERS:
+            continue
+        into = pictures if _is_picture(key, asset) else data
+        into += _asset_bands(item, key, family=family)
+    return (data, False) if data else (pictures, bool(pictures))
+
+
+def _roles(asset: Mapping[str, Any]) -> frozenset[str]:
+    roles = asset.get("roles")
+    return frozenset(str(role).lower() for role in roles) if isinstance(roles, list) else frozenset()
+
+
+def _is_raster(asset: Mapping[str, Any]) -> bool:
+    """True for GeoTIFF and JPEG 2000: by media type, or by the file's name where there is none."""
+    href = asset.get("href")
+    if not isinstance(href, str):
+        return False
+    kind = str(asset.get("type") or "").lower()
+    if kind:
+        return "tif" in kind or kind.startswith("image/jp2")
+    return href.lower().split("?")[0].endswith((".tif", ".tiff", ".jp2"))
+
+
+def _is_picture(key: str, asset: Mapping[str, Any]) -> bool:
+    return "visual" in _roles(asset) or key.lower().startswith(_PICTURES)
+
+
+def _asset_bands(item: Item, key: str, *, family: str | None) -> list[AssetBand]:
+    asset = item["assets"][key]
+    found = []
+    for index, stated in enumerate(_stated_bands(key, asset), 1):
+        band = resolve_band(
+            text_of(stated, "name"),
+            common_name=text_of(stated, "eo:common_name", "common_name"),
+            wavelength_um=number_of(stated.get("eo:center_wavelength", stated.get("center_wavelength"))),
+            polarization=_polarization(stated),
+            family=family,
+        )
+        if band is None and len(_stated_bands(key, asset)) == 1:
+            band = resolve_band(key, family=family)
+        if band is not None:
+            found.append(_asset_band(item, key, index=index, band=band, stated=stated))
+    return found
+
+
+def _polarization(stated: Mapping[str, Any]) -> str | None:
+    channels = stated.get("sar:polarizations")
+    return str(channels[0]) if isinstance(channels, list) and len(channels) == 1 else None
+
+
+def _stated_bands(key: str, asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the asset says of each of its bands: STAC 1.1's `bands`, `eo:bands` and `raster:bands` laid together.
+
+    What is said once of the asset holds for each band. An asset that lists no bands is one band of its key's name; a
+    picture for people that lists none is red, green and blue, as STAC's role `visual` defines it.
+    """
+    lists = [records_of(asset.get(name)) for name in ("raster:bands", "eo:bands", "bands")]
+    count = max(len(one) for one in lists)
+    shared = {name: value for name, value in asset.items() if name.startswith(("raster:", "sar:", "eo:"))}
+    shared |= {name: asset[name] for name in ("data_type", "nodata", "unit") if name in asset}
+    if count == 0:
+        pictured = _is_picture(key, asset)
+        return [{**shared, "name": name} for name in (("red", "green", "blue") if pictured else (key,))]
+    merged: list[dict[str, Any]] = [dict(shared) for _ in range(count)]
+    for one in lists:
+        for index, stated in enumerate(one):
+            merged[index].update(stated)
+    return merged
+
+
+def _asset_band(item: Item, key: str, *, index: int, band: str, stated: Mapping[str, Any]) -> AssetBand:
+    asset = item["assets"][key]
+    kind = text_of(stated, "data_type", "raster:data_type")
+    distance = _distance(item, asset) or number_of(
+        stated.get("raster:spatial_resolution", stated.get("spatial_resolution"))
+    )
+    distance = distance or number_of(stated.get("gsd")) or number_of(asset.get("gsd"))
+    return AssetBand(
+        asset=key,
+        index=index,
+        href=asset["href"],
+        band=band,
+        facts=BandFacts(
+            band=band,
+            data_type=kind.lower() if kind else None,
+            scale=number_of(stated.get("raster:scale", stated.get("scale"))),
+            offset=number_of(stated.get("raster:offset", stated.get("offset"))),
+            unit=text_of(stated, "unit", "raster:unit"),
+        ),
+        nodata=number_of(stated.get("nodata", stated.get("raster:nodata"))),
+        distance_m=distance,
+        rank=(form_of(asset), distance or math.inf),
+    )
+
+
+def form_of(asset: Mapping[str, Any]) -> int:
+    """0 for a cloud-optimised GeoTIFF, 1 for another GeoTIFF, 2 for JPEG 2000: slow to decode."""
+    kind = str(asset.get("type") or asset.get("href")).lower()
+    return 0 if "cloud-optimized" in kind else 2 if "jp2" in kind else 1
+
+
+def best_of(data: Sequence[AssetBand], band: str) -> list[AssetBand]:
+    """The asset to read `band` from, in a list; an empty one where no asset has it."""
+    return sorted((one for one in data if one.band == band), key=lambda one: one.rank)[:1]
+
+
+def layer_assets(item: Item, layer: str) -> Iterator[Mapping[str, Any]]:
+    """The assets that are Sentinel-2's layer `scl`, `aot` or `wvp`, by key or by the name of their only band."""
+    for key, asset in item["assets"].items():
+        if not isinstance(asset, Mapping) or not _is_raster(asset):
+            continue
+        bands = records_of(asset.get("bands")) or records_of(asset.get("eo:bands"))
+        names = {key.lower().split("-")[0], *(str(band.get("name")).lower() for band in bands if len(bands) == 1)}
+        if layer in {re.sub(r"_\d+m$", "", name) for name in names}:
+            yield asset
+
+
+# -- ground distance
+
+
+@functools.lru_cache(maxsize=256)
+def _metres_per_unit(crs: str) -> float | None:
+    """Metres to one unit of a CRS, that of a degree on the equator for a geographic one; None for an unknown CRS."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        read = CRS.from_user_input(crs)
+    except CRSError:
+        return None
+    return METRES_PER_DEGREE if read.is_geographic else float(read.axis_info[0].unit_conversion_factor)
+
+
+def _crs(item: Item, asset: Mapping[str, Any]) -> str | None:
+    for holder in (asset, properties_of(item)):
+        for key in ("proj:code", "proj:epsg", "proj:wkt2"):
+            if isinstance(holder.get(key), (str, int)) and holder[key]:
+                return f"EPSG:{holder[key]}" if key == "proj:epsg" else str(holder[key])
+    return None
+
+
+def _distance(item: Item, asset: Mapping[str, Any]) -> float | None:
+    """The longer side of a pixel in metres, to three figures, from the transform; None where it is not stated.
+
+    The longer one, because nothing smaller is resolved both ways. A degree counts as on the equator northwards, where
+    it nearly is the same everywhere.
+    """
+    transform = asset.get("proj:transform", properties_of(item).get("proj:transform"))
+    crs = _crs(item, asset)
+    if crs is None or not isinstance(transform, list) or len(transform) < 6:
+        return None
+    steps, unit = [number_of(value) for value in transform[:6]], _metres_per_unit(crs)
+    if unit is None or any(step is None for step in steps):
+        return None
+    a, b, _, d, e, _ = (float(step or 0.0) for step in steps)
+    across = math.hypot(a, d) * (_cos_latitude(item) if unit == METRES_PER_DEGREE else 1.0)
+    side = max(across, math.hypot(b, e)) * unit
+    return float(f"{side:.3g}") if side > 0 else None
+
+
+def _cos_latitude(item: Item) -> float:
+    geometry = item_geometry(item)
+    return 1.0 if geometry is None or geometry.is_empty else math.cos(math.radians(geometry.centroid.y))
+
+
+# -- addresses
+
+
+def resolve_href(href: str, base: str) -> str:
+    """`href` made absolute against `base`, the address of a file or of a folder that exists; file:// as a path.
+
+    Example:
+        >>> resolve_href("../data/B04.tif", "https://host/items/a.json")
+        'https://host/data/B04.tif'
+    """
+    if href.startswith("file://"):
+        return str(local_path(href))
+    if not is_remote(base) and "://" not in base.removeprefix("file://") and local_path(base).is_dir():
+        return join(str(Path(local_path(base)) / "item.json"), href)
+    return join(base, href)
