@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from earthmap.catalog.addresses import gdal_path, split_member
 from earthmap.catalog.scene import BandSource
 from earthmap.cube.reader import MAX_PIXELS, read_image
 from earthmap.cube.warp import Block, SourceGrid
@@ -50,6 +51,9 @@ _REMOTE: Mapping[str, str] = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "5000000",
 }
+
+_ELSEWHERE = re.compile(r"(?:/vsi(?:zip|tar)/\{)?/vsi(?:curl|s3)/")
+"""GDAL's paths of files, and of archives, that are not on this machine."""
 
 _STATUS = re.compile(r"response[ _]code[:= ]+(\d{3})", re.IGNORECASE)
 _MISSING = ("no such file", "nosuchkey", "does not exist", "nosuchbucket")
@@ -107,34 +111,13 @@ def _read_error(href: str, error: BaseException, signed: str) -> ReadError:
     )
 
 
-def gdal_path(address: str) -> str:
-    """What GDAL calls `address`: a local path as it is, http(s) below /vsicurl/, s3 below /vsis3/.
-
-    Raises:
-        ReadError: for any other scheme, and for GDAL's own file systems, which an address may not name.
-    """
-    scheme = urlsplit(address).scheme.lower() if "://" in address else ""
-    if scheme in ("http", "https"):
-        return f"/vsicurl/{address}"
-    if scheme == "s3":
-        return f"/vsis3/{address.split('://', 1)[1]}"
-    if scheme not in ("", "file") or address.startswith("/vsi"):
-        raise ReadError(
-            f"the address {address} cannot be read",
-            address=address,
-            reason="unreadable",
-            expected="a local path, http(s) or s3",
-        )
-    return address.removeprefix("file://")
-
-
 def _options(path: str) -> dict[str, str]:
     """GDAL's settings for `path`; a local file keeps its sidecar files, and S3 follows AWS_ENDPOINT_URL."""
-    if not path.startswith("/vsi"):
+    if not _ELSEWHERE.match(path):
         return {}
     options = dict(_REMOTE)
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    if path.startswith("/vsis3/") and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
+    if "/vsis3/" in path and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
         parts = urlsplit(endpoint)
         options["AWS_S3_ENDPOINT"] = parts.netloc
         options["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
@@ -309,10 +292,11 @@ def close_files() -> None:
 
 def _identity(path: str, href: str) -> _Identity:
     """What an open file is known by: a local one that is replaced is another one."""
-    if path.startswith("/vsi"):
+    if _ELSEWHERE.match(path):
         return path, 0, 0
+    member = split_member(href)
     try:
-        status = Path(path).stat()
+        status = Path(member.archive.removeprefix("file://") if member else path).stat()
     except OSError as error:
         raise ReadError(
             f"there is no file {href}", address=href, reason="missing", expected=_EXPECTED["missing"],

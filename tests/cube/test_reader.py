@@ -12,8 +12,9 @@ import rasterio
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 
+from earthmap.catalog.addresses import gdal_path
 from earthmap.cube import ArrayImage, MemoryReader, RasterioReader, SourceGrid
-from earthmap.cube.rasters import failure_reason, gdal_path
+from earthmap.cube.rasters import failure_reason
 from earthmap.errors import ReadError
 from earthmap.grid.tiling import Cell
 from tests.cube.conftest import around, source
