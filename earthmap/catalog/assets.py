@@ -47,6 +47,14 @@ _NOT_DATA = frozenset(
 """Roles of assets that are not the measurement (STAC best practices, asset roles, and the extensions' own)."""
 
 LAYERS = ("scl", "aot", "wvp")
+"""Layers that only Sentinel-2's level 2A has."""
+
+_LAYER_NAMES = {
+    "cloud_probability": ("cloud", "cloud_probability", "cldprb", "msk_cldprb", "s2cloudless", "probability"),
+    "layover": ("mask", "layover", "layover_shadow_mask", "ls_map"),
+}
+"""How providers call a quality layer that has no name of its own (Earth Search c1, SAFE, s2cloudless; OPERA)."""
+
 _PICTURES = ("visual", "tci", "overview", "preview", "thumbnail", "rendered")
 
 
@@ -178,15 +186,22 @@ def best_of(data: Sequence[AssetBand], band: str) -> list[AssetBand]:
     return sorted((one for one in data if one.band == band), key=lambda one: one.rank)[:1]
 
 
-def layer_assets(item: Item, layer: str) -> Iterator[Mapping[str, Any]]:
-    """The assets that are Sentinel-2's layer `scl`, `aot` or `wvp`, by key or by the name of their only band."""
+def layer_assets(item: Item, kind: str) -> Iterator[Mapping[str, Any]]:
+    """The assets that are a layer of `kind`, by key or by the name of their only band: `scl`, `aot`, `qa_pixel` …"""
+    names = _LAYER_NAMES.get(kind, (kind,))
     for key, asset in item["assets"].items():
         if not isinstance(asset, Mapping) or not _is_raster(asset):
             continue
         bands = records_of(asset.get("bands")) or records_of(asset.get("eo:bands"))
-        names = {key.lower().split("-")[0], *(str(band.get("name")).lower() for band in bands if len(bands) == 1)}
-        if layer in {re.sub(r"_\d+m$", "", name) for name in names}:
+        spelled = {key, *(str(band.get("name")) for band in bands if len(bands) == 1)}
+        if any(_layer_name(name) in names for name in spelled):
             yield asset
+
+
+def _layer_name(name: str) -> str:
+    """`SCL_20m`, `scl-jp2` → `scl`; `QA_PIXEL.TIF` → `qa_pixel`."""
+    bare = re.sub(r"(\.tiff?|\.jp2)$", "", name.lower())
+    return re.sub(r"[_-](\d+m|jp2)$", "", bare).replace("-", "_")
 
 
 # -- ground distance

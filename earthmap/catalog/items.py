@@ -31,7 +31,11 @@ from earthmap.content import canonical_json
 from earthmap.errors import CatalogError, SensorError
 from earthmap.sensors.bands import resolve_family
 from earthmap.sensors.calibration import Calibration
+from earthmap.sensors.quality import QUALITY_LAYERS
 from earthmap.sensors.registry import SENSORS, ItemFacts, Recognition, Sensor, recognize
+
+_FILL = {"scl": 0.0, "qa_pixel": 1.0}
+"""Stored number of a quality layer that means "no data" (ESA; USGS LSDS-1619), whatever the file declares."""
 
 
 def scene_from_item(item: Item, *, base: str) -> Scene:
@@ -72,7 +76,9 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         footprint=shapely.to_wkb(ground),
         resolution_m=_resolution(chosen, properties, item),
         sources=tuple(_source(one, sensor=sensor, offset=offset, properties=properties, base=base) for one in chosen),
-        mask_source=_mask_source(item, base) if sensor.mask == "scl" else None,
+        mask_sources=_mask_sources(item, sensor, base),
+        off_nadir_deg=number_of(properties.get("view:off_nadir", properties.get("eo:off_nadir"))),
+        sun_elevation_deg=number_of(properties.get("view:sun_elevation", properties.get("eo:sun_elevation"))),
         cloud_cover=number_of(properties.get("eo:cloud_cover")),
         platform=_platform(properties),
         pass_id=_pass_id(properties),
@@ -179,13 +185,16 @@ def _source(
     return BandSource(band=one.band, href=resolve_href(one.href, base), index=one.index, calibration=calibration)
 
 
-def _mask_source(item: Item, base: str) -> BandSource | None:
-    """The scene classification, where the item has one."""
-    layers = sorted(layer_assets(item, "scl"), key=form_of)
-    if not layers:
-        return None
-    return BandSource(
-        band="mask",
-        href=resolve_href(str(layers[0]["href"]), base),
-        calibration=Calibration(categorical=True, nodata=0.0),
-    )
+def _mask_sources(item: Item, sensor: Sensor, base: str) -> tuple[BandSource, ...]:
+    """Its quality layers: the first that classifies, and every one that adds to it."""
+    found: list[BandSource] = []
+    classified = False
+    for kind in sensor.masks:
+        layers = sorted(layer_assets(item, kind), key=form_of)
+        if not layers or (classified and QUALITY_LAYERS[kind].classifies):
+            continue
+        classified = classified or QUALITY_LAYERS[kind].classifies
+        href = resolve_href(str(layers[0]["href"]), base)
+        calibration = Calibration(categorical=True, nodata=_FILL.get(kind))
+        found.append(BandSource(band=kind, href=href, calibration=calibration))
+    return tuple(found)

@@ -21,7 +21,7 @@ class BandSource:
     """One band of one asset, and how its numbers become physical values."""
 
     band: str
-    """Canonical band name (`earthmap.sensors.bands`), or `mask` for the layer behind the reason mask."""
+    """Canonical band name (`earthmap.sensors.bands`), or the kind of a quality layer."""
     href: str
     """Absolute path or address of the file, unsigned."""
     index: int = 1
@@ -46,8 +46,15 @@ class Scene:
     """Ground distance of the finest band, in metres."""
     sources: tuple[BandSource, ...]
     """Its data bands, in the order of the sensor's row."""
-    mask_source: BandSource | None = None
-    """The layer behind the reason mask (SCL), where there is one."""
+    mask_sources: tuple[BandSource, ...] = ()
+    """Its quality layers (`earthmap.sensors.quality`), what its reason mask is made from."""
+    convention: str = ""
+    """Which convention its numbers follow where the sensor's row leaves it open (`sigma0`, `16 bits`). Scenes of
+    different conventions are never mixed in one observation or one pair."""
+    off_nadir_deg: float | None = None
+    """How far from straight down the sensor looked, in degrees."""
+    sun_elevation_deg: float | None = None
+    """Of the sun above the horizon, in degrees."""
     cloud_cover: float | None = None
     """Cloud over the whole scene in percent, where the item says so."""
     platform: str | None = None
@@ -62,7 +69,7 @@ class Scene:
 
     def content_key(self) -> str:
         """The key of what a reader would read: bands, files and calibration."""
-        return content_key(self.id, self.collection, self.sensor, self.datetime, self.sources, self.mask_source)
+        return content_key(self.id, self.collection, self.sensor, self.datetime, self.sources, self.mask_sources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ def scene_from_dict(plain: Mapping[str, Any]) -> Scene:
             "datetime": datetime.datetime.fromisoformat(plain["datetime"]),
             "footprint": bytes.fromhex(plain["footprint"]),
             "sources": tuple(_source(source) for source in plain["sources"]),
-            "mask_source": _source(plain["mask_source"]) if plain["mask_source"] else None,
+            "mask_sources": tuple(_source(source) for source in plain["mask_sources"]),
             "notes": tuple(plain["notes"]),
         }
     )

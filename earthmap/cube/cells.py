@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -109,11 +109,22 @@ def _erase(data: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
             band[where] = np.nan
 
 
-def _reasons(read: CellRead, data: NDArray[np.float32], layer: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-    from earthmap.sensors.masks import reason_mask
+def _reasons(
+    read: CellRead, data: NDArray[np.float32], layers: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.uint8]:  # fmt: skip
+    from earthmap.sensors.quality import reason_mask
     from earthmap.sensors.registry import SENSORS
 
-    return reason_mask(data, layer, SENSORS[read.observation.sensor])
+    return reason_mask(data, layers, SENSORS[read.observation.sensor])
+
+
+def _shows_nothing(layers: Mapping[str, NDArray[np.float32]], holes: NDArray[np.bool_]) -> bool:
+    """True where a layer that outlines its scene says that it has nothing for the holes."""
+    from earthmap.sensors.quality import QUALITY_LAYERS
+
+    return any(
+        QUALITY_LAYERS[kind].outlines and not (np.isfinite(layer) & holes).any() for kind, layer in layers.items()
+    )
 
 
 Load = Callable[["list[tuple[BandSource, NDArray[np.float32]]]"], None]
@@ -121,13 +132,11 @@ Load = Callable[["list[tuple[BandSource, NDArray[np.float32]]]"], None]
 
 
 def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> None:
-    """Read one scene into the holes of `mosaic`: its mask layer first, its bands only where that shows something."""
-    layer = None
-    if scene.mask_source is not None:
-        layer = np.empty(mosaic.mask.shape, np.float32)
-        load([(scene.mask_source, layer)])
-        if not (np.isfinite(layer) & mosaic.holes).any():
-            return
+    """Read one scene into the holes of `mosaic`: its quality layers first, its bands where these show some."""
+    layers = {source.band: np.empty(mosaic.mask.shape, np.float32) for source in scene.mask_sources}
+    load([(source, layers[source.band]) for source in scene.mask_sources])
+    if _shows_nothing(layers, mosaic.holes):
+        return
     sources = {source.band: source for source in scene.sources}
     data = np.empty(mosaic.shape, np.float32)
     pairs = []
@@ -137,7 +146,7 @@ def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> Non
         else:
             into[:] = np.nan
     load(pairs)
-    mosaic.fill(data, _reasons(read, data, layer))
+    mosaic.fill(data, _reasons(read, data, layers))
 
 
 # ── whole cells ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -58,5 +58,5 @@ def estimated_bytes(read: CellRead) -> int:
     resolution = read.cell.grid.resolution_m
     finest = min(scene.resolution_m for scene in read.observation.scenes)
     side = read.cell.grid.cell_px * min(resolution / finest, 2.0)
-    masks = any(scene.mask_source for scene in read.observation.scenes)
+    masks = max(len(scene.mask_sources) for scene in read.observation.scenes)
     return round(side * side * (STORED_BYTES * len(read.bands) + masks))

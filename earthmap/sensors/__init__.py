@@ -2,7 +2,8 @@
 
 from earthmap.sensors.bands import BANDS, OPTICAL_BANDS, SAR_BANDS, Band, resolve_band, resolve_family
 from earthmap.sensors.calibration import Calibration
-from earthmap.sensors.masks import REASONS, SCL_REASONS, Reason, reason_mask, reasons_from_scl, unseen
+from earthmap.sensors.masks import REASONS, Reason, unseen
+from earthmap.sensors.quality import QUALITY_LAYERS, QualityLayer, reason_mask
 from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, Recognition, Sensor, get_sensor, recognize
 from earthmap.sensors.views import NODATA_GREY, VIEWS, Channel, View, default_view, get_view, invert_view, make_view
 
@@ -10,9 +11,9 @@ __all__ = [
     "BANDS",
     "NODATA_GREY",
     "OPTICAL_BANDS",
+    "QUALITY_LAYERS",
     "REASONS",
     "SAR_BANDS",
-    "SCL_REASONS",
     "SENSORS",
     "VIEWS",
     "Band",
@@ -20,6 +21,7 @@ __all__ = [
     "Calibration",
     "Channel",
     "ItemFacts",
+    "QualityLayer",
     "Reason",
     "Recognition",
     "Sensor",
@@ -30,7 +32,6 @@ __all__ = [
     "invert_view",
     "make_view",
     "reason_mask",
-    "reasons_from_scl",
     "recognize",
     "resolve_band",
     "resolve_family",

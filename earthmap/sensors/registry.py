@@ -32,8 +32,8 @@ class Sensor:
     """Of the values in a cube: `1` for a share of one and for linear power, `DN` where nothing is stated."""
     bands: tuple[str, ...]
     """Bands that a scene of it may have, in the order in which cubes hold them."""
-    mask: str | None
-    """Rule of the reason mask: `scl`, `clear` (clouds do not hide it), or None where nothing is known."""
+    masks: tuple[str, ...] = ()
+    """Kinds of quality layers (`earthmap.sensors.quality`) that a scene of it may have."""
     coarsest_m: float
     """Coarsest ground distance in metres at which a target is asked for, unless the job says otherwise."""
     anchor_m: int = 0
@@ -72,7 +72,7 @@ _ROWS = (
         convention="surface reflectance (L2A)",
         unit="1",
         bands=_S2_L2A,
-        mask="scl",
+        masks=("scl", "cloud_probability"),
         coarsest_m=300.0,
         views=_S2_VIEWS,
     ),
@@ -83,7 +83,7 @@ _ROWS = (
         convention="top-of-atmosphere reflectance (L1C)",
         unit="1",
         bands=_S2_L1C,
-        mask=None,
+        masks=("cloud_probability",),
         coarsest_m=300.0,
         views=_S2_VIEWS,
     ),
@@ -94,7 +94,7 @@ _ROWS = (
         convention="sigma0 or gamma0, delivered in dB, read as linear power",
         unit="1",
         bands=SAR_BANDS,
-        mask="clear",
+        masks=("layover",),
         coarsest_m=300.0,
         views=_SAR_VIEWS,
     ),
@@ -105,7 +105,7 @@ _ROWS = (
         convention="terrain-corrected gamma0, linear power",
         unit="1",
         bands=SAR_BANDS,
-        mask="clear",
+        masks=("layover",),
         coarsest_m=300.0,
         views=_SAR_VIEWS,
     ),
@@ -116,7 +116,6 @@ _ROWS = (
         convention="reflectance as the provider states it",
         unit="1",
         bands=OPTICAL_BANDS,
-        mask=None,
         coarsest_m=1000.0,
         views=(*_S2_VIEWS, "red", "nir"),
     ),
@@ -127,7 +126,6 @@ _ROWS = (
         convention="uncalibrated",
         unit="DN",
         bands=OPTICAL_BANDS,
-        mask=None,
         coarsest_m=1000.0,
         views=_PLAIN_VIEWS,
     ),

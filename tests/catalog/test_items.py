@@ -78,8 +78,8 @@ def test_bands_win_over_the_picture(real_data: Path) -> None:
         "swir16", "swir22",
     ]  # fmt: skip
     assert {source.calibration.offset for source in scene.sources} == {0.0}
-    assert scene.mask_source is not None
-    assert scene.mask_source.calibration.categorical
+    assert [source.band for source in scene.mask_sources] == ["scl"]
+    assert scene.mask_sources[0].calibration.categorical
     assert scene.cloud_cover == 4
 
 
@@ -89,7 +89,7 @@ def test_one_file_with_thirteen_bands(real_data: Path) -> None:
     assert len(scene.sources) == 13
     assert {source.band: source.index for source in scene.sources}["cirrus"] == 11
     assert len({source.href for source in scene.sources}) == 1
-    assert scene.mask_source is None
+    assert scene.mask_sources == ()
 
 
 @pytest.mark.real
@@ -151,7 +151,7 @@ def test_real_sentinel_2_offsets(real_data: Path, pattern: str, sensor: str, off
         assert scene.resolution_m == 10.0
         assert len(scene.sources) == (13 if sensor.endswith("l1c") else 12)
         assert not any(source.href.endswith(".jp2") for source in scene.sources) or sensor.endswith("l1c")
-        assert (scene.mask_source is not None) == sensor.endswith("l2a")
+        assert [source.band for source in scene.mask_sources] == (["scl"] if sensor.endswith("l2a") else [])
 
 
 def test_baseline_decides_where_nothing_else_is_said() -> None:
@@ -330,4 +330,4 @@ def test_drawn_worlds_are_read_as_they_were_drawn(drawn_world: Path) -> None:
             assert all(Path(source.href).is_file() for source in scene.sources)
             assert scene.world is not None
             assert scene.pass_id is not None or collection == "drawn-aerial"
-            assert (scene.mask_source is not None) == (sensor == "sentinel-2-l2a")
+            assert bool(scene.mask_sources) == (sensor == "sentinel-2-l2a")

@@ -434,11 +434,13 @@ def moved(scenes: tuple[Scene, ...], old: str, new: str) -> list[Scene]:
     """`scenes` as they would be with their files below another address."""
 
     def move(source: Any) -> Any:
-        return dataclasses.replace(source, href=source.href.replace(old, new)) if source else None
+        return dataclasses.replace(source, href=source.href.replace(old, new))
 
     return [
         dataclasses.replace(
-            scene, sources=tuple(move(source) for source in scene.sources), mask_source=move(scene.mask_source)
+            scene,
+            sources=tuple(move(source) for source in scene.sources),
+            mask_sources=tuple(move(source) for source in scene.mask_sources),
         )
         for scene in scenes
     ]

@@ -81,7 +81,7 @@ def scene(
         footprint=footprint,
         resolution_m=10.0,
         sources=sources,
-        mask_source=mask,
+        mask_sources=() if mask is None else (mask,),
         **more,
     )
 

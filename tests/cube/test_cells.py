@@ -75,7 +75,7 @@ def test_bands_and_mask_of_one_scene(cell: Cell, pool: ThreadPoolExecutor) -> No
     blue, red = drawn(cell), drawn(cell)
     scl = RNG.choice(np.array([4, 6, 9], np.uint8), cell.geobox.shape)
     reader = MemoryReader(images={"a": image(cell, np.stack([blue, red])), "scl": image(cell, scl)})
-    mask = source("scl", "mask", categorical=True)
+    mask = source("scl", "scl", categorical=True)
     one = scene("one", source("a", "blue"), source("a", "red", index=2, scale=1e-4), mask=mask)
     pixels = read_cell(reader, CellRead.of(cell, observation(one)), pool=pool)
     assert pixels.bands == ("blue", "red")
@@ -106,7 +106,7 @@ def test_what_is_not_needed_is_not_read(cell: Cell, pool: ThreadPoolExecutor) ->
         )
     )
     scenes = [
-        scene("none", source("no"), mask=source("no-scl", "mask", categorical=True)),
+        scene("none", source("no"), mask=source("no-scl", "scl", categorical=True)),
         scene("a", source("a")),
         scene("b", source("b")),
     ]
@@ -186,7 +186,7 @@ def test_a_failure_counts_only_where_the_scene_was_needed(cell: Cell, pool: Thre
 
 def test_a_mask_that_cannot_be_read_is_a_failure_too(cell: Cell, pool: ThreadPoolExecutor) -> None:
     reader = MemoryReader(images={"a": image(cell, drawn(cell))})
-    read = CellRead.of(cell, observation(scene("a", source("a"), mask=source("scl", "mask", categorical=True))))
+    read = CellRead.of(cell, observation(scene("a", source("a"), mask=source("scl", "scl", categorical=True))))
     pixels = read_cell(reader, read, pool=pool)
     assert len(pixels.failures) == 16
     assert {f.address for f in pixels.failures} == {"scl"}

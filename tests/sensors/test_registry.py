@@ -23,7 +23,7 @@ def test_the_table_is_whole() -> None:
         assert set(sensor.bands) <= {*OPTICAL_BANDS, *SAR_BANDS}
         assert sensor.calibrated == (id != "optical-uncalibrated")
         assert sensor.is_sar == id.startswith("sentinel-1")
-    assert get_sensor("sentinel-1-db").mask == "clear"
+    assert get_sensor("sentinel-2-l2a").masks[0] == "scl"
     with pytest.raises(SensorError, match=r"no sensor 'x'.*sentinel-2-l2a"):
         get_sensor("x")
 
