@@ -1,6 +1,7 @@
 """The assets of a STAC item: which are the measurement, which bands they hold, and on what ground distance.
 
-STAC 1.0 (`eo:bands`, `raster:bands`) and 1.1 (`bands`) alike. Keys of assets name layers only where no band is stated.
+STAC 0.7 (`eo:bands` of the item, listed by number), 1.0 (`eo:bands`, `raster:bands`) and 1.1 (`bands`) alike. Keys of
+assets name layers only where no band is stated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from earthmap.catalog.fields import Item, number_of, properties_of, records_of, text_of
 from earthmap.catalog.source import item_geometry
 from earthmap.catalog.transport import is_remote, join, local_path
-from earthmap.sensors.bands import resolve_band
+from earthmap.sensors.bands import BANDS, resolve_band, resolve_family
 from earthmap.sensors.registry import BandFacts
 
 METRES_PER_DEGREE = 111_319.49079327358
@@ -69,14 +70,20 @@ class AssetBand:
     facts: BandFacts
     nodata: float | None
     distance_m: float | None
-    rank: tuple[int, float]
-    """Smaller is preferred where two are the same band: form of the file, then ground distance."""
+    rank: tuple[int, float, float]
+    """Smaller is preferred where two are the same band: form of the file, then how far its stated wavelength lies from
+    the band's own, then ground distance."""
 
 
-def data_bands(item: Item, *, family: str | None) -> tuple[list[AssetBand], bool]:
-    """The bands of the measurement, and False; those of a picture made for people, and True, where it has no others."""
+def data_bands(item: Item) -> tuple[list[AssetBand], bool]:
+    """The bands of the measurement, and False; or those of a picture made for people, and True.
+
+    The picture is taken where there is nothing else, and where it is finer than bands that nobody says how to read:
+    numbers of unknown scale and depth, which no view fits (Maxar Open Data).
+    """
     data: list[AssetBand] = []
     pictures: list[AssetBand] = []
+    family = resolve_family(platform_of(item), instruments_of(item))
     for key, asset in item["assets"].items():
         if not isinstance(asset, Mapping) or not _is_raster(asset) or _roles(asset) & _NOT_DATA:
             continue
@@ -84,7 +91,38 @@ def data_bands(item: Item, *, family: str | None) -> tuple[list[AssetBand], bool
             continue
         into = pictures if _is_picture(key, asset) else data
         into += _asset_bands(item, key, family=family)
-    return (data, False) if data else (pictures, bool(pictures))
+    if data and not (family is None and _is_worse(data, pictures)):
+        return data, False
+    return pictures, bool(pictures)
+
+
+def _is_worse(data: Sequence[AssetBand], pictures: Sequence[AssetBand]) -> bool:
+    """True where `pictures` are finer than `data`, whose numbers are of unknown scale and depth."""
+    known = any(one.facts.scale is not None or one.facts.data_type or one.facts.unit for one in data)
+    finest = [min((one.distance_m or math.inf for one in some), default=math.inf) for some in (pictures, data)]
+    return not known and finest[0] < finest[1]
+
+
+def platform_of(item: Item) -> str | None:
+    """Platform, or else constellation, in lower case with hyphens: `sentinel-2a`; None where neither is stated."""
+    name = text_of(properties_of(item), "platform", "eo:platform", "constellation", "eo:constellation")
+    return re.sub(r"[\s_]+", "-", name.strip().lower()) if name else None
+
+
+def instruments_of(item: Item) -> tuple[str, ...]:
+    """Instruments in lower case, empty where none is stated."""
+    stated = properties_of(item).get("instruments", properties_of(item).get("eo:instrument"))
+    listed = re.split(r"[_/+\s]+", stated) if isinstance(stated, str) else stated
+    return tuple(str(one).lower() for one in listed) if isinstance(listed, list) else ()
+
+
+def spectral_bands(item: Item) -> int:
+    """How many bands of its assets state their centre wavelength, whether or not they have a name here."""
+    return max((_spectral(item, key) for key, asset in item["assets"].items() if isinstance(asset, Mapping)), default=0)
+
+
+def _spectral(item: Item, key: str) -> int:
+    return sum(_wavelength(stated) is not None for stated in _stated_bands(item, key))
 
 
 def _roles(asset: Mapping[str, Any]) -> frozenset[str]:
@@ -108,21 +146,27 @@ def _is_picture(key: str, asset: Mapping[str, Any]) -> bool:
 
 
 def _asset_bands(item: Item, key: str, *, family: str | None) -> list[AssetBand]:
-    asset = item["assets"][key]
     found = []
-    for index, stated in enumerate(_stated_bands(key, asset), 1):
+    listed = _stated_bands(item, key)
+    for index, stated in enumerate(listed, 1):
         band = resolve_band(
             text_of(stated, "name"),
             common_name=text_of(stated, "eo:common_name", "common_name"),
-            wavelength_um=number_of(stated.get("eo:center_wavelength", stated.get("center_wavelength"))),
+            wavelength_um=_wavelength(stated),
             polarization=_polarization(stated),
             family=family,
         )
-        if band is None and len(_stated_bands(key, asset)) == 1:
-            band = resolve_band(key, family=family)
+        if band is None and len(listed) == 1:
+            band = resolve_band(re.sub(r"\.tiff?$", "", key.lower()), family=family)
         if band is not None:
             found.append(_asset_band(item, key, index=index, band=band, stated=stated))
     return found
+
+
+def _wavelength(stated: Mapping[str, Any]) -> float | None:
+    """Centre in micrometres; what can only be nanometres is read as such."""
+    centre = number_of(stated.get("eo:center_wavelength", stated.get("center_wavelength")))
+    return centre / 1000.0 if centre is not None and centre > 100.0 else centre
 
 
 def _polarization(stated: Mapping[str, Any]) -> str | None:
@@ -130,13 +174,14 @@ def _polarization(stated: Mapping[str, Any]) -> str | None:
     return str(channels[0]) if isinstance(channels, list) and len(channels) == 1 else None
 
 
-def _stated_bands(key: str, asset: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _stated_bands(item: Item, key: str) -> list[dict[str, Any]]:
     """What the asset says of each of its bands: STAC 1.1's `bands`, `eo:bands` and `raster:bands` laid together.
 
     What is said once of the asset holds for each band. An asset that lists no bands is one band of its key's name; a
     picture for people that lists none is red, green and blue, as STAC's role `visual` defines it.
     """
-    lists = [records_of(asset.get(name)) for name in ("raster:bands", "eo:bands", "bands")]
+    asset = item["assets"][key]
+    lists = [_listed(item, asset, name) for name in ("raster:bands", "eo:bands", "bands")]
     count = max(len(one) for one in lists)
     shared = {name: value for name, value in asset.items() if name.startswith(("raster:", "sar:", "eo:"))}
     shared |= {name: asset[name] for name in ("data_type", "nodata", "unit") if name in asset}
@@ -148,6 +193,15 @@ def _stated_bands(key: str, asset: Mapping[str, Any]) -> list[dict[str, Any]]:
         for index, stated in enumerate(one):
             merged[index].update(stated)
     return merged
+
+
+def _listed(item: Item, asset: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """A list of bands; numbers in it are places in the list of the item's properties, as STAC 0.7 has it."""
+    of_item = records_of(properties_of(item).get(name))
+    stated = asset.get(name)
+    if not isinstance(stated, list) or not any(isinstance(one, int) for one in stated):
+        return records_of(stated)
+    return [of_item[one] if isinstance(one, int) and 0 <= one < len(of_item) else {} for one in stated]
 
 
 def _asset_band(item: Item, key: str, *, index: int, band: str, stated: Mapping[str, Any]) -> AssetBand:
@@ -168,11 +222,26 @@ def _asset_band(item: Item, key: str, *, index: int, band: str, stated: Mapping[
             scale=number_of(stated.get("raster:scale", stated.get("scale"))),
             offset=number_of(stated.get("raster:offset", stated.get("offset"))),
             unit=text_of(stated, "unit", "raster:unit"),
+            planck=_planck(stated.get(PLANCK)),
         ),
         nodata=number_of(stated.get("nodata", stated.get("raster:nodata"))),
         distance_m=distance,
-        rank=(form_of(asset), distance or math.inf),
+        rank=(form_of(asset), _off_centre(band, _wavelength(stated)), distance or math.inf),
     )
+
+
+PLANCK = "earthmap:planck"
+"""Field of a band with the constants K1 and K2 of its brightness temperature (`earthmap.catalog.landsat` fills it)."""
+
+
+def _planck(stated: Any) -> tuple[float, float] | None:
+    pair = [number_of(one) for one in stated] if isinstance(stated, list) and len(stated) == 2 else [None]
+    first, last = pair[0], pair[-1]
+    return None if first is None or last is None else (first, last)
+
+
+def _off_centre(band: str, centre_um: float | None) -> float:
+    return 0.0 if centre_um is None or band not in BANDS else round(abs(centre_um - BANDS[band].centre_um), 6)
 
 
 def form_of(asset: Mapping[str, Any]) -> int:

@@ -19,17 +19,19 @@ from earthmap.catalog.assets import (
     best_of,
     data_bands,
     form_of,
+    instruments_of,
     layer_assets,
+    platform_of,
     resolve_href,
+    spectral_bands,
 )
 from earthmap.catalog.fields import Item, called, number_of, properties_of, text_of
 from earthmap.catalog.intervals import item_interval
-from earthmap.catalog.quantities import calibration_of, s2_offset
+from earthmap.catalog.quantities import calibrate, is_readable, sun_elevation
 from earthmap.catalog.scene import BandSource, Scene
 from earthmap.catalog.source import item_geometry
 from earthmap.content import canonical_json
 from earthmap.errors import CatalogError, SensorError
-from earthmap.sensors.bands import resolve_family
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.quality import QUALITY_LAYERS
 from earthmap.sensors.registry import SENSORS, ItemFacts, Recognition, Sensor, recognize
@@ -42,7 +44,7 @@ def scene_from_item(item: Item, *, base: str) -> Scene:
     """The scene behind a STAC item.
 
     Args:
-        item: The item as parsed JSON, STAC 1.0 or 1.1.
+        item: The item as parsed JSON, STAC 0.7 to 1.1.
         base: Address of the item's own file, or of its folder: relative hrefs start there.
 
     Raises:
@@ -51,8 +53,7 @@ def scene_from_item(item: Item, *, base: str) -> Scene:
     """
     if not isinstance(item, Mapping) or not isinstance(item.get("assets"), Mapping):
         raise CatalogError(f"{called(item)} has no assets", expected="a STAC item with assets")
-    family = _family(properties_of(item))
-    data, rendered = data_bands(item, family=family)
+    data, rendered = data_bands(item)
     facts = _item_facts(item, data, rendered=rendered)
     try:
         found = recognize(facts)
@@ -64,24 +65,26 @@ def scene_from_item(item: Item, *, base: str) -> Scene:
 def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: str) -> Scene:
     properties, sensor = properties_of(item), SENSORS[found.sensor]
     time, ground = _time(item), _ground(item)
-    chosen = [one for band in sensor.bands for one in best_of(data, band)]
-    offset, notes = s2_offset(properties, time) if sensor.id.startswith("sentinel-2") else (None, ())
-    if all(one.facts.offset is not None for one in chosen):
-        notes = ()  # nothing was assumed
+    chosen = [one for band in sensor.bands for one in best_of(data, band) if is_readable(one, sensor)]
+    calibrations, notes = calibrate(chosen, sensor=sensor, properties=properties, time=time)
     return Scene(
         id=str(item.get("id") or ""),
         collection=str(item.get("collection") or ""),
         sensor=sensor.id,
         datetime=time,
         footprint=shapely.to_wkb(ground),
-        resolution_m=_resolution(chosen, properties, item),
-        sources=tuple(_source(one, sensor=sensor, offset=offset, properties=properties, base=base) for one in chosen),
+        resolution_m=_resolution(chosen, sensor, item),
+        sources=tuple(
+            BandSource(band=one.band, href=resolve_href(one.href, base), index=one.index, calibration=calibration)
+            for one, calibration in zip(chosen, calibrations, strict=True)
+        ),
         mask_sources=_mask_sources(item, sensor, base),
         off_nadir_deg=number_of(properties.get("view:off_nadir", properties.get("eo:off_nadir"))),
-        sun_elevation_deg=number_of(properties.get("view:sun_elevation", properties.get("eo:sun_elevation"))),
+        sun_elevation_deg=sun_elevation(properties),
+        convention=found.convention,
         cloud_cover=number_of(properties.get("eo:cloud_cover")),
-        platform=_platform(properties),
-        pass_id=_pass_id(properties),
+        platform=platform_of(item),
+        pass_id=_pass_id(item),
         created=text_of(properties, "created", "updated", "s2:generation_time"),
         world=canonical_json(properties["earthmap:world"]) if properties.get("earthmap:world") else None,
         notes=tuple(dict.fromkeys((*found.notes, *notes))),
@@ -113,26 +116,13 @@ def _ground(item: Item) -> shapely.Geometry:
     return polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
 
 
-def _platform(properties: Mapping[str, Any]) -> str | None:
-    name = text_of(properties, "platform", "constellation")
-    return re.sub(r"[\s_]+", "-", name.strip().lower()) if name else None
-
-
-def _instruments(properties: Mapping[str, Any]) -> tuple[str, ...]:
-    stated = properties.get("instruments")
-    return tuple(str(one).lower() for one in stated) if isinstance(stated, list) else ()
-
-
-def _family(properties: Mapping[str, Any]) -> str | None:
-    return resolve_family(_platform(properties), _instruments(properties))
-
-
-def _pass_id(properties: Mapping[str, Any]) -> str | None:
+def _pass_id(item: Item) -> str | None:
     """The datatake without its processing baseline, so that reprocessings of one pass stay one pass."""
+    properties = properties_of(item)
     datatake = text_of(properties, "s2:datatake_id")
     if datatake:
         return re.sub(r"_N\d\d\.\d\d$", "", datatake)
-    platform = _platform(properties)
+    platform = platform_of(item)
     for key in ("s1:datatake_id", "sat:absolute_orbit", "sat:relative_orbit"):
         if platform and properties.get(key) is not None:
             return f"{platform} {key.split(':')[1]} {properties[key]}"
@@ -149,23 +139,27 @@ def _item_facts(item: Item, data: Sequence[AssetBand], *, rendered: bool) -> Ite
     texts = [str(asset.get(key) or "") for asset in assets for key in ("title", "description")]
     return ItemFacts(
         bands=tuple(one.facts for one in chosen),
-        platform=_platform(properties),
-        instruments=_instruments(properties),
+        platform=platform_of(item),
+        instruments=instruments_of(item),
         level=_level(properties),
         layers=frozenset(layer for layer in LAYERS if any(True for _ in layer_assets(item, layer))),
         measurement=" ".join([*texts, text_of(properties, "card4l:measurement_type") or ""]).lower(),
         rendered=rendered,
+        edition=text_of(properties, "landsat:collection_number"),
+        sun_elevation_deg=sun_elevation(properties),
+        spectral_bands=spectral_bands(item),
     )
 
 
 def _level(properties: Mapping[str, Any]) -> str | None:
-    return text_of(properties, "s2:product_type", "sar:product_type", "product:type", "processing:level")
+    keys = ("s2:product_type", "landsat:correction", "sar:product_type", "product:type", "processing:level")
+    return text_of(properties, *keys)
 
 
-def _resolution(chosen: Sequence[AssetBand], properties: Mapping[str, Any], item: Item) -> float:
+def _resolution(chosen: Sequence[AssetBand], sensor: Sensor, item: Item) -> float:
     """Ground distance of the finest band, in metres."""
     stated = [one.distance_m for one in chosen if one.distance_m is not None and one.distance_m > 0]
-    finest = min(stated) if stated else number_of(properties.get("gsd"))
+    finest = min(stated) if stated else number_of(properties_of(item).get("gsd")) or sensor.nominal_m
     if not finest or finest <= 0:
         raise CatalogError(
             f"{called(item)} does not state its ground distance",
@@ -176,13 +170,6 @@ def _resolution(chosen: Sequence[AssetBand], properties: Mapping[str, Any], item
 
 
 # -- what is read
-
-
-def _source(
-    one: AssetBand, *, sensor: Sensor, offset: float | None, properties: Mapping[str, Any], base: str
-) -> BandSource:
-    calibration = calibration_of(one, sensor=sensor, offset=offset, properties=properties)
-    return BandSource(band=one.band, href=resolve_href(one.href, base), index=one.index, calibration=calibration)
 
 
 def _mask_sources(item: Item, sensor: Sensor, base: str) -> tuple[BandSource, ...]:

@@ -83,6 +83,8 @@ class Observation:
     """Time of its first scene (UTC)."""
     scenes: tuple[Scene, ...] = field(repr=False)
     """In order of precedence: where two cover a pixel, the first valid one is taken."""
+    copies: tuple[Scene, ...] = field(default=(), repr=False)
+    """Older versions of its scenes, the newest first: read only where a scene is damaged or gone, and in no key."""
 
     def content_key(self) -> str:
         """The key of its scenes, in their order."""
@@ -98,7 +100,9 @@ def scene_to_dict(scene: Scene) -> dict[str, Any]:
 
 
 def _source(plain: Mapping[str, Any]) -> BandSource:
-    return BandSource(**{**plain, "calibration": Calibration(**plain["calibration"])})
+    stated = plain["calibration"]
+    planck = tuple(stated["planck"]) if stated["planck"] else None
+    return BandSource(**{**plain, "calibration": Calibration(**{**stated, "planck": planck})})
 
 
 def scene_from_dict(plain: Mapping[str, Any]) -> Scene:

@@ -1,6 +1,6 @@
 """What a pixel means: bands, sensors, calibration, reason masks and views."""
 
-from earthmap.sensors.bands import BANDS, OPTICAL_BANDS, SAR_BANDS, Band, resolve_band, resolve_family
+from earthmap.sensors.bands import BANDS, OPTICAL_BANDS, SAR_BANDS, THERMAL_BANDS, Band, resolve_band, resolve_family
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.masks import REASONS, Reason, unseen
 from earthmap.sensors.quality import QUALITY_LAYERS, QualityLayer, reason_mask
@@ -15,6 +15,7 @@ __all__ = [
     "REASONS",
     "SAR_BANDS",
     "SENSORS",
+    "THERMAL_BANDS",
     "VIEWS",
     "Band",
     "BandFacts",

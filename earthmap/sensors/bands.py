@@ -16,14 +16,15 @@ class Band:
     name: str
     """Canonical name."""
     centre_um: float
-    """Centre wavelength of the band on Sentinel-2, in micrometres."""
+    """Centre wavelength of the band on Sentinel-2, of a thermal one on Landsat 8, in micrometres."""
     range_um: tuple[float, float]
     """Centre wavelengths that are this band: the first included, the second not."""
 
 
 # Names and ranges: STAC eo extension 2.0, "Common Band Names". Its ranges say how far a band may reach and overlap;
 # those here say where a centre may lie, and divide what overlaps (nir and nir08 at 0.85: Sentinel-2's B08 and B8A).
-# Centres: ESA, Sentinel-2 Spectral Response Functions (COPE-GSEG-EOPG-TN-15-0007), Sentinel-2A.
+# Centres: ESA, Sentinel-2 Spectral Response Functions (COPE-GSEG-EOPG-TN-15-0007), Sentinel-2A; USGS, Landsat 8 TIRS.
+# Thermal bands between 10 and 11.5 µm are one: what is asked of them is a temperature.
 _ROWS = (
     ("coastal", 0.443, 0.400, 0.450),
     ("blue", 0.492, 0.450, 0.515),
@@ -38,16 +39,21 @@ _ROWS = (
     ("cirrus", 1.374, 1.350, 1.400),
     ("swir16", 1.614, 1.550, 1.750),
     ("swir22", 2.202, 2.080, 2.350),
+    ("lwir11", 10.895, 10.000, 11.500),
+    ("lwir12", 12.005, 11.500, 13.000),
 )
 
 BANDS = {name: Band(name=name, centre_um=centre, range_um=(low, high)) for name, centre, low, high in _ROWS}
-"""Optical bands by canonical name, in order of wavelength."""
+"""Optical and thermal bands by canonical name, in order of wavelength."""
 
-OPTICAL_BANDS = tuple(BANDS)
+OPTICAL_BANDS = tuple(name for name, band in BANDS.items() if band.centre_um < 3.0)
 """Canonical names of optical bands, in order of wavelength."""
 
+THERMAL_BANDS = tuple(name for name in BANDS if name not in OPTICAL_BANDS)
+"""Canonical names of thermal bands, in order of wavelength."""
+
 # The names of the instruments' own bands: ESA, Sentinel-2 User Handbook, table 1; USGS, Landsat 8-9 OLI/TIRS, Landsat
-# 7 ETM+ and Landsat 4-5 TM band designations. Panchromatic and thermal bands are left out: no row here is theirs.
+# 7 ETM+ and Landsat 4-5 TM band designations. Panchromatic bands are left out: no row here is theirs.
 _SENTINEL_2 = {
     "b1": "coastal",
     "b2": "blue",
@@ -72,14 +78,23 @@ _OLI = {
     "b6": "swir16",
     "b7": "swir22",
     "b9": "cirrus",
+    "b10": "lwir11",
+    "b11": "lwir12",
 }
-_TM = {"b1": "blue", "b2": "green", "b3": "red", "b4": "nir08", "b5": "swir16", "b7": "swir22"}
+_TM = {"b1": "blue", "b2": "green", "b3": "red", "b4": "nir08", "b5": "swir16", "b6": "lwir11", "b7": "swir22"}
 
 FAMILIES = {"sentinel-2": _SENTINEL_2, "landsat-oli": _OLI, "landsat-tm": _TM}
 """Numbered bands of an instrument → canonical names."""
 
 # Earth Search calls Sentinel-2's three bands at the red edge so; nir08 and nir09 are canonical already.
-_ALIASES = {"rededge1": "rededge071", "rededge2": "rededge075", "rededge3": "rededge078", "nira": "nir08"}
+# `lwir` is STAC's name for a thermal band that is not told apart: Landsat 4-7's one of 10.4 to 12.5 µm.
+_ALIASES = {
+    "rededge1": "rededge071",
+    "rededge2": "rededge075",
+    "rededge3": "rededge078",
+    "nira": "nir08",
+    "lwir": "lwir11",
+}
 
 _DISTANCE = re.compile(r"[_-]\d+m$")
 _NUMBERED = re.compile(r"(?:^|[_-])b(?:and)?[_-]?0*(\d{1,2}a?)$")
@@ -111,10 +126,11 @@ def resolve_band(
     polarization: str | None = None,
     family: str | None = None,
 ) -> str | None:
-    """The canonical name of a band; None for a band that has no row here (panchromatic, thermal, quality).
+    """The canonical name of a band; None for a band that has no row here (panchromatic, quality).
 
     What is said outright goes before what is inferred: the polarization, the common name, the name itself, the number
-    in the platform's family, then the centre wavelength. Case does not matter, and a canonical name is its own.
+    in the platform's family, then the centre wavelength. Without a family a stated wavelength goes before the number,
+    which may be one of hundreds. Case does not matter, and a canonical name is its own.
 
     Args:
         name: As the provider writes it: `B04`, `B04_10m`, `rededge1`, `OLI_B5`, `VV`.
@@ -131,6 +147,8 @@ def resolve_band(
         found = _said((text or "").strip().lower())
         if found:
             return found
+    if family is None and wavelength_um is not None:
+        return _by_wavelength(wavelength_um)
     return _numbered((name or "").strip().lower(), family) or _by_wavelength(wavelength_um)
 
 

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """physical = stored × scale + offset, then out of decibels where the file is in decibels.
+    """physical = stored × scale + offset, then out of decibels, amplitude or radiance where the file holds
+    these.
 
-    Reflectance comes out as a share of one, SAR as linear power (so that resampling and composites are right),
-    uncalibrated data as they are.
+    Reflectance comes out as a share of one, temperature in kelvin, SAR as linear power (so that resampling and
+    composites are right), uncalibrated data as they are.
     """
 
     scale: float = 1.0
@@ -25,12 +26,18 @@ class Calibration:
     """Stored number that means "no measurement"; compared before scale and offset."""
     decibels: bool = False
     """The stored number is 10·log10 of linear power."""
+    amplitude: bool = False
+    """The scaled number is an amplitude, or a complex number of such a magnitude, and its square the power."""
+    planck: tuple[float, float] | None = None
+    """K1 and K2 where the scaled number is the radiance of a thermal band: brightness temperature is K2 / ln(K1 /
+    radiance + 1) in kelvin (USGS, Landsat 8-9 Data Users Handbook, LSDS-1574, section 5)."""
     categorical: bool = False
     """Classes or bits: never interpolated, never read from an overview, returned as stored."""
 
     def apply(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
         """Physical values as float32 of the same shape, NaN where `stored` is nodata, NaN or infinite."""
         numbers = np.asarray(stored)
+        numbers = np.abs(numbers) if numbers.dtype.kind == "c" else numbers
         values = numbers.astype(np.float32)  # a copy, then changed in place: reading is bound by memory
         missing = None if numbers.dtype.kind in "iub" else ~np.isfinite(values)
         if self.nodata is not None and np.isfinite(self.nodata):
@@ -41,6 +48,17 @@ class Calibration:
             values += np.float32(self.offset)
             if self.decibels:
                 np.power(np.float32(10.0), values / np.float32(10.0), out=values)
+            if self.amplitude:
+                np.square(values, out=values)
+            if self.planck is not None:
+                _brightness_temperature(values, *self.planck)
         if missing is not None:
             values[missing] = np.nan
         return values
+
+
+def _brightness_temperature(radiance: NDArray[np.float32], k1: float, k2: float) -> None:
+    """Radiance becomes kelvin in place, NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kelvin = np.float32(k2) / np.log(np.float32(k1) / radiance + np.float32(1.0))
+    radiance[:] = np.where(radiance > 0, kelvin, np.float32(np.nan))

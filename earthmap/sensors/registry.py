@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from earthmap.errors import SensorError
-from earthmap.sensors.bands import OPTICAL_BANDS, SAR_BANDS
+from earthmap.sensors.bands import OPTICAL_BANDS, SAR_BANDS, THERMAL_BANDS
 
 _S2_L1C = OPTICAL_BANDS
 _S2_L2A = tuple(band for band in OPTICAL_BANDS if band != "cirrus")  # cirrus holds no surface: L2A leaves it out
+_LANDSAT_L2 = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "lwir11")
+_LANDSAT_L1 = ("coastal", "blue", "green", "red", "nir08", "cirrus", "swir16", "swir22", "lwir11", "lwir12")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +27,20 @@ class Sensor:
     title: str
     """For people."""
     quantity: str
-    """`reflectance`, `backscatter` or `digital number`."""
+    """`reflectance`, `temperature`, `backscatter` or `digital number`."""
     convention: str
     """Which of the quantity's conventions: `surface reflectance`, `top-of-atmosphere reflectance` …"""
     unit: str
-    """Of the values in a cube: `1` for a share of one and for linear power, `DN` where nothing is stated."""
+    """Of the values in a cube: `1` for a share of one and for linear power, `K`, or `DN` where nothing is stated. The
+    thermal bands of a row with reflectance are in kelvin."""
     bands: tuple[str, ...]
     """Bands that a scene of it may have, in the order in which cubes hold them."""
     masks: tuple[str, ...] = ()
     """Kinds of quality layers (`earthmap.sensors.quality`) that a scene of it may have."""
     coarsest_m: float
     """Coarsest ground distance in metres at which a target is asked for, unless the job says otherwise."""
+    nominal_m: float | None = None
+    """Ground distance in metres of its finest band, for items that state none; None where it differs by scene."""
     anchor_m: int = 0
     """Anchor of the lattice on which its pixels are not resampled."""
     views: tuple[str, ...]
@@ -60,9 +65,9 @@ _PLAIN_VIEWS = (
     "swir-nir-red-8bit",
     "red-8bit",
     "nir-8bit",
-    "rgb-11bit",  # never the default: an item seldom says how many of its bits are used
-    "nir-red-green-11bit",
 )
+_DEEP_VIEWS = ("rgb-11bit", "nir-red-green-11bit", "red-11bit", "nir-11bit")
+_LANDSAT_VIEWS = ("rgb", "swir", "nir08-red-green", "swir-nir08-red", "thermal", "thermal-lwir12")
 
 _ROWS = (
     Sensor(
@@ -74,6 +79,7 @@ _ROWS = (
         bands=_S2_L2A,
         masks=("scl", "cloud_probability"),
         coarsest_m=300.0,
+        nominal_m=10.0,
         views=_S2_VIEWS,
     ),
     Sensor(
@@ -85,6 +91,7 @@ _ROWS = (
         bands=_S2_L1C,
         masks=("cloud_probability",),
         coarsest_m=300.0,
+        nominal_m=10.0,
         views=_S2_VIEWS,
     ),
     Sensor(
@@ -110,6 +117,62 @@ _ROWS = (
         views=_SAR_VIEWS,
     ),
     Sensor(
+        id="landsat-c2-l2",
+        title="Landsat surface reflectance and temperature (Collection 2, level 2)",
+        quantity="reflectance",
+        convention="surface reflectance and surface temperature (Collection 2, level 2)",
+        unit="1",
+        bands=_LANDSAT_L2,
+        masks=("qa_pixel", "qa_radsat"),
+        coarsest_m=1000.0,
+        nominal_m=30.0,
+        anchor_m=15,
+        views=_LANDSAT_VIEWS,
+    ),
+    Sensor(
+        id="landsat-c2-l1",
+        title="Landsat top-of-atmosphere reflectance and brightness temperature (Collection 2, level 1)",
+        quantity="reflectance",
+        convention="top-of-atmosphere reflectance and brightness temperature (Collection 2, level 1)",
+        unit="1",
+        bands=_LANDSAT_L1,
+        masks=("qa_pixel", "qa_radsat"),
+        coarsest_m=1000.0,
+        nominal_m=30.0,
+        anchor_m=15,
+        views=_LANDSAT_VIEWS,
+    ),
+    Sensor(
+        id="hyperspectral",
+        title="Imaging spectrometer, the bands nearest to the canonical ones",
+        quantity="reflectance",
+        convention="reflectance as the provider states it",
+        unit="1",
+        bands=OPTICAL_BANDS,
+        coarsest_m=1000.0,
+        views=_S2_VIEWS,
+    ),
+    Sensor(
+        id="thermal",
+        title="Thermal infrared with a stated temperature",
+        quantity="temperature",
+        convention="surface or brightness temperature as the provider states it",
+        unit="K",
+        bands=THERMAL_BANDS,
+        coarsest_m=1000.0,
+        views=("thermal", "thermal-lwir12"),
+    ),
+    Sensor(
+        id="thermal-uncalibrated",
+        title="Thermal infrared without a stated physical scale",
+        quantity="digital number",
+        convention="uncalibrated",
+        unit="DN",
+        bands=THERMAL_BANDS,
+        coarsest_m=1000.0,
+        views=("thermal-8bit", "thermal-lwir12-8bit"),
+    ),
+    Sensor(
         id="optical-reflectance",
         title="Optical reflectance with a stated scale",
         quantity="reflectance",
@@ -128,6 +191,16 @@ _ROWS = (
         bands=OPTICAL_BANDS,
         coarsest_m=1000.0,
         views=_PLAIN_VIEWS,
+    ),
+    Sensor(
+        id="optical-uncalibrated-16bit",
+        title="Optical image of more than 8 bits without a stated physical scale",
+        quantity="digital number",
+        convention="uncalibrated",
+        unit="DN",
+        bands=OPTICAL_BANDS,
+        coarsest_m=1000.0,
+        views=_DEEP_VIEWS,
     ),
 )
 
@@ -156,6 +229,13 @@ class BandFacts:
     """Stated offset, in physical units."""
     unit: str | None = None
     """Stated unit."""
+    planck: tuple[float, float] | None = None
+    """Constants K1 and K2 that turn a thermal band's radiance into brightness temperature, where stated."""
+
+    @property
+    def is_temperature(self) -> bool:
+        """True where the item states that the number becomes a temperature."""
+        return (self.unit or "").strip().lower() in (*KELVIN, *CELSIUS)
 
     @property
     def is_reflectance(self) -> bool:
@@ -168,6 +248,14 @@ class BandFacts:
         # A share of one in floating point needs no factor, but it has to be said that it is one.
         return (self.data_type or "").startswith("float") and (self.scale == 1.0 or bool(unit))
 
+
+KELVIN = ("k", "kelvin", "kelvins")
+CELSIUS = ("°c", "c", "celsius", "degc", "degree celsius", "degrees celsius")
+"""How items write the unit of a temperature."""
+
+LANDSAT_L2_REFLECTANCE = (2.75e-5, -0.2)
+LANDSAT_L2_TEMPERATURE = (0.00341802, 149.0)
+"""Landsat Collection 2 level 2's scale and offset, to reflectance and to kelvin (USGS LSDS-1619)."""
 
 _REFLECTANCE_UNITS = ("", "1", "reflectance", "unitless", "dimensionless", "none")
 
@@ -190,6 +278,12 @@ class ItemFacts:
     """Text of its data assets on what was measured, in lower case."""
     rendered: bool = False
     """True where all that it has is a picture made for people to look at."""
+    edition: str | None = None
+    """Which processing of the archive, as stated: `02` for Landsat's Collection 2."""
+    sun_elevation_deg: float | None = None
+    """Of the sun above the horizon."""
+    spectral_bands: int = 0
+    """Bands, known here or not, whose centre wavelength is stated."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -203,6 +297,8 @@ class Recognition:
 
     sensor: str
     notes: tuple[str, ...] = ()
+    convention: str = ""
+    """Which convention its numbers follow where the row leaves it open: `Scene.convention`."""
 
 
 def recognize(facts: ItemFacts) -> Recognition:
@@ -285,12 +381,82 @@ def _sentinel_2(facts: ItemFacts) -> Recognition | None:
     return Recognition(sensor="sentinel-2-l2a", notes=("level assumed L2A",))
 
 
-def _optical(facts: ItemFacts) -> Recognition | None:
-    if not facts.names & set(OPTICAL_BANDS):
+_LANDSAT_LEVEL = re.compile(r"collection 2 level[\s-]?([12])")
+
+
+def _landsat(facts: ItemFacts) -> Recognition | None:
+    ours = (facts.platform or "").startswith("landsat") and not facts.rendered
+    if not ours or (facts.edition or "02").lstrip("0") != "2":
         return None
-    if all(fact.is_reflectance for fact in facts.bands):
-        return Recognition(sensor="optical-reflectance")
-    return Recognition(sensor="optical-uncalibrated", notes=("uncalibrated",))
+    said = _LANDSAT_LEVEL.search(facts.measurement)
+    level = (facts.level or "").lower()[:2] or (f"l{said[1]}" if said else "")
+    if level == "l2" or (not level and _scaled_as_l2(facts)):
+        return Recognition(sensor="landsat-c2-l2") if facts.names & set(_LANDSAT_L2) else None
+    if level == "l1":
+        return _landsat_l1(facts)
+    return None
 
 
-_RULES: tuple[Callable[[ItemFacts], Recognition | None], ...] = (_sentinel_1, _sentinel_2, _optical)
+def _scaled_as_l2(facts: ItemFacts) -> bool:
+    optical = [fact for fact in facts.bands if fact.band in OPTICAL_BANDS]
+    return bool(optical) and all((fact.scale, fact.offset) == LANDSAT_L2_REFLECTANCE for fact in optical)
+
+
+def _landsat_l1(facts: ItemFacts) -> Recognition | None:
+    optical = [fact for fact in facts.bands if fact.band in OPTICAL_BANDS]
+    if optical and all(fact.is_reflectance for fact in optical) and (facts.sun_elevation_deg or 0.0) > 0:
+        return Recognition(sensor="landsat-c2-l1")
+    raise SensorError(
+        "Landsat level 1 without the factors of its reflectance, or without the sun's elevation above the horizon",
+        expected="raster:bands with scale and offset, or MTL.json beside the files, and view:sun_elevation",
+        fix="use Collection 2 level 2, whose scale is fixed, or add them to the item",
+    )
+
+
+_MANY_BANDS = 40
+"""Centre wavelengths from which an image is one of a spectrometer: MODIS, the widest multispectral one, has 36."""
+
+
+def _hyperspectral(facts: ItemFacts) -> Recognition | None:
+    optical = [fact for fact in facts.bands if fact.band in OPTICAL_BANDS]
+    if facts.spectral_bands < _MANY_BANDS or not optical or not all(fact.is_reflectance for fact in optical):
+        return None
+    return Recognition(sensor="hyperspectral", convention=(facts.level or "").lower())
+
+
+def _which_temperature(facts: ItemFacts) -> str:
+    """`surface` or `brightness`, where the words say so."""
+    return next((word for word in ("surface", "brightness") if f"{word} temperature" in facts.measurement), "")
+
+
+def _thermal(facts: ItemFacts) -> Recognition | None:
+    if not facts.names or facts.names - set(THERMAL_BANDS):
+        return None
+    if all(fact.is_temperature for fact in facts.bands):
+        return Recognition(sensor="thermal", convention=_which_temperature(facts))
+    return Recognition(sensor="thermal-uncalibrated", notes=("uncalibrated",))
+
+
+def _optical(facts: ItemFacts) -> Recognition | None:
+    optical = [fact for fact in facts.bands if fact.band in OPTICAL_BANDS]
+    if not optical:
+        return None
+    if all(fact.is_reflectance for fact in optical):
+        return Recognition(sensor="optical-reflectance", convention=(facts.level or "").lower())
+    if all(fact.data_type in ("uint16", "int16", "uint32", "int32") for fact in optical):
+        return Recognition(sensor="optical-uncalibrated-16bit", notes=("uncalibrated",))
+    return Recognition(
+        sensor="optical-uncalibrated",
+        notes=("uncalibrated",),
+        convention="picture" if facts.rendered else "",
+    )
+
+
+_RULES: tuple[Callable[[ItemFacts], Recognition | None], ...] = (
+    _sentinel_1,
+    _sentinel_2,
+    _landsat,
+    _hyperspectral,
+    _thermal,
+    _optical,
+)

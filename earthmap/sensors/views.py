@@ -42,7 +42,7 @@ class Channel:
     curve: str = "linear"
     """`linear`, or `sqrt`: levels divide the square root of the value evenly, which gives dark ground more of them."""
     unit: str = "1"
-    """`1` for reflectance, `dB` for linear power shown in decibels, `DN` for stored numbers as they are."""
+    """`1` for reflectance, `K` for temperature, `dB` for linear power shown in decibels, `DN` for stored numbers."""
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -82,6 +82,11 @@ def _deep(name: str, first: str, second: str, third: str) -> View:
     return View(name=name, channels=(one, two, three))
 
 
+def _temperature(name: str, band: str) -> View:
+    one = Channel(band=band, low=230.0, high=350.0, unit="K")
+    return View(name=name, channels=(one, one, one))
+
+
 def _co_pol(band: str) -> Channel:
     return Channel(band=band, low=-25.0, high=5.0, unit="dB")
 
@@ -106,6 +111,8 @@ _ROWS = (
     _reflectance("nir-coastal", "nir", "nir09", "coastal"),
     _reflectance("nir-red-green", "nir", "red", "green"),
     _reflectance("swir-nir-red", "swir16", "nir", "red"),
+    _reflectance("nir08-red-green", "nir08", "red", "green"),
+    _reflectance("swir-nir08-red", "swir16", "nir08", "red"),
     _reflectance("red", "red", "red", "red"),
     _reflectance("nir", "nir", "nir", "nir"),
     _dual_pol("vv", "vh"),
@@ -121,6 +128,12 @@ _ROWS = (
     _stored("nir-8bit", "nir", "nir", "nir"),
     _deep("rgb-11bit", "red", "green", "blue"),
     _deep("nir-red-green-11bit", "nir", "red", "green"),
+    _deep("red-11bit", "red", "red", "red"),
+    _deep("nir-11bit", "nir", "nir", "nir"),
+    _temperature("thermal", "lwir11"),
+    _temperature("thermal-lwir12", "lwir12"),
+    _stored("thermal-8bit", "lwir11", "lwir11", "lwir11"),
+    _stored("thermal-lwir12-8bit", "lwir12", "lwir12", "lwir12"),
 )
 
 VIEWS = {view.name: view for view in _ROWS}

@@ -43,7 +43,8 @@ def test_numbers_need_their_instrument(name: str, family: str | None, band: str 
 
 def test_wavelengths() -> None:
     assert all(resolve_band(None, wavelength_um=band.centre_um) == band.name for band in BANDS.values())
-    assert resolve_band("x", wavelength_um=10.9) is None
+    assert resolve_band("x", wavelength_um=10.9) == "lwir11"
+    assert resolve_band("x", wavelength_um=0.61) is None
     assert resolve_band("B3", common_name="nir", wavelength_um=0.56) == "nir"
 
 
