@@ -1,16 +1,16 @@
 """Who owns which ground: one tile for every point of the Earth, and the cells and tiles that an area touches.
 
-A tile owns its core ∩ its zone's plain 6° strip ∩ its hemisphere. Strips are half-open, [west, east); longitude 180
-is -180 and latitude 0 is north. The plane is the zone's own UTM to the very pole: within a strip it is good to
-nanometres there too.
+A tile owns its core ∩ its zone's plain 6° strip of one hemisphere, or ∩ the cap around a pole. Strips are half-open,
+[west, east) and [south, north); longitude 180 is -180, latitude 0 is north, and 84 is the cap's.
 
-In the plane a strip is convex and symmetric about the central meridian, and narrows from the equator to the pole.
-That is what makes the questions below answerable from corners.
+In its plane a strip is symmetric about the central meridian and narrows polewards, and its polar border bends polewards
+on both sides; a cap is a disc. That is what makes the questions below answerable from corners.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,17 +23,20 @@ from earthmap.grid.projection import (
     FALSE_EASTING_M,
     HALF_STRIP_DEG,
     SOUTH_NORTHING_M,
+    UPS_ORIGIN_M,
+    cap_radius_m,
     central_meridian,
     from_lonlat,
     gap_in_degrees,
-    pole_northing_m,
     polygons_of,
     project,
+    project_cap,
     reproject,
+    to_lonlat,
     unproject,
     wrap_longitude,
 )
-from earthmap.grid.tiling import CELL_TILES, Cell, Grid, Tile, Zone
+from earthmap.grid.tiling import CELL_TILES, POLAR, UTM_NORTH_DEG, UTM_SOUTH_DEG, Cell, Grid, Tile, Zone
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -54,7 +57,7 @@ class Owners(NamedTuple):
     """The owner of each of many points, as arrays of one shape."""
 
     zone: Integers
-    """1 to 60."""
+    """1 to 60, 0 around the poles."""
     north: NDArray[np.bool_]
     """True for latitude 0 and beyond it to the north."""
     row: Integers
@@ -71,6 +74,21 @@ def zone_number(longitude: ArrayLike) -> Integers:
     number -= values < 6.0 * number - 180.0
     number += values >= 6.0 * number - 174.0
     return number.astype(np.int64) + 1
+
+
+def _is_polar(latitude: Floats) -> NDArray[np.bool_]:
+    return (latitude >= UTM_NORTH_DEG) | (latitude < UTM_SOUTH_DEG)
+
+
+def _in_zone_plane(longitude: Floats, latitude: Floats, number: Integers) -> tuple[Floats, Floats]:
+    """x and y of points, each in the plane of its own zone."""
+    x, y = project(longitude - central_meridian(1) - 6.0 * (number - 1), latitude)
+    y = np.where(latitude >= 0.0, y, y + SOUTH_NORTHING_M)
+    for north in (True, False):
+        cap = (number == POLAR) & ((latitude >= 0.0) == north)
+        if cap.any():
+            x[cap], y[cap] = project_cap(longitude[cap], latitude[cap], north=north)
+    return x, y
 
 
 def owner(grid: Grid, longitude: ArrayLike, latitude: ArrayLike) -> Owners:
@@ -92,9 +110,8 @@ def owner(grid: Grid, longitude: ArrayLike, latitude: ArrayLike) -> Owners:
     if not (np.isfinite(lon).all() and (np.abs(lat) <= 90.0).all()):
         raise GridError("a point that is not on the Earth", expected="finite longitudes and latitudes from -90 to 90")
     lon = wrap_longitude(lon)
-    zone, north = zone_number(lon), lat >= 0.0
-    x, y = project(lon - central_meridian(1) - 6.0 * (zone - 1), lat)
-    y = np.where(north, y, y + SOUTH_NORTHING_M)
+    zone, north = np.where(_is_polar(lat), POLAR, zone_number(lon)), lat >= 0.0
+    x, y = _in_zone_plane(lon, lat, zone)
     row, column = (np.floor((axis - grid.anchor_m) / grid.core_m).astype(np.int64) for axis in (y, x))
     return Owners(zone, north, row, column)
 
@@ -109,45 +126,54 @@ def _core_bounds(tile_or_cell: Tile | Cell) -> tuple[float, float, float, float]
     return west, south, east, north
 
 
-def _clip_to_reach(bounds: tuple[float, float, float, float], zone: Zone) -> tuple[float, float, float, float] | None:
-    """The bounds cut to the strip's surroundings and hemisphere, y polewards from the equator; None where empty."""
+@lru_cache(maxsize=2)
+def _polar_border(north: bool) -> tuple[float, float]:
+    """Latitude of a strip's polar border without its sign, and the northing where it is farthest from the equator."""
+    limit = UTM_NORTH_DEG if north else -UTM_SOUTH_DEG
+    return limit, float(project(HALF_STRIP_DEG, limit)[1])
+
+
+def _clip_to_reach(bounds: tuple[float, float, float, float], zone: Zone) -> BaseGeometry:
+    """The bounds cut to the zone's surroundings as a box, in a strip with y polewards from the equator."""
     west, south, east, north = bounds
-    if not zone.north:
-        south, north = SOUTH_NORTHING_M - north, SOUTH_NORTHING_M - south
-    west, east = max(west, FALSE_EASTING_M - _STRIP_REACH_M), min(east, FALSE_EASTING_M + _STRIP_REACH_M)
-    south, north = max(south, 0.0), min(north, pole_northing_m())
-    return (west, south, east, north) if west < east and south < north else None
-
-
-def _unprojected_box(west: float, south: float, east: float, north: float, *, tolerance_m: float) -> BaseGeometry:
-    """A box of the plane in degrees from the central meridian, latitude; opened along the pole where it reaches it."""
-    path = [(west, north), (west, south), (east, south), (east, north)]
-    at_pole = north == pole_northing_m()
-    line = shapely.LineString(path if at_pole else [*path, path[0]])
-    image = reproject(line, unproject, gap=gap_in_degrees, tolerance_m=tolerance_m, step=50_000.0)
-    ring = shapely.get_coordinates(image)
-    if at_pole:
-        # Of the parallel of the plane through the pole, the east is the meridian +90, the west -90; a point there is
-        # every longitude.
-        ends = [(90.0, 90.0)] * (west <= FALSE_EASTING_M < east) + [(-90.0, 90.0)] * (west < FALSE_EASTING_M <= east)
-        ring = np.vstack([ring, *[np.array([end]) for end in ends]])
-    return shapely.Polygon(ring)
+    if zone.is_polar:
+        side = cap_radius_m(zone.north) + 1.0
+        low, high = UPS_ORIGIN_M - side, UPS_ORIGIN_M + side
+        west, south, east, north = max(west, low), max(south, low), min(east, high), min(north, high)
+    else:
+        if not zone.north:
+            south, north = SOUTH_NORTHING_M - north, SOUTH_NORTHING_M - south
+        west, east = max(west, FALSE_EASTING_M - _STRIP_REACH_M), min(east, FALSE_EASTING_M + _STRIP_REACH_M)
+        south, north = max(south, 0.0), min(north, _polar_border(zone.north)[1] + 1.0)
+    return shapely.box(west, south, east, north) if west < east and south < north else shapely.Polygon()
 
 
 def owned_ground(tile_or_cell: Tile | Cell) -> BaseGeometry:
-    """Core ∩ strip ∩ hemisphere as a (Multi)Polygon in EPSG:4326, x = longitude; empty where it owns none.
+    """Core ∩ strip or cap as a (Multi)Polygon in EPSG:4326, x = longitude; empty where it owns none.
 
-    The border follows lattice lines within 0.01 pixel, and the strip's meridians, the equator and the pole exactly.
+    The border follows lattice lines within 0.01 pixel, and the zone's meridians and parallels and the pole exactly.
     """
     zone, grid = tile_or_cell.zone, tile_or_cell.grid
     reach = _clip_to_reach(_core_bounds(tile_or_cell), zone)
-    if reach is None:
+    if reach.is_empty:
         return shapely.Polygon()
     # Half the tolerance: it is measured at the middle of each stretch, which is near the worst place, not always it.
-    box = _unprojected_box(*reach, tolerance_m=BORDER_TOLERANCE_PX * grid.resolution_m / 2)
-    ground = polygons_of(shapely.intersection(box, shapely.box(-HALF_STRIP_DEG, 0.0, HALF_STRIP_DEG, 90.0)))
-    if shapely.area(ground) * (1e5**2) < _NOISE * grid.core_m**2:
+    tolerance_m = BORDER_TOLERANCE_PX * grid.resolution_m / 2
+    ground = (_cap_ground if zone.is_polar else _strip_ground)(reach, zone, tolerance_m)
+    if shapely.area(ground) * (1e5**2) * np.cos(np.radians(np.mean(zone.strip[1::2]))) < _NOISE * grid.core_m**2:
         return shapely.Polygon()
+    return shapely.normalize(ground)
+
+
+def _cap_ground(reach: BaseGeometry, zone: Zone, tolerance_m: float) -> BaseGeometry:
+    degrees = to_lonlat(reach, zone.epsg, tolerance_m=tolerance_m)
+    return polygons_of(shapely.intersection(degrees, shapely.box(*zone.strip)))
+
+
+def _strip_ground(reach: BaseGeometry, zone: Zone, tolerance_m: float) -> BaseGeometry:
+    box = reproject(reach, unproject, gap=gap_in_degrees, tolerance_m=tolerance_m, step=50_000.0)
+    strip = shapely.box(-HALF_STRIP_DEG, 0.0, HALF_STRIP_DEG, _polar_border(zone.north)[0])
+    ground = polygons_of(shapely.intersection(box, strip))
     centre, sign = central_meridian(zone.number), 1.0 if zone.north else -1.0
 
     def placed(xy: Floats) -> Floats:
@@ -156,18 +182,51 @@ def owned_ground(tile_or_cell: Tile | Cell) -> BaseGeometry:
         xy[np.abs(xy[:, 1]) < 1e-11, 1] = 0.0
         return np.column_stack([xy[:, 0] + centre, sign * xy[:, 1] + 0.0])
 
-    return shapely.normalize(shapely.transform(ground, placed))
+    return shapely.transform(ground, placed)
 
 
 def _tile_corners(
     rows: Integers, columns: Integers, grid: Grid, north: NDArray[np.bool_]
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """West, near, east, far of cores; near and far count polewards from the equator."""
-    west, east = (grid.anchor_m + (columns + side) * float(grid.core_m) for side in (0, 1))
-    low, high = (grid.anchor_m + (rows + side) * float(grid.core_m) for side in (0, 1))
+    """West, near, east, far of cores in strips; near and far count polewards from the equator."""
+    west, low, east, high = _core_edges(rows, columns, grid)
     near = np.where(north, low, SOUTH_NORTHING_M - high)
     far = np.where(north, high, SOUTH_NORTHING_M - low)
-    return np.asarray(west, float), near, np.asarray(east, float), far
+    return west, near, east, far
+
+
+def _core_edges(rows: Integers, columns: Integers, grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
+    """West, south, east, north of cores in their planes."""
+    west, east = (grid.anchor_m + (columns + side) * float(grid.core_m) for side in (0, 1))
+    low, high = (grid.anchor_m + (rows + side) * float(grid.core_m) for side in (0, 1))
+    return np.asarray(west, float), np.asarray(low, float), np.asarray(east, float), np.asarray(high, float)
+
+
+def _in_strip(rows: Integers, columns: Integers, grid: Grid, north: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cores share ground with their strip."""
+    west, near, east, far = _tile_corners(rows, columns, grid, north)
+    # The corner nearest to the central meridian and the equator is in the strip wherever any point of the core is …
+    aside = np.maximum(0.0, np.maximum(west - FALSE_EASTING_M, FALSE_EASTING_M - east))
+    start = np.maximum(near, 0.0)
+    limit, highest = (
+        np.where(north, one, other) for one, other in zip(_polar_border(True), _polar_border(False), strict=True)
+    )
+    owned = (far > 0.0) & (start < highest) & (aside < _STRIP_REACH_M)
+    offset, _ = unproject(FALSE_EASTING_M + aside[owned], start[owned])
+    owned[owned] = (aside[owned] == 0.0) | (offset < HALF_STRIP_DEG)
+    # … but of those on one parallel of the plane the farthest from the central meridian is farthest from the pole.
+    out = np.minimum(np.maximum(east - FALSE_EASTING_M, FALSE_EASTING_M - west), _STRIP_REACH_M)
+    offset, latitude = unproject(FALSE_EASTING_M + out[owned], start[owned])
+    owned[owned] = (offset >= HALF_STRIP_DEG) | (latitude < limit[owned])
+    return owned
+
+
+def _in_cap(rows: Integers, columns: Integers, grid: Grid, north: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which cores share ground with their cap."""
+    west, south, east, far = _core_edges(rows, columns, grid)
+    right = np.maximum(0.0, np.maximum(west - UPS_ORIGIN_M, UPS_ORIGIN_M - east))
+    up = np.maximum(0.0, np.maximum(south - UPS_ORIGIN_M, UPS_ORIGIN_M - far))
+    return np.asarray(np.hypot(right, up) < np.where(north, cap_radius_m(True), cap_radius_m(False)))
 
 
 def owns_ground(cells: Sequence[Cell]) -> NDArray[np.uint16]:
@@ -175,17 +234,14 @@ def owns_ground(cells: Sequence[Cell]) -> NDArray[np.uint16]:
     bits = np.zeros(len(cells), np.uint16)
     for grid in dict.fromkeys(cell.grid for cell in cells):
         members = np.array([index for index, cell in enumerate(cells) if cell.grid == grid])
-        table = np.array([(cells[i].row, cells[i].column, cells[i].zone.north) for i in members], np.int64)
+        zones = [cells[i].zone for i in members]
+        table = np.array([(cells[i].row, cells[i].column) for i in members], np.int64)
         place = np.arange(CELL_TILES**2)
         rows = (table[:, :1] + 1) * CELL_TILES - 1 - place // CELL_TILES
-        columns = table[:, 1:2] * CELL_TILES + place % CELL_TILES
-        west, near, east, far = _tile_corners(rows, columns, grid, table[:, 2:] > 0)
-        # The corner nearest to the central meridian and the equator is in the strip wherever any point of the core is.
-        aside = np.maximum(0.0, np.maximum(west - FALSE_EASTING_M, FALSE_EASTING_M - east))
-        start = np.maximum(near, 0.0)
-        owned = (far > 0.0) & (start < pole_northing_m()) & (aside < _STRIP_REACH_M)
-        offset, _ = unproject(FALSE_EASTING_M + aside[owned], start[owned])
-        owned[owned] = (aside[owned] == 0.0) | (offset < HALF_STRIP_DEG)
+        columns = table[:, 1:] * CELL_TILES + place % CELL_TILES
+        north, polar = np.array([(zone.north, zone.is_polar) for zone in zones]).T[:, :, None]
+        north = np.broadcast_to(north, rows.shape)
+        owned = np.where(polar, _in_cap(rows, columns, grid, north), _in_strip(rows, columns, grid, north))
         bits[members] = (owned.astype(np.uint32) << place).sum(axis=1).astype(np.uint16)
     return bits
 
@@ -253,12 +309,15 @@ def _tiles_under(ground: BaseGeometry) -> tuple[Integers, Integers]:
 def _zones_of(area: AreaOfInterest) -> list[tuple[Zone, BaseGeometry]]:
     """The zones that own some of the area, in order, each with its part of the area in EPSG:4326."""
     west, south, east, north = area.bounds
+    numbers = [POLAR, *range(int(zone_number(west)), int(zone_number(np.nextafter(east, -np.inf))) + 1)]
     zones = [
-        Zone(number, is_north)
-        for number in range(int(zone_number(west)), int(zone_number(np.nextafter(east, -np.inf))) + 1)
-        for is_north in (False, True)
-        if (north > 0.0 if is_north else south < 0.0)
+        zone
+        for number in numbers
+        for zone in (Zone(number, False), Zone(number, True))
+        if zone.strip[1] < north and zone.strip[3] > south
     ]
+    if not zones:
+        return []
     strips = shapely.box(*np.array([zone.strip for zone in zones]).T)
     parts = [polygons_of(part) for part in shapely.intersection(area.geometry, strips)]
     return [(zone, part) for zone, part in zip(zones, parts, strict=True) if part.area > 0.0]

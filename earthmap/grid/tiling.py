@@ -1,12 +1,13 @@
 """The lattice: which square of ground is which tile, whatever area or job asks.
 
-Each UTM zone carries one fixed lattice for each (anchor, resolution, picture size). A tile is one square of it, a
-cell a block of 4 × 4 tiles that is read, stored and answered together. A tile owns its core ∩ the zone's plain 6°
-strip ∩ the hemisphere (the exceptions of Norway and Svalbard and the polar grids are left out on purpose), so that
-every point of the Earth has exactly one owner.
+Each zone carries one fixed lattice for each (anchor, resolution, picture size). A tile is one square of it, a cell a
+block of 4 × 4 tiles that is read, stored and answered together. There are 122 zones: UTM's plain 6° strips of each
+hemisphere (without the exceptions of Norway and Svalbard, on purpose) from 80° S to 84° N, and the two polar caps
+beyond, in UPS. A tile owns its core ∩ its zone's strip or cap, so that every point of the Earth has exactly one owner.
 
-Rows count northwards and columns eastwards from the anchor, in the zone's own CRS (EPSG:326xx north, 327xx south);
-arrays made from them have row 0 in the north, as images do.
+Rows count upwards and columns to the right from the anchor, in the zone's own CRS (EPSG:326xx north, 327xx south, 5041
+and 5042 at the poles); arrays made from them have row 0 at the top, as images do. Upwards is north in a strip; in UPS
+it is away from Greenwich at the north pole and towards it at the south pole.
 """
 
 from __future__ import annotations
@@ -29,23 +30,35 @@ CORE_PX = {448: 384, 224: 192, 128: 112}
 ANCHORS_M = (0, 15)
 """Where a lattice's pixel corners lie, in metres from the zone's origin; 15 is Landsat's."""
 
+POLAR = 0
+"""Number of the zone around a pole, as GeographicLib counts (Karney, `UTMUPS::UPS`)."""
+
+UTM_SOUTH_DEG, UTM_NORTH_DEG = -80.0, 84.0
+"""Where the strips end and the caps begin (NGA.STND.0014, 2014): the south parallel is the strips', the north one the
+cap's."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Zone:
-    """A 6° strip of one hemisphere, without UTM's exceptions."""
+    """A 6° strip of one hemisphere, without UTM's exceptions, or the cap around one pole."""
 
     number: int
-    """1 to 60, eastwards from 180° W."""
+    """1 to 60, eastwards from 180° W; 0 for a cap."""
     north: bool
     """True from the equator (included) to the north pole."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number <= 60:
-            raise GridError(f"there is no UTM zone {self.number}", expected="1 to 60")
+        if not 0 <= self.number <= 60:
+            raise GridError(f"there is no zone {self.number}", expected="1 to 60, or 0 around a pole")
+
+    @property
+    def is_polar(self) -> bool:
+        """True for the cap around a pole."""
+        return self.number == POLAR
 
     @property
     def id(self) -> str:
-        """`31N`, `01S`."""
+        """`31N`, `01S`; `00N` and `00S` around the poles."""
         return f"{self.number:02d}{'N' if self.north else 'S'}"
 
     @classmethod
@@ -58,14 +71,18 @@ class Zone:
 
     @property
     def epsg(self) -> int:
-        """EPSG code of the zone's CRS (WGS 84 / UTM)."""
+        """EPSG code of the zone's CRS (WGS 84 / UTM; around the poles WGS 84 / UPS with easting first)."""
+        if self.is_polar:
+            return 5041 if self.north else 5042
         return (32600 if self.north else 32700) + self.number
 
     @property
     def strip(self) -> tuple[float, float, float, float]:
-        """The owned ground as west, south, east, north in degrees; west and south are included, east is not."""
+        """The owned ground as west, south, east, north in degrees; west and south are included, east and north not."""
+        if self.is_polar:
+            return (-180.0, UTM_NORTH_DEG, 180.0, 90.0) if self.north else (-180.0, -90.0, 180.0, UTM_SOUTH_DEG)
         west = -180.0 + 6.0 * (self.number - 1)
-        return (west, 0.0, west + 6.0, 90.0) if self.north else (west, -90.0, west + 6.0, 0.0)
+        return (west, 0.0, west + 6.0, UTM_NORTH_DEG) if self.north else (west, UTM_SOUTH_DEG, west + 6.0, 0.0)
 
 
 def format_metres(value: float) -> str:

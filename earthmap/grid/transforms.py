@@ -17,21 +17,26 @@ from earthmap.grid.projection import (
     FALSE_EASTING_M,
     HALF_STRIP_DEG,
     SOUTH_NORTHING_M,
+    UPS_ORIGIN_M,
     areal_scale,
+    areal_scale_cap,
+    cap_radius_m,
     central_meridian,
     from_lonlat,
     gap_in_degrees,
     plane_of,
     pole_northing_m,
     polygons_of,
+    project,
     reproject,
     split_antimeridian,
     to_lonlat,
     unproject,
+    unproject_cap,
     wrap_longitude,
     zone_of_crs,
 )
-from earthmap.grid.tiling import Cell, Tile, Zone
+from earthmap.grid.tiling import UTM_NORTH_DEG, UTM_SOUTH_DEG, Cell, Tile, Zone
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -96,16 +101,17 @@ def lonlat_to_tile(tile: Tile, longitude: ArrayLike, latitude: ArrayLike) -> tup
 def _zone_of(geobox: GeoBox) -> Zone:
     zone = zone_of_crs(geobox.crs)
     if zone is None:
-        raise GridError(f"a geobox in {geobox.crs}", expected="the CRS of a zone, EPSG:326xx or 327xx")
+        raise GridError(f"a geobox in {geobox.crs}", expected="a zone's CRS, EPSG:326xx, 327xx, 5041 or 5042")
     return zone
 
 
 def _centres(geobox: GeoBox) -> tuple[Floats, Floats]:
-    """Eastings of the columns' and northings of the rows' centres; northings of the south mirrored polewards."""
+    """Eastings of the columns' and northings of the rows' centres; those of southern strips mirrored polewards."""
     affine, (rows, columns) = geobox.affine, geobox.shape
     x: Floats = float(affine.c) + float(affine.a) * (np.arange(columns, dtype=np.float64) + 0.5)
     y: Floats = float(affine.f) + float(affine.e) * (np.arange(rows, dtype=np.float64) + 0.5)
-    return x, y if _zone_of(geobox).north else SOUTH_NORTHING_M - y
+    zone = _zone_of(geobox)
+    return x, y if zone.north or zone.is_polar else SOUTH_NORTHING_M - y
 
 
 def _chebyshev(values: Floats) -> tuple[Floats, Floats]:
@@ -123,27 +129,39 @@ def pixel_area_m2(geobox: GeoBox) -> Floats:
     """True ground area of each pixel in m², (y, x) float64, on the WGS 84 ellipsoid: pixel area / k².
 
     k is the point scale factor of the zone's projection at the centre (PROJ's `get_factors`), interpolated by
-    polynomials of degree 8; within 1e-6 of the true area inside the strip. Farther than 1500 km from the central
-    meridian, where the lattice owns nothing, the value of that distance is given.
+    polynomials of degree 8; within 1e-6 of the true area on the zone's own ground. Farther than 1500 km from the
+    central meridian (or pole), where the lattice owns nothing, the value of that distance is given.
 
     Raises:
         GridError: for a geobox that is not in a zone's CRS.
     """
+    zone = _zone_of(geobox)
     x, y = _centres(geobox)
-    reach = FALSE_EASTING_M - _SCALE_REACH_M, FALSE_EASTING_M + _SCALE_REACH_M
-    x, y = np.clip(x, *reach), np.clip(y, -_SCALE_REACH_M, pole_northing_m() + _SCALE_REACH_M)
+    middle, low, high = FALSE_EASTING_M, 0.0, pole_northing_m()
+    if zone.is_polar:
+        middle = low = high = UPS_ORIGIN_M
+    x = np.clip(x, middle - _SCALE_REACH_M, middle + _SCALE_REACH_M)
+    y = np.clip(y, low - _SCALE_REACH_M, high + _SCALE_REACH_M)
     x_nodes, x_weights = _chebyshev(x)
     y_nodes, y_weights = _chebyshev(y)
-    offset, latitude = unproject(*np.meshgrid(x_nodes, y_nodes))
-    scale = 1 / areal_scale(offset, latitude)
+    scale = 1 / _areal_scale_at(zone, *np.meshgrid(x_nodes, y_nodes))
     pixel = abs(geobox.affine.a * geobox.affine.e)
     return np.asarray(pixel * (y_weights @ scale @ x_weights.T))
+
+
+def _areal_scale_at(zone: Zone, x: Floats, y: Floats) -> Floats:
+    """k² at points of the zone's plane, in a strip with y polewards from the equator."""
+    if zone.is_polar:
+        return areal_scale_cap(*unproject_cap(x, y, north=zone.north), north=zone.north)
+    return areal_scale(*unproject(x, y))
 
 
 def _around(geobox: GeoBox) -> BaseGeometry:
     """The geobox's ground in degrees, continuous in longitude; a whole cap where it holds a pole."""
     crs, zone = geobox.crs, zone_of_crs(geobox.crs)
     west, south, east, north = geobox.boundingbox
+    if plane_of(crs).pole is not None:
+        return to_lonlat(shapely.box(west, south, east, north), crs, tolerance_m=abs(geobox.affine.a))
     ring = reproject(
         shapely.box(west, south, east, north),
         plane_of(crs).unproject,
@@ -190,6 +208,8 @@ def inside(area: BaseGeometry, geobox: GeoBox) -> Booleans:
     around = _around(geobox)
     ground = split_antimeridian(around)
     reach = shapely.buffer(ground, 1e-9 + 2 * abs(geobox.affine.a) / 111_000.0)
+    if plane_of(geobox.crs).pole is not None:  # where a pixel may be many degrees of longitude wide
+        reach = shapely.box(-180.0, max(reach.bounds[1], -90.0), 180.0, min(reach.bounds[3], 90.0))
     near = polygons_of(shapely.intersection(area, shapely.box(*reach.bounds)))
     if near.is_empty or not shapely.intersects(near, ground):
         return np.zeros(tuple(geobox.shape), bool)
@@ -210,13 +230,40 @@ def _columns_west_of(border_deg: float, x: Floats, y: Floats) -> NDArray[np.int6
     return low
 
 
+def _rows_below(limit_deg: float, x: Floats, y: Floats, *, included: bool) -> NDArray[np.int64]:
+    """How many of the ascending `y` lie before a parallel in each column, by bisection; `included`: or on it."""
+    low, high = np.zeros(len(x), np.int64), np.full(len(x), len(y), np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        _, latitude = unproject(x, y[np.minimum(middle, len(y) - 1)])
+        below = ((latitude <= limit_deg) if included else (latitude < limit_deg)) & (low < high)
+        low, high = np.where(below, middle + 1, low), np.where(below, high, np.maximum(middle, low))
+    return low
+
+
 def owned_pixels(cell: Cell) -> Booleans:
-    """(cell_core_px, cell_core_px) bool, row 0 in the north: pixels whose centre the cell's tiles own."""
+    """(cell_core_px, cell_core_px) bool, row 0 at the top: pixels whose centre the cell's tiles own."""
     x, y = _centres(cell.core_geobox)
+    zone = cell.zone
+    if zone.is_polar:
+        away = np.hypot(x - UPS_ORIGIN_M, (y - UPS_ORIGIN_M)[:, None])
+        return np.asarray(away <= cap_radius_m(True) if zone.north else away < cap_radius_m(False))
     columns = np.arange(len(x))
-    rows = (y >= 0.0 if cell.zone.north else y > 0.0) & (y <= pole_northing_m())
+    rows = (y >= 0.0 if zone.north else y > 0.0) & (y <= pole_northing_m())
     # Beyond this the plane ends before the strip's border does; nothing there is owned.
     reach = np.clip(x, FALSE_EASTING_M - 400_000.0, FALSE_EASTING_M + 400_000.0)
     first = np.where(rows, _columns_west_of(-HALF_STRIP_DEG, reach, np.where(rows, y, 0.0)), len(x))
     last = np.where(rows, _columns_west_of(HALF_STRIP_DEG, reach, np.where(rows, y, 0.0)), 0)
-    return np.asarray((columns >= first[:, None]) & (columns < last[:, None]))
+    return np.asarray((columns >= first[:, None]) & (columns < last[:, None]) & _before_cap(zone, reach, y))
+
+
+def _before_cap(zone: Zone, x: Floats, y: Floats) -> Booleans:
+    """(y, x) bool: pixel centres of a strip that the cap does not own; `y` polewards, ascending or descending."""
+    limit = UTM_NORTH_DEG if zone.north else -UTM_SOUTH_DEG
+    if y.max() < project(0.0, limit)[1] - 1.0:
+        return np.ones((len(y), len(x)), bool)
+    rising = y if y[-1] >= y[0] else y[::-1]
+    upright = np.clip(rising, 0.0, pole_northing_m())
+    count = _rows_below(limit, x, upright, included=not zone.north)
+    below = np.arange(len(y))[:, None] < count
+    return below if y[-1] >= y[0] else below[::-1]

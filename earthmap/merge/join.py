@@ -1,7 +1,7 @@
 """All cells as one map: regions joined across seams and zones, clipped to the area, in an order of their own.
 
 Regions of one zone lie on one lattice and are joined in whole pixels, exactly. Where two zones meet, each side is cut
-at the border's meridian (or the equator), and regions that share a stretch of it are one.
+at the border's meridian or parallel, and regions that share a stretch of it are one.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ def _zone_regions(
     regions, several = regions.united(seam_pairs(regions.geometries, grid.cell_core_px))
     regions.geometries[several] = straighten(regions.geometries[several])
     clip = shapely.intersection(area.geometry, shapely.box(*zone.strip))
-    parts, index, cut = clip_parts(to_ground(regions.geometries, grid=grid, zone=zone), clip)
-    clipped = regions.taken(parts, index)
+    on_ground, number = to_ground(regions.geometries, grid=grid, zone=zone)
+    parts, index, cut = clip_parts(on_ground, clip)
+    clipped = regions.taken(parts, number[index])
     tiles = [
         frozenset(name for name in names if ground[name].intersects(part)) if was_cut else names
         for names, part, was_cut in zip(clipped.tiles, parts, cut, strict=True)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import shapely
 
-from earthmap.grid.projection import plane_of
-from earthmap.grid.tiling import Grid, Zone
+from earthmap.grid.projection import Plane, Pole, gap_in_degrees, plane_of, quarters_to_lonlat, reproject
+from earthmap.grid.tiling import UTM_NORTH_DEG, UTM_SOUTH_DEG, Grid, Zone
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 DENSIFY_PX = 16
 """A long edge gets a vertex on every lattice line of this count, so that it stays true in EPSG:4326."""
+CAP_TOLERANCE_PX = 0.005
+"""How far an edge in a polar cap, where degrees turn quickly, may be from its place."""
+BORDER_PARALLELS = (0.0, UTM_NORTH_DEG, UTM_SOUTH_DEG)
+"""Latitudes on which zones meet."""
 SNAP_DEG = 1e-11
 """Vertices nearer than this (a micrometre) to a zone's border are on it."""
 
@@ -214,15 +218,37 @@ def snap_to_strip(xy: Floats, zone: Zone) -> Floats:
     return xy
 
 
-def to_ground(polygons: Geometries, *, grid: Grid, zone: Zone) -> Geometries:
-    """Lattice polygons in EPSG:4326, continuous in longitude (not yet clipped to the zone's strip)."""
+def to_ground(polygons: Geometries, *, grid: Grid, zone: Zone) -> tuple[Geometries, Ints]:
+    """Lattice polygons in EPSG:4326, continuous in longitude and not yet clipped to the zone, and their numbers.
+
+    Around a pole a polygon that reaches one of the meridians -180, -90, 0 and 90 is cut there, into several of its
+    number.
+    """
+    numbers = np.arange(len(polygons))
     if not len(polygons):
-        return polygons
+        return polygons, numbers
     rings = _densified(rings_of(polygons))
-    metres = grid.anchor_m + rings.xy * grid.resolution_m
-    longitude, latitude = plane_of(zone.epsg).unproject(metres[:, 0], metres[:, 1])
+    rings = Rings(grid.anchor_m + rings.xy * grid.resolution_m, rings.starts, rings.owner)
+    plane = plane_of(zone.epsg)
+    if plane.pole is not None:
+        return _around_pole(rings.polygons(), plane, plane.pole, tolerance_m=CAP_TOLERANCE_PX * grid.resolution_m)
+    longitude, latitude = plane.unproject(rings.xy[:, 0], rings.xy[:, 1])
     xy = snap_to_strip(np.column_stack([longitude, latitude]), zone)
-    return Rings(xy, rings.starts, rings.owner).polygons()
+    return Rings(xy, rings.starts, rings.owner).polygons(), numbers
+
+
+def _around_pole(polygons: Geometries, plane: Plane, pole: Pole, *, tolerance_m: float) -> tuple[Geometries, Ints]:
+    """Polygons of a cap's plane in degrees, cut along four meridians, and the number of each piece."""
+    west, south, east, north = shapely.bounds(polygons).T
+    on_ray = ((west <= pole.x) & (east >= pole.x)) | ((south <= pole.y) & (north >= pole.y))
+    plain = shapely.MultiPolygon(list(polygons[~on_ray]))
+    image = reproject(plain, plane.unproject, gap=gap_in_degrees, tolerance_m=tolerance_m, step=np.inf)
+    parts, numbers = [shapely.get_parts(image)], [np.flatnonzero(~on_ray)]
+    for index in np.flatnonzero(on_ray).tolist():
+        quarters = quarters_to_lonlat(polygons[index], plane, pole, tolerance_m=tolerance_m, step=np.inf)
+        parts.append(shapely.get_parts(quarters))
+        numbers.append(np.full(len(parts[-1]), index))
+    return np.concatenate(parts), np.concatenate(numbers).astype(np.int64)
 
 
 def clip_parts(polygons: Geometries, clip: shapely.Geometry) -> tuple[Geometries, Ints, NDArray[np.bool_]]:
@@ -279,9 +305,12 @@ def seam_pairs(polygons: Geometries, side_px: int) -> Ints:
 def border_pairs(polygons: Geometries) -> Ints:
     """(n, 2) pairs of polygons in EPSG:4326 that share a stretch of a zone's border.
 
-    A border is a 6° meridian, of which 180 and -180 are one, or the equator.
+    A border is a 6° meridian, of which 180 and -180 are one, the equator, 84° N or 80° S. The meridians that polygons
+    were cut along around the poles are among them.
     """
-    stretches = _stretches(polygons, lambda axis, at: np.mod(at, 6.0) == 0.0 if axis == 0 else at == 0.0)
+    stretches = _stretches(
+        polygons, lambda axis, at: np.mod(at, 6.0) == 0.0 if axis == 0 else np.isin(at, BORDER_PARALLELS)
+    )
     wrapped = [(ends, member, np.where(at == -180.0, 180.0, at), axis) for ends, member, at, axis in stretches]
     return _overlaps([(ends, member, np.column_stack([at, axis])) for ends, member, at, axis in wrapped])
 

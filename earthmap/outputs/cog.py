@@ -1,4 +1,4 @@
-"""Class rasters as cloud-optimised GeoTIFFs: one for each question, observation and UTM zone."""
+"""Class rasters as cloud-optimised GeoTIFFs: one for each question, observation and zone."""
 
 from __future__ import annotations
 

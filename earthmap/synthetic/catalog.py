@@ -33,6 +33,9 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 _BLOCK_PX = 256
 
+_WORKERS = 2
+"""Scenes drawn at once."""
+
 
 def write_world(
     world: World,
@@ -41,7 +44,7 @@ def write_world(
     sensors: tuple[str, ...] = ("sentinel-2", "sentinel-1"),
     columns: int = 2,
     overlap: float = 0.1,
-    workers: int = 2,
+    epsg: int | None = None,
 ) -> Path:
     """Draw `world` and return the path of its catalog.json, which is written last.
 
@@ -51,16 +54,16 @@ def write_world(
         sensors: Names of rows of `earthmap.synthetic.sensors.SENSORS`, each drawn on both dates.
         columns: Scenes of one pass, from west to east.
         overlap: Ground that two neighbours share, as a share of the world's width.
-        workers: Scenes drawn at once.
+        epsg: CRS of the scenes; None for the zone of each one's middle.
 
     Raises:
         CatalogError: for a sensor that cannot be drawn.
         StorageError: where the folder cannot be written.
     """
     root = Path(folder)
-    scenes = plan_scenes(world, sensors=sensors, columns=columns, overlap=overlap)
+    scenes = plan_scenes(world, sensors=sensors, columns=columns, overlap=overlap, epsg=epsg)
     try:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(_WORKERS) as pool:
             items = list(pool.map(partial(_write_scene, world, root), scenes))
         for name in dict.fromkeys(sensors):
             _write_collection(world, root, SENSORS[name], items)

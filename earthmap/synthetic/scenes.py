@@ -7,10 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from earthmap.errors import CatalogError
-from earthmap.grid.ownership import zone_number
-from earthmap.grid.projection import from_lonlat, to_lonlat
-from earthmap.grid.tiling import Zone
+from earthmap.grid.ownership import owner
+from earthmap.grid.projection import METRES_PER_DEGREE, as_crs, plane_of, polygons_of, to_lonlat
+from earthmap.grid.tiling import Grid, Zone
 from earthmap.synthetic.sensors import LATTICE_STEP, SENSORS, DrawnSensor
 from earthmap.synthetic.truth import World
 
@@ -35,7 +37,7 @@ class DrawnScene:
     datetime: dt.datetime
     """When it was measured (UTC)."""
     geobox: GeoBox
-    """The lattice of its finest layers, in the UTM zone of its middle."""
+    """The lattice of its finest layers."""
     pass_start: dt.datetime
     """When the first scene of its pass was measured."""
 
@@ -62,7 +64,7 @@ def small_world(
 ) -> World:
     """A square world of a few kilometres for tests, its middle near `place` (longitude, latitude in degrees).
 
-    Its CRS is the UTM zone of the place; its corners lie on multiples of six pixels.
+    Its CRS is that of the zone of the place (UPS around the poles); its corners lie on multiples of six pixels.
     """
     from pyproj import Transformer
 
@@ -84,7 +86,9 @@ def small_world(
     )
 
 
-def plan_scenes(world: World, *, sensors: tuple[str, ...], columns: int = 2, overlap: float = 0.1) -> list[DrawnScene]:
+def plan_scenes(
+    world: World, *, sensors: tuple[str, ...], columns: int = 2, overlap: float = 0.1, epsg: int | None = None
+) -> list[DrawnScene]:
     """The scenes of `world`: for each sensor and date `columns` of them from west to east.
 
     Args:
@@ -92,6 +96,8 @@ def plan_scenes(world: World, *, sensors: tuple[str, ...], columns: int = 2, ove
         sensors: Names of rows of `earthmap.synthetic.sensors.SENSORS`.
         columns: Scenes of one pass.
         overlap: Width of the ground that two neighbours share, as a share of the world's width.
+        epsg: CRS of the scenes' lattices, projected in metres or geographic; None for the zone of each one's middle,
+            as granules are delivered.
 
     Raises:
         CatalogError: for a sensor that cannot be drawn, or a plan without ground.
@@ -101,7 +107,8 @@ def plan_scenes(world: World, *, sensors: tuple[str, ...], columns: int = 2, ove
         raise CatalogError(f"cannot draw {', '.join(unknown) or 'no sensor'}", expected=f"some of {', '.join(SENSORS)}")
     if columns < 1 or not 0 <= overlap < 1:
         raise CatalogError(f"{columns} columns with overlap {overlap}", expected="1 or more, and 0 <= overlap < 1")
-    boxes = [_scene_lattice(world, column, columns=columns, overlap=overlap) for column in range(columns)]
+    pieces = [_piece(world, column, columns=columns, overlap=overlap) for column in range(columns)]
+    boxes = [_scene_lattice(world, piece, epsg=epsg) for piece in pieces]
     scenes = []
     for name in sensors:
         sensor = SENSORS[name]
@@ -118,39 +125,55 @@ def footprint(world: World, geobox: GeoBox) -> BaseGeometry:
     """Where `geobox` and the world overlap, in EPSG:4326 (x = longitude), split at the antimeridian."""
     import shapely
 
-    crs = str(geobox.crs)
-    outline: BaseGeometry = shapely.box(*world.bounds)
-    if crs != f"EPSG:{world.epsg}":
-        outline = from_lonlat(to_lonlat(outline, f"EPSG:{world.epsg}"), crs)
-    ground = to_lonlat(shapely.intersection(outline, shapely.box(*geobox.boundingbox)), crs)
+    crs, world_crs = str(geobox.crs), f"EPSG:{world.epsg}"
+    outline, box = shapely.box(*world.bounds), shapely.box(*geobox.boundingbox)
+    if crs == world_crs:
+        ground = to_lonlat(shapely.intersection(outline, box), crs)
+    else:
+        ground = polygons_of(shapely.intersection(to_lonlat(outline, world_crs), to_lonlat(box, crs)))
     return shapely.orient_polygons(shapely.set_precision(ground, 1e-7))
 
 
 def _zone_of(longitude: float, latitude: float) -> Zone:
-    return Zone(int(zone_number(longitude)), latitude >= 0.0)
+    found = owner(Grid(resolution_m=10.0), longitude, latitude)
+    return Zone(int(found.zone), bool(found.north))
 
 
-def _scene_lattice(world: World, column: int, *, columns: int, overlap: float) -> GeoBox:
-    """The lattice of one scene: its piece of the world in the UTM zone of the piece's middle, on whole steps."""
-    import shapely
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-    from pyproj import Transformer
-
+def _piece(world: World, column: int, *, columns: int, overlap: float) -> tuple[float, float, float, float]:
+    """Bounds in the world's CRS of the ground of one scene of a pass."""
     west, south, east, north = world.bounds
     width, extra = (east - west) / columns, (east - west) * overlap / 2.0
     left, right = max(west, west + column * width - extra), min(east, west + (column + 1) * width + extra)
-    piece: BaseGeometry = shapely.box(left, south, right, north)
-    source = f"EPSG:{world.epsg}"
-    middle = Transformer.from_crs(source, "EPSG:4326", always_xy=True).transform(
-        (left + right) / 2, (south + north) / 2
-    )
-    epsg = _zone_of(*middle).epsg
-    if epsg != world.epsg:
-        piece = from_lonlat(to_lonlat(piece, source), f"EPSG:{epsg}")
-    step = LATTICE_STEP * world.resolution_m
-    low_x, low_y, high_x, high_y = (value / step for value in piece.bounds)
+    return left, south, right, north
+
+
+def _scene_lattice(world: World, piece: tuple[float, float, float, float], *, epsg: int | None) -> GeoBox:
+    """The lattice of one scene: its piece of the world in `epsg` (None: the zone of its middle), on whole steps."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    west, south, east, north = piece
+    middle = plane_of(world.epsg).unproject(np.array([(west + east) / 2]), np.array([(south + north) / 2]))
+    target = epsg or _zone_of(float(middle[0][0]), float(middle[1][0])).epsg
+    pixel = world.resolution_m / METRES_PER_DEGREE if as_crs(target).is_geographic else world.resolution_m
+    step = LATTICE_STEP * pixel
+    low_x, low_y, high_x, high_y = (value / step for value in _bounds_in(world, piece, target))
     corner = (math.floor(low_x) * step, math.ceil(high_y) * step)
     shape = (math.ceil(high_y) - math.floor(low_y), math.ceil(high_x) - math.floor(low_x))
-    affine = Affine(world.resolution_m, 0.0, corner[0], 0.0, -world.resolution_m, corner[1])
-    return GeoBox((shape[0] * LATTICE_STEP, shape[1] * LATTICE_STEP), affine, f"EPSG:{epsg}")
+    affine = Affine(pixel, 0.0, corner[0], 0.0, -pixel, corner[1])
+    return GeoBox((shape[0] * LATTICE_STEP, shape[1] * LATTICE_STEP), affine, f"EPSG:{target}")
+
+
+def _bounds_in(world: World, piece: tuple[float, float, float, float], epsg: int) -> tuple[float, float, float, float]:
+    """Bounds of a piece of the world in another CRS; degrees may leave [-180, 180] at the antimeridian."""
+    if epsg == world.epsg:
+        return piece
+    x, y = (
+        axis.ravel() for axis in np.meshgrid(np.linspace(piece[0], piece[2], 65), np.linspace(piece[1], piece[3], 65))
+    )
+    longitude, latitude = plane_of(world.epsg).unproject(x, y)
+    x, y = plane_of(epsg).project(longitude, latitude)
+    if as_crs(epsg).is_geographic:
+        middle = x[len(x) // 2]
+        x = middle + np.mod(x - middle + 180.0, 360.0) - 180.0
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())

@@ -87,8 +87,10 @@ def test_every_point_has_one_owner(grid: Grid, point: tuple[float, float]) -> No
 
 def test_owner_of_edges() -> None:
     found = owner(Grid(resolution_m=10), [-180, 180, 6, np.nextafter(6, 0), 540, 3, 3], [0, 0, 0, 0, 0, -1e-300, 90])
-    assert found.zone.tolist() == [1, 1, 32, 31, 1, 31, 31]
+    assert found.zone.tolist() == [1, 1, 32, 31, 1, 31, 0]
     assert found.north.tolist() == [True, True, True, True, True, False, True]
+    parallels = [84, np.nextafter(84, 0), -80, np.nextafter(-80, -90), -90]
+    assert owner(Grid(resolution_m=10), 3, parallels).zone.tolist() == [0, 31, 31, 0, 0]
     assert zone_number(np.nextafter(np.arange(-180.0, 180.0, 6.0), -1e9)).tolist() == [60, *range(1, 60)]
     for latitude in (90.0, -90.0):
         assert np.isfinite(owner(Grid(resolution_m=10), np.arange(-180, 180), latitude).row).all()
@@ -102,7 +104,8 @@ def test_no_owner_off_the_earth(point: tuple[float, float]) -> None:
 
 def test_owned_ground_covers_once() -> None:
     grid = Grid(resolution_m=100)
-    for bbox in [(5.5, 60, 6.5, 61), (-180, 89.2, 180, 90), (179, -1, -179, 1), (5, -90, 13, -89.5)]:
+    boxes = [(5.5, 60, 6.5, 61), (-180, 89.2, 180, 90), (179, -1, -179, 1), (5, -90, 13, -89.5)]
+    for bbox in [*boxes, (176, 83.5, -178, 84.6), (-100, -80.3, -88, -79.8)]:
         area = AreaOfInterest.from_bbox(*bbox)
         grounds = [owned_ground(tile) for cell in cells_touching(area, grid) for tile in cell.tiles()]
         whole = shapely.union_all(grounds)
@@ -119,15 +122,22 @@ def test_exact_borders(grid: Grid) -> None:
     assert owned_ground(owner_tile(grid, 12.0 - 1e-9, 60.0)).bounds[2] == 12.0
     assert owned_ground(owner_tile(grid, 180.0 - 1e-9, -60.0)).bounds[2] == 180.0
     for latitude in (90.0, -90.0):
-        wedge = owned_ground(owner_tile(grid, 14.0, latitude))
-        assert abs(wedge.bounds[1 if latitude < 0 else 3]) == 90.0
-        assert (wedge.bounds[0], wedge.bounds[2]) == (12.0, 18.0)
-        assert wedge.is_valid
+        tiles = {owner_tile(grid, longitude, latitude) for longitude in range(-180, 180)}
+        around = shapely.union_all([owned_ground(tile) for tile in tiles])
+        assert abs(around.bounds[1 if latitude < 0 else 3]) == 90.0
+        assert (around.bounds[0], around.bounds[2]) == (-180.0, 180.0)
+        assert around.is_valid
+    for latitude in (84.0, -80.0):
+        cap, strip = (owned_ground(owner_tile(grid, 14.0, latitude * (1 + nudge))) for nudge in (1e-13, -1e-13))
+        edges = (cap.bounds[1], strip.bounds[3]) if latitude > 0 else (cap.bounds[3], strip.bounds[1])
+        assert edges == (latitude, latitude)
 
 
 def test_owned_ground_is_the_lattice() -> None:
     grid = Grid(resolution_m=10)
-    for tile in (Tile(grid, Zone(32, True), 1700, 165), Tile(grid, Zone(32, True), 2500, 130)):
+    tiles = (Tile(grid, Zone(32, True), 1700, 165), Tile(grid, Zone(32, True), 2400, 130))
+    around_poles = [Tile(grid, Zone(0, north), 520, column) for north in (True, False) for column in (520, 600)]
+    for tile in (*tiles, *around_poles):
         planar = from_lonlat(owned_ground(tile), tile.zone.epsg, tolerance_m=0.001)
         assert shapely.hausdorff_distance(planar, shapely.box(*tile.core_geobox.boundingbox)) <= 0.1
 
@@ -165,6 +175,9 @@ AREAS = {
     "equator": AreaOfInterest.from_bbox(8.9, -0.31, 9.2, 0.27),
     "antimeridian": AreaOfInterest.from_bbox(179.77, 60.01, -179.71, 60.2),
     "pole": AreaOfInterest.from_bbox(-180, 89.93, 180, 90),
+    "south pole": AreaOfInterest.from_bbox(-180, -90, 180, -89.93),
+    "edge of the north cap": AreaOfInterest.from_bbox(178.1, 83.95, -178.9, 84.06),
+    "edge of the south cap": AreaOfInterest.from_bbox(-3.2, -80.08, -2.7, -79.94),
     "hole": AreaOfInterest.from_geometry(shapely.box(7, 45, 8, 46) - shapely.box(7.1, 45.1, 7.9, 45.9)),
 }
 
@@ -231,4 +244,4 @@ def test_the_whole_earth_once() -> None:
     area = AreaOfInterest.from_bbox(-180, -90, 180, 90)
     cells, bits = touched(area, Grid(resolution_m=1000))
     assert (bits == owns_ground(cells)).all()
-    assert {cell.zone for cell in cells} == {Zone(number, north) for number in range(1, 61) for north in (True, False)}
+    assert {cell.zone for cell in cells} == {Zone(number, north) for number in range(61) for north in (True, False)}

@@ -93,15 +93,20 @@ def test_borders_are_meridians_the_equator_and_the_antimeridian() -> None:
     assert border_pairs(shapes).tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("zone", [Zone(31, True), Zone(1, False), Zone(60, True)])
+@pytest.mark.parametrize("zone", [Zone(31, True), Zone(1, False), Zone(60, True), Zone(0, True), Zone(0, False)])
 def test_long_edges_follow_the_lattice_on_the_ground(zone: Zone) -> None:
     """The middle of a long pixel edge lies on its outline within a hundredth of a pixel."""
     from earthmap.grid import from_lonlat
 
     grid = Grid(resolution_m=10.0)
-    square = np.array([shapely.box(20_000, 640_000, 21_600, 641_600)], object)
-    planar = from_lonlat(to_ground(square, grid=grid, zone=zone)[0], f"EPSG:{zone.epsg}", tolerance_m=0.01)
-    difference = shapely.symmetric_difference(planar, shapely.box(200_000, 6_400_000, 216_000, 6_416_000))
+    # Around a pole: a square that holds it, and reaches all four meridians along which polygons are cut.
+    west, south = (199_000, 199_500) if zone.is_polar else (20_000, 640_000)
+    square = shapely.box(west, south, west + 1600, south + 1600)
+    ground, number = to_ground(np.array([square], object), grid=grid, zone=zone)
+    assert set(number) == {0}
+    assert len(ground) == (4 if zone.is_polar else 1)
+    planar = from_lonlat(shapely.union_all(ground), f"EPSG:{zone.epsg}", tolerance_m=0.01)
+    difference = shapely.symmetric_difference(planar, shapely.transform(square, lambda xy: xy * 10.0))
     assert difference.area / planar.length < 0.1
 
 
