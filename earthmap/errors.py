@@ -10,6 +10,7 @@
     │   ├── CatalogError                      a catalogue that cannot be read, or holds nothing for the request
     │   └── RunFolderError                    a run folder of another job, or held by another run
     ├── ReadError (OSError)                   an asset whose bytes do not become pixels: a ledger row
+    ├── CredentialsError (OSError)            a provider that lets nothing be read: ends the run, exit code 1
     ├── IsolatedError (RuntimeError)          work in a subprocess that died, or overran its limits: a ledger row
     ├── StorageError (OSError)                run storage that cannot be read or written
     └── LedgerError (RuntimeError)            planned is not answered + skipped + failed: a defect, never hidden
@@ -92,14 +93,29 @@ class RunFolderError(BadRequestError):
 
 
 class ReadError(EarthmapError, OSError):
-    """An asset whose bytes do not become pixels; `address` is its unsigned href, `reason` a short stable word."""
+    """An asset whose bytes do not become pixels; `address` is its unsigned href, `reason` a short stable word.
+
+    `retry_after_s` is how long the provider asks to wait, where it does.
+    """
 
     def __init__(
-        self, what: str, *, address: str, reason: str, expected: str | None = None, fix: str | None = None
+        self,
+        what: str,
+        *,
+        address: str,
+        reason: str,
+        expected: str | None = None,
+        fix: str | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         self.address = address
         self.reason = reason
+        self.retry_after_s = retry_after_s
         super().__init__(what, expected=expected, fix=fix)
+
+
+class CredentialsError(EarthmapError, OSError):
+    """A provider that lets nothing be read with the credentials at hand."""
 
 
 class IsolatedError(EarthmapError, RuntimeError):

@@ -101,4 +101,6 @@ def _file_path(address: str, asked: str) -> str:
 
 
 def _unreadable(address: str) -> ReadError:
-    return ReadError(f"the address {address} cannot be read", address=address, reason="unreadable", expected=_EXPECTED)
+    return ReadError(
+        f"the address {address} cannot be read", address=address, reason="forbidden_address", expected=_EXPECTED
+    )

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.catalog.scene import BandSource, Scene
+from earthmap.cube.failures import RULINGS, cause_of, is_lasting
 from earthmap.cube.plan import CellRead
-from earthmap.cube.reader import RETRYABLE, Reader
+from earthmap.cube.reader import Reader
 from earthmap.errors import GridError, ReadError
 from earthmap.grid.projection import to_lonlat
 from earthmap.grid.tiling import Tile
@@ -32,6 +33,13 @@ class TileFailure:
     message: str
     address: str | None = None
     """The file that it is about, unsigned."""
+    settled: bool = False
+    """True where several executions found the same, so that the tile counts as skipped and is not tried again."""
+
+    @property
+    def lasting(self) -> bool:
+        """True where asking for the same file again will not help."""
+        return is_lasting(self.reason)
 
     @classmethod
     def of(cls, tile: Tile, error: ReadError) -> TileFailure:
@@ -50,11 +58,8 @@ class CellPixels:
     """(cell_px, cell_px) codes of `earthmap.sensors.masks.Reason`."""
     failures: tuple[TileFailure, ...] = ()
     """At most one for each tile; its core is nodata."""
-
-    @property
-    def retryable(self) -> bool:
-        """True where a failure says nothing about its file: a refusal or an outage that may pass."""
-        return any(failure.reason in RETRYABLE for failure in self.failures)
+    replaced: tuple[TileFailure, ...] = ()
+    """Why a tile was read from other scenes of the pass, or from an older copy, than from the one to be preferred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,8 @@ class TilePixels:
     """(band, picture_px, picture_px)."""
     mask: NDArray[np.uint8] = field(repr=False, compare=False)
     """(picture_px, picture_px)."""
+    replaced: TileFailure | None = None
+    """As `CellPixels.replaced`."""
 
 
 class _Mosaic:
@@ -131,8 +138,14 @@ Load = Callable[["list[tuple[BandSource, NDArray[np.float32]]]"], None]
 """Reads each source into the (y, x) array beside it."""
 
 
-def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> None:
-    """Read one scene into the holes of `mosaic`: its quality layers first, its bands where these show some."""
+def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load, *, hidden: NDArray[np.bool_]) -> None:
+    """Read one scene into the holes of `mosaic`: its quality layers first, its bands where these show some.
+
+    `hidden` (y, x) is True where nothing is taken from this scene; `load` adds where it could not be read, so that a
+    pixel never lacks a band that its scene has.
+    """
+    from earthmap.sensors.masks import Reason
+
     layers = {source.band: np.empty(mosaic.mask.shape, np.float32) for source in scene.mask_sources}
     load([(source, layers[source.band]) for source in scene.mask_sources])
     if _shows_nothing(layers, mosaic.holes):
@@ -146,36 +159,105 @@ def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load) -> Non
         else:
             into[:] = np.nan
     load(pairs)
-    mosaic.fill(data, _reasons(read, data, layers))
+    reasons = _reasons(read, data, layers)
+    reasons[hidden] = int(Reason.NODATA)
+    mosaic.fill(data, reasons)
 
 
 # ── whole cells ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class _Losses:
+    """The tiles in which some scene could not be read, and what that means for them."""
+
+    def __init__(self, read: CellRead) -> None:
+        self.read = read
+        self.final: dict[str, TileFailure] = {}
+        """What may be different tomorrow: it stands, whatever else shows the ground, or a result would depend on it."""
+        self.lasting: dict[str, TileFailure] = {}
+        """What will not: another scene may fill the ground."""
+
+    def add(self, tile: Tile, error: ReadError) -> None:
+        """Note that a scene which shows ground of `tile` that no other has filled cannot be read there."""
+        of = self.lasting if is_lasting(error.reason) else self.final
+        of.setdefault(tile.id, TileFailure.of(tile, error))
+
+    def ground(self) -> NDArray[np.bool_]:
+        """(cell_px, cell_px), True on the ground of the tiles that lack a scene for good."""
+        ground = np.zeros(self.read.cell.geobox.shape, np.bool_)
+        for tile in self.read.cell.tiles():
+            if tile.id in self.lasting:
+                ground[_own(tile)] = True
+        return ground
+
+    def settle(self, holes: NDArray[np.bool_]) -> tuple[dict[str, TileFailure], tuple[TileFailure, ...]]:
+        """The failures that stand, and those whose ground other scenes have filled."""
+        halo = self.read.cell.grid.halo_px
+        core = holes[halo:-halo, halo:-halo]
+        failures, replaced = dict(self.final), list[TileFailure]()
+        for tile in self.read.cell.tiles():
+            failure = self.lasting.get(tile.id)
+            if failure is None or tile.id in failures:
+                continue
+            if core[tile.core_slices].any():
+                failures[tile.id] = failure
+            else:
+                replaced.append(failure)
+        return failures, tuple(replaced)
+
+
+def _own(tile: Tile) -> tuple[slice, slice]:
+    """The part of the cell's arrays that falls to a tile: its core, and the halo ring beside it."""
+    halo, last = tile.grid.halo_px, tile.grid.cell_px - tile.grid.halo_px
+
+    def widened(part: slice) -> slice:
+        start, stop = part.start + halo, part.stop + halo
+        return slice(0 if start == halo else start, last + halo if stop == last else stop)
+
+    rows, columns = tile.core_slices
+    return widened(rows), widened(columns)
+
+
 def read_cell(reader: Reader, read: CellRead, *, pool: Executor) -> CellPixels:
     """The cell's pixels; a source that cannot be read costs the tiles where it cannot, and no others.
 
-    Scenes are taken in their order, each only into pixels that no earlier one filled. A failure counts only for
-    tiles that still had holes and that the scene's footprint touches.
+    Scenes are taken in their order, each only into pixels that no earlier one filled. Where one cannot be read, for a
+    cause that will not pass, the other scenes of the pass fill its ground, and then older copies of it: only a tile
+    that still has holes has failed. A cause that may pass is a failure in any case, or the pixels would depend on the
+    weather of the network. A failure counts only for tiles that still had holes and that the scene's footprint touches.
     """
-    geobox = read.cell.geobox
-    mosaic = _Mosaic(read, geobox)
-    failures: dict[str, TileFailure] = {}
-
+    mosaic, losses = _Mosaic(read, read.cell.geobox), _Losses(read)
     for scene in read.observation.scenes:
         if not mosaic.holes.any():
             break
-
-        def load(pairs: list[tuple[BandSource, NDArray[np.float32]]], scene: Scene = scene) -> None:
-            futures = [pool.submit(_read_into, reader, source, geobox, into) for source, into in pairs]
-            for (source, into), future in zip(pairs, futures, strict=True):
-                error = future.result()
-                if error is not None:
-                    into[:] = _salvage(reader, read, scene, source, error, mosaic, failures)
-
-        _add_scene(read, scene, mosaic, load)
+        hidden = np.zeros(mosaic.mask.shape, np.bool_)
+        _add_scene(read, scene, mosaic, _loader(reader, losses, scene, mosaic, hidden, pool), hidden=hidden)
+    for copy in read.observation.copies:
+        hidden = ~losses.ground()
+        if not (mosaic.holes & ~hidden).any():
+            break
+        _add_scene(read, copy, mosaic, _loader(reader, losses, copy, mosaic, hidden, pool), hidden=hidden)
+    failures, replaced = losses.settle(mosaic.holes)
     _blank(read, mosaic.data, mosaic.mask, failures)
-    return CellPixels(bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failures))
+    return CellPixels(
+        bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failures), replaced=replaced
+    )
+
+
+def _loader(
+    reader: Reader, losses: _Losses, scene: Scene, mosaic: _Mosaic, hidden: NDArray[np.bool_], pool: Executor
+) -> Load:
+    """Reads the sources of a scene at the same time; what cannot be read is noted in `losses` and hidden."""
+    geobox = losses.read.cell.geobox
+
+    def load(pairs: list[tuple[BandSource, NDArray[np.float32]]]) -> None:
+        futures = [pool.submit(_read_into, reader, source, geobox, into) for source, into in pairs]
+        for (source, into), future in zip(pairs, futures, strict=True):
+            error = future.result()
+            if error is not None:
+                into[:] = _salvage(reader, losses, scene, source, error, holes=mosaic.holes, hidden=hidden)
+
+    return load
 
 
 def _read_into(
@@ -197,31 +279,31 @@ def _read_or_error(
         return error
 
 
-_WHOLE_FILE = frozenset({"missing", "no_georeference", "ground_control_points", "refused"})
-"""Reasons that hold for every part of a file: looking again tile by tile would only ask 16 times more."""
-
-
 def _salvage(
     reader: Reader,
-    read: CellRead,
+    losses: _Losses,
     scene: Scene,
     source: BandSource,
     error: ReadError,
-    mosaic: _Mosaic,
-    failures: dict[str, TileFailure],
+    *,
+    holes: NDArray[np.bool_],
+    hidden: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """What can be read of `source` tile by tile; tiles that cannot are added to `failures`."""
-    values = np.full(mosaic.mask.shape, np.nan, np.float32)
+    """What can be read of `source` tile by tile; tiles that cannot are noted and hidden."""
+    read = losses.read
+    values = np.full(holes.shape, np.nan, np.float32)
     halo = read.cell.grid.halo_px
-    core_holes = mosaic.holes[halo:-halo, halo:-halo]
+    core_holes = holes[halo:-halo, halo:-halo]
     for tile in read.cell.tiles():
         result: NDArray[np.float32] | ReadError = error
-        if error.reason not in _WHOLE_FILE:
+        if not RULINGS[cause_of(error.reason)].whole_file:
             result = _read_or_error(reader, source, tile.geobox, frame=read.cell.geobox)
         if not isinstance(result, ReadError):
             values[tile.picture_slices] = result
-        elif core_holes[tile.core_slices].any() and _touches(scene, tile):
-            failures.setdefault(tile.id, TileFailure.of(tile, result))
+            continue
+        if not hidden[_own(tile)].all() and core_holes[tile.core_slices].any() and _touches(scene, tile):
+            losses.add(tile, result)
+        hidden[_own(tile)] = True
     return values
 
 
@@ -261,21 +343,34 @@ def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
     """One tile's picture, read on its own, bit for bit as in its cell: what a supervisor runs in a subprocess.
 
     Raises:
-        ReadError: for the first source that cannot be read.
+        ReadError: for the first source that cannot be read, unless other scenes or copies fill its ground for good.
     """
     geobox = tile.geobox
     mosaic = _Mosaic(read, geobox)
+    halo = read.cell.grid.halo_px
+    core = (slice(halo, -halo), slice(halo, -halo))
+    lost: ReadError | None = None
 
     def load(pairs: list[tuple[BandSource, NDArray[np.float32]]]) -> None:
         for source, into in pairs:
             into[:] = reader.read(source, geobox, frame=read.cell.geobox)
 
-    for scene in read.observation.scenes:
-        if not mosaic.holes.any():
+    for number, scene in enumerate((*read.observation.scenes, *read.observation.copies)):
+        copies = number >= len(read.observation.scenes)
+        if not mosaic.holes.any() or (copies and not (lost and mosaic.holes[core].any())):
             break
-        if _touches(scene, tile):
-            _add_scene(read, scene, mosaic, load)
-    return TilePixels(tile_id=tile.id, bands=read.bands, data=mosaic.data, mask=mosaic.mask)
+        if not _touches(scene, tile):
+            continue
+        try:
+            _add_scene(read, scene, mosaic, load, hidden=np.zeros(geobox.shape, np.bool_))
+        except ReadError as error:
+            if not is_lasting(error.reason):
+                raise
+            lost = lost or error
+    if lost and mosaic.holes[core].any():
+        raise lost
+    replaced = TileFailure.of(tile, lost) if lost else None
+    return TilePixels(tile_id=tile.id, bands=read.bands, data=mosaic.data, mask=mosaic.mask, replaced=replaced)
 
 
 def assemble(read: CellRead, tiles: Iterable[TilePixels], failures: Iterable[TileFailure] = ()) -> CellPixels:
@@ -304,4 +399,7 @@ def assemble(read: CellRead, tiles: Iterable[TilePixels], failures: Iterable[Til
         mosaic.data[:, rows, columns] = pixels.data[:, core, core]
         mosaic.mask[rows, columns] = pixels.mask[core, core]
     _blank(read, mosaic.data, mosaic.mask, failed)
-    return CellPixels(bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failed))
+    replaced = tuple(pixels.replaced for _, pixels in present if pixels.replaced)
+    return CellPixels(
+        bands=read.bands, data=mosaic.data, mask=mosaic.mask, failures=_ordered(read, failed), replaced=replaced
+    )

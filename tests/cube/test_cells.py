@@ -148,7 +148,7 @@ def test_a_damaged_block_costs_the_tiles_that_see_it(
     pixels = read_cell(RasterioReader(), read, pool=pool)
     hit = cell.tiles()[10]
     assert [(f.tile_id, f.stage, f.reason, f.address) for f in pixels.failures] == [(hit.id, "read", "damaged", href)]
-    assert not pixels.retryable
+    assert pixels.failures[0].lasting
     assert np.isnan(pixels.data[0][core(10, cell)]).all()
     assert (pixels.mask[core(10, cell)] == Reason.NODATA).all()
     good = np.ones(cell.geobox.shape, bool)
@@ -156,7 +156,7 @@ def test_a_damaged_block_costs_the_tiles_that_see_it(
     np.testing.assert_array_equal(pixels.data[0][good], values[good])
 
 
-@pytest.mark.parametrize("reason", ["missing", "refused"])
+@pytest.mark.parametrize("reason", ["never_published", "refused"])
 def test_a_file_that_is_gone_costs_every_tile_and_is_asked_once(
     reason: str, cell: Cell, pool: ThreadPoolExecutor
 ) -> None:
@@ -166,7 +166,7 @@ def test_a_file_that_is_gone_costs_every_tile_and_is_asked_once(
     pixels = read_cell(reader, read, pool=pool)
     assert [f.tile_id for f in pixels.failures] == [tile.id for tile in cell.tiles()]
     assert reader.asked.count("gone") == 1
-    assert pixels.retryable == (reason == "refused")
+    assert pixels.failures[0].lasting == (reason == "never_published")
     halo = cell.grid.halo_px
     assert np.isnan(pixels.data[:, halo:-halo, halo:-halo]).all()
 
@@ -176,7 +176,7 @@ def test_a_failure_counts_only_where_the_scene_was_needed(cell: Cell, pool: Thre
     first[:232] = 0  # the north half is for the second scene, which shows only the west
     west = cell.tiles()[0].core_geobox.extent.geom.union(cell.tiles()[5].core_geobox.extent.geom).envelope.buffer(-1)
     footprint = shapely.to_wkb(to_lonlat(west, f"EPSG:{cell.zone.epsg}"))
-    gone = ReadError("gone", address="gone", reason="missing")
+    gone = ReadError("gone", address="gone", reason="never_published")
     reader = MemoryReader(images={"a": image(cell, first), "gone": gone})
     scenes = [scene("a", source("a")), scene("gone", source("gone"), footprint=footprint)]
     pixels = read_cell(reader, CellRead.of(cell, observation(*scenes)), pool=pool)
