@@ -2,7 +2,7 @@
 
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.items import scene_from_item
-from earthmap.catalog.observations import choose, choose_many, narrow, observe, pair
+from earthmap.catalog.observations import choose, choose_many, has_unlike_pair, narrow, observe, pair
 from earthmap.catalog.scene import BandSource, Observation, Scene, scene_from_dict, scene_to_dict
 from earthmap.catalog.search import Found, RefusedItem, find_scenes, open_catalog, search_items
 from earthmap.catalog.source import CatalogSource, Extent, MemoryCatalog, SourceItem, Wanted
@@ -22,6 +22,7 @@ __all__ = [
     "choose",
     "choose_many",
     "find_scenes",
+    "has_unlike_pair",
     "narrow",
     "observe",
     "open_catalog",

@@ -17,6 +17,16 @@ from earthmap.sensors.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RadarAnnotation:
+    """The documents that turn a radar image's stored amplitude into backscatter, as unsigned hrefs."""
+
+    calibration: str
+    """Sentinel-1's calibration data set of this polarization."""
+    noise: str | None = None
+    """Its noise data set; None where noise is not removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BandSource:
     """One band of one asset, and how its numbers become physical values."""
 
@@ -28,6 +38,8 @@ class BandSource:
     """1-based band in the file."""
     calibration: Calibration
     """From stored numbers to physical values."""
+    annotation: RadarAnnotation | None = None
+    """What calibrates radar amplitude line by line, in place of `calibration`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +98,11 @@ class Observation:
     copies: tuple[Scene, ...] = field(default=(), repr=False)
     """Older versions of its scenes, the newest first: read only where a scene is damaged or gone, and in no key."""
 
+    @property
+    def convention(self) -> tuple[str, str]:
+        """Sensor, and convention where its row leaves that open: only observations that share both are compared."""
+        return self.sensor, self.scenes[0].convention
+
     def content_key(self) -> str:
         """The key of its scenes, in their order."""
         return content_key([scene.content_key() for scene in self.scenes])
@@ -102,7 +119,8 @@ def scene_to_dict(scene: Scene) -> dict[str, Any]:
 def _source(plain: Mapping[str, Any]) -> BandSource:
     stated = plain["calibration"]
     planck = tuple(stated["planck"]) if stated["planck"] else None
-    return BandSource(**{**plain, "calibration": Calibration(**{**stated, "planck": planck})})
+    annotation = RadarAnnotation(**plain["annotation"]) if plain["annotation"] else None
+    return BandSource(**{**plain, "calibration": Calibration(**{**stated, "planck": planck}), "annotation": annotation})
 
 
 def scene_from_dict(plain: Mapping[str, Any]) -> Scene:

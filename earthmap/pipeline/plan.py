@@ -19,6 +19,7 @@ from earthmap.catalog import (
     Scene,
     choose_many,
     find_scenes,
+    has_unlike_pair,
     narrow,
     observe,
     open_catalog,
@@ -48,6 +49,8 @@ class Question:
     query: str
     """Content key of the query."""
     observations: tuple[str, ...]
+    unfound: str = ""
+    """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare)."""
 
     @property
     def observation(self) -> str:
@@ -105,7 +108,8 @@ class Plan:
                     yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
                     questions = []
                 current, bits = row["cell_id"], row["tiles"]
-                questions.append(Question(query=row["query"], observations=tuple(row["observations"])))
+                names = tuple(row["observations"])
+                questions.append(Question(query=row["query"], observations=names, unfound=row["unfound"]))
         if current is not None:
             yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
 
@@ -168,7 +172,7 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, spec.scenes) for query in job.queries]
     table = _table(cells, bits, job.queries, asked)
-    used = {name for per_query in asked for per_cell in per_query for names in per_cell for name in names}
+    used = {name for per_query in asked for per_cell in per_query for names, _ in per_cell for name in names}
     return Plan(
         grid=grid,
         table=table,
@@ -193,23 +197,37 @@ def _parts(geometry: Any) -> list[Any]:
     return list(shapely.get_parts(geometry))
 
 
+_Asked = tuple[tuple[str, ...], str]
+"""The observations that one asking of a query looks at, and why there are none."""
+
+
 def _questions_of(
     query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: str
-) -> list[list[tuple[str, ...]]]:
-    """For each cell, the observations that each asking of `query` looks at; one empty asking where there are none."""
+) -> list[list[_Asked]]:
+    """For each cell every asking of `query`; one without observations where there are none."""
     sensors = sorted({o.sensor for o in observations if not query.sensors or o.sensor in query.sensors})
-    asked: list[list[tuple[str, ...]]] = [[] for _ in grounds]
+    asked: list[list[_Asked]] = [[] for _ in grounds]
+    over: list[list[Observation]] = [[] for _ in grounds]
     for sensor in sensors:
         candidates = [o for o in observations if o.sensor == sensor]
         chosen = choose_many(candidates, grounds, rule="all" if query.dates == 2 else rule)
         for cell, indices in enumerate(chosen):
             if query.dates == 1:
-                asked[cell].extend((candidates[index].id,) for index in indices)
+                asked[cell].extend(((candidates[index].id,), "") for index in indices)
                 continue
+            over[cell].extend(candidates[index] for index in indices)
             two = _pair([candidates[index] for index in indices], query, grounds[cell])
             if two is not None:
-                asked[cell].append(two)
-    return [names or [()] for names in asked]
+                asked[cell].append((two, ""))
+    return [asks or [((), _unfound(query, seen))] for asks, seen in zip(asked, over, strict=True)]
+
+
+def _unfound(query: Query, over: Sequence[Observation]) -> str:
+    """Why a cell, of which a change query finds the observations `over`, has none to look at."""
+    if query.dates == 1:
+        return "no_scene"
+    unlike = has_unlike_pair(over, before=query.before, after=query.after)
+    return "unlike_conventions" if unlike else "one_date"
 
 
 def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> tuple[str, str] | None:
@@ -228,19 +246,20 @@ def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> tup
 
 
 def _table(
-    cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[tuple[str, ...]]]]
+    cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[_Asked]]]
 ) -> pa.Table:
     import pyarrow as pa
 
-    columns: dict[str, list[Any]] = {"cell_id": [], "tiles": [], "query": [], "observations": []}
+    columns: dict[str, list[Any]] = {name: [] for name in plan_schema().names}
     keys = [query.content_key() for query in queries]
     for number, cell in enumerate(cells):
         for key, per_query in zip(keys, asked, strict=True):
-            names = per_query[number]
-            columns["cell_id"].extend([cell.id] * len(names))
-            columns["tiles"].extend([int(bits[number])] * len(names))
-            columns["query"].extend([key] * len(names))
-            columns["observations"].extend(list(name) for name in names)
+            asks = per_query[number]
+            columns["cell_id"].extend([cell.id] * len(asks))
+            columns["tiles"].extend([int(bits[number])] * len(asks))
+            columns["query"].extend([key] * len(asks))
+            columns["observations"].extend(list(names) for names, _ in asks)
+            columns["unfound"].extend(unfound for _, unfound in asks)
     return pa.table(columns, schema=plan_schema())
 
 
@@ -274,7 +293,7 @@ def read_plan(storage: Storage) -> Plan | None:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH)))
+        table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH))).select(plan_schema().names)
         scenes = pq.read_table(pa.BufferReader(storage.read(SCENES_PATH)))
         meta = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items() if b"earthmap" in key}
         grid, refused = Grid(**meta["earthmap:grid"]), tuple((a, b) for a, b in meta["earthmap:refused"])

@@ -331,14 +331,19 @@ def _damaged(storage: Storage, path: str) -> StorageError:
     )
 
 
+_UNFOUND = {
+    "no_scene": "the catalogue holds no observation",
+    "one_date": "the catalogue holds no two observations to compare",
+    "unlike_conventions": "the catalogue holds no two observations of one sensor and convention to compare",
+}
+
+
 def unfound_rows(work: CellWork, question: Question, context: Context) -> pa.Table:
     """The rows of a question for which the catalogue holds no observation (or, for a change, not two)."""
     import pyarrow as pa
 
-    two = context.queries[question.query].dates == 2
-    reason = "one_date" if two else "no_scene"
-    message = "the catalogue holds no two observations to compare" if two else "the catalogue holds no observation"
-    answer = answer_columns(Answer(status="skipped", reason=reason, message=f"{message} of this ground"))
+    message = f"{_UNFOUND[question.unfound]} of this ground"
+    answer = answer_columns(Answer(status="skipped", reason=question.unfound, message=message))
     empty = {"observation": "", "scenes": [], "predictor": context.predictor["name"], "sensor": None}
     rows = [
         {"cell_id": work.cell.id, "tile_id": tile.id, "query": question.query, **empty, **answer}

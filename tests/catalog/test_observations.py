@@ -13,7 +13,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.catalog.observations import choose, choose_many, narrow, observe, pair
+from earthmap.catalog.observations import choose, choose_many, has_unlike_pair, narrow, observe, pair
 from earthmap.catalog.scene import BandSource, Observation, Scene
 from earthmap.errors import JobError, QueryError
 from earthmap.sensors.calibration import Calibration
@@ -245,3 +245,27 @@ def test_no_pair() -> None:
     assert pair(series(), after="2030") is None
     with pytest.raises(QueryError, match="2024-08 of the change is later than the second, 2024-06"):
         pair(series(), before="2024-08", after="2024-06")
+
+
+WAYS = (("sentinel-2-l1c", ""), ("sentinel-2-l2a", ""), ("sentinel-1-db", "sigma0"), ("sentinel-1-db", "gamma0"))
+
+
+@given(st.lists(st.tuples(st.sampled_from(WAYS), st.integers(0, 6), st.sampled_from([None, "p"])), max_size=12))
+def test_unlike_numbers_are_never_in_one_observation_or_pair(given_scenes: list[tuple[Any, int, str | None]]) -> None:
+    scenes = [
+        scene(f"{number}", at=NOON + days * DAY, sensor=way[0], convention=way[1], pass_id=name)
+        for number, (way, days, name) in enumerate(given_scenes)
+    ]
+    observations = observe(scenes)
+    for observation in observations:
+        assert {(member.sensor, member.convention) for member in observation.scenes} == {observation.convention}
+    assert len({observation.id for observation in observations}) == len(observations)
+    two = pair(observations)
+    if two is None:
+        like = [[one.datetime for one in observations if one.convention == way] for way in WAYS]
+        assert all(len(set(times)) < 2 for times in like)
+        assert has_unlike_pair(observations) == (len({one.datetime for one in observations}) > 1)
+    else:
+        assert two[0].convention == two[1].convention
+        assert two[0].datetime < two[1].datetime
+        assert not has_unlike_pair(observations)
