@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 KINDS = ("point", "box", "oriented_box", "polygon", "mask")
-"""What an instance may be; `_WORDS` has their words in the text."""
+"""What an instance may be; `WORDS` has their words in the text."""
 
 MASK_SIDES = (8, 16, 32, 64)
 """Cells along one side of a mask's grid."""
@@ -44,8 +44,8 @@ MASK_SIDES = (8, 16, 32, 64)
 MAX_LABEL = 64
 """Most characters of a label."""
 
-_WORDS = {"point": "point", "box": "box", "oriented_box": "obox", "polygon": "poly", "mask": "mask"}
-_KIND_OF = {word: kind for kind, word in _WORDS.items()}
+WORDS = {"point": "point", "box": "box", "oriented_box": "obox", "polygon": "poly", "mask": "mask"}
+_KIND_OF = {word: kind for kind, word in WORDS.items()}
 _NOTHING = "none"
 
 
@@ -111,7 +111,7 @@ def _shape_text(instance: Instance) -> str:
         return ""
     parts = to_bins(instance.kind, instance.geometry)
     text = "+".join("".join(f"[{','.join(f'{x},{y}' for x, y in ring)}]" for ring in part) for part in parts)
-    return _WORDS[instance.kind] + text if parts else ""
+    return WORDS[instance.kind] + text if parts else ""
 
 
 def _mask_text(mask: NDArray[np.bool_]) -> str:
