@@ -41,11 +41,12 @@ class Automaton:
 
     def walk(self, terminals: Iterable[str]) -> int | None:
         """The state after `terminals`; None where one of them may not stand."""
-        state: int | None = 0
+        state = 0
         for terminal in terminals:
-            state = self.steps[state].get(terminal)
-            if state is None:
+            after = self.steps[state].get(terminal)
+            if after is None:
                 return None
+            state = after
         return state
 
 
@@ -187,9 +188,9 @@ def build_automaton(kinds: Sequence[str], *, labels: Sequence[str] = (), side: i
     rules = _Rules(kinds=tuple(dict.fromkeys(kinds)), labels=names, side=side)
     numbers: dict[State, int] = {("start",): 0}
     steps: list[dict[str, int]] = []
-    waiting = deque([("start",)])
+    waiting: deque[State] = deque([("start",)])
     while waiting:
-        state: State = waiting.popleft()
+        state = waiting.popleft()
         found: dict[str, int] = {}
         for terminal, after in rules.steps(state):
             if after not in numbers:
