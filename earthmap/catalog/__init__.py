@@ -1,8 +1,11 @@
 """STAC catalogues of any kind in; scenes and observations out (layer 2)."""
 
+from earthmap.catalog.choice import SceneRule, has_unlike_pair, pair, rank_many
+from earthmap.catalog.images import ImageCatalog, JoinedCatalog, image_catalog, images_key
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.items import scene_from_item
-from earthmap.catalog.observations import choose, choose_many, has_unlike_pair, narrow, observe, pair
+from earthmap.catalog.listing import split_date
+from earthmap.catalog.observations import narrow, observe
 from earthmap.catalog.scene import BandSource, Observation, Scene, scene_from_dict, scene_to_dict
 from earthmap.catalog.search import Found, RefusedItem, find_scenes, open_catalog, search_items
 from earthmap.catalog.source import CatalogSource, Extent, MemoryCatalog, SourceItem, Wanted
@@ -12,24 +15,29 @@ __all__ = [
     "CatalogSource",
     "Extent",
     "Found",
+    "ImageCatalog",
     "Interval",
+    "JoinedCatalog",
     "MemoryCatalog",
     "Observation",
     "RefusedItem",
     "Scene",
+    "SceneRule",
     "SourceItem",
     "Wanted",
-    "choose",
-    "choose_many",
     "find_scenes",
     "has_unlike_pair",
+    "image_catalog",
+    "images_key",
     "narrow",
     "observe",
     "open_catalog",
     "pair",
     "parse_datetime",
+    "rank_many",
     "scene_from_dict",
     "scene_from_item",
     "scene_to_dict",
     "search_items",
+    "split_date",
 ]

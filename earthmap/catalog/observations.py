@@ -1,8 +1,8 @@
-"""Observations: scenes grouped by pass, and the choice of those that a cell is read from.
+"""Observations: scenes grouped by pass, reprocessings collapsed.
 
-Nothing here depends on the area of a job: a pass is recognised from its scenes alone, and a cell's observations from
-the cell's ground alone. `narrow` leaves in an observation only the scenes over one ground, so that a larger area,
-which brings more scenes of the same pass, does not change what a cell is read from.
+Nothing here depends on the area of a job: a pass is recognised from its scenes alone. `narrow` leaves in an
+observation only the scenes over one ground, so that a larger area, which brings more scenes of the same pass, does
+not change what a cell is read from.
 """
 
 from __future__ import annotations
@@ -10,31 +10,22 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import shapely
 
-from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.scene import Observation, Scene
 from earthmap.content import content_key
-from earthmap.errors import JobError, QueryError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
-
-RULES = ("least_cloud", "latest", "all")
-"""How a cell's observations are chosen; the first is the default."""
 
 UNKNOWN_CLOUD_PERCENT = 50.0
 """What a scene counts for that does not state its cloud cover."""
 
-NEARLY_WHOLE = 0.9
-"""`latest` takes an observation that covers at least this share of what the widest one covers."""
-
 KEY_DIGITS = 8
+"""Of the key of its pass in an observation's id."""
+
 _SAME_PASS = datetime.timedelta(minutes=50)
 """Longest gap inside a named pass: half an orbit; the same orbit returns days later under the same name."""
 _SAME_STRIP = datetime.timedelta(minutes=15)
@@ -122,5 +113,3 @@ def narrow(observation: Observation, ground: BaseGeometry) -> Observation | None
     areas = shapely.area(shapely.intersection(footprints, ground))
     inside = [scene for scene, area in zip(observation.scenes, areas, strict=True) if area > 0]
     return _observation(inside) if inside else None
-
-

@@ -5,15 +5,16 @@ A job is data (a YAML or JSON file, or the flags of `earthmap map`). Paths in a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
+from earthmap.catalog import SceneRule, image_catalog, images_key, split_date
 from earthmap.content import content_key
-from earthmap.errors import JobError
+from earthmap.errors import CatalogError, JobError
 from earthmap.grid import AreaOfInterest
 from earthmap.tasks import Query, make_query
 
@@ -52,9 +53,16 @@ class QuestionSpec(_Record):
 class JobSpec(_Record):
     """A job as it is written down; `Job` is what it means."""
 
-    area: Any
-    """Path, `W,S,E,N`, WKT, GeoJSON, four numbers, or anything else that `AreaOfInterest.normalize` takes."""
-    catalog: str
+    area: Any = None
+    """Path, `W,S,E,N`, WKT, GeoJSON, four numbers, or anything else that `AreaOfInterest.normalize` takes; None for the
+    ground of the images."""
+    images: tuple[str, ...] = ()
+    """Images without a catalogue: files, folders, archives, addresses; `@DATE` behind one says when it was taken."""
+    images_key: str | None = None
+    """Key of the files behind `images` and their versions, so that a changed file makes another job; filled in here."""
+    bands: tuple[str, ...] = ()
+    """What the bands of `images` are where their files do not say."""
+    catalog: str | None = None
     """STAC API address, or path or address of a static catalogue, ItemCollection or stac-geoparquet file."""
     queries: tuple[QuestionSpec, ...] = pydantic.Field(min_length=1)
     collections: tuple[str, ...] = ()
@@ -63,7 +71,9 @@ class JobSpec(_Record):
     resolution: float | None = pydantic.Field(default=None, gt=0, le=10_000)
     """Pixel size in metres; None for the finest of the scenes found."""
     tile_size: Literal[448, 224, 128] = 448
-    scenes: Literal["least_cloud", "latest", "all"] = "least_cloud"
+    scenes: Literal["least_cloud", "nearest", "latest", "all", "median"] = "least_cloud"
+    date: str | None = None
+    """What `scenes: nearest` is measured from, as a STAC datetime."""
     predictor: Literal["spectral", "oracle", "vlm"] = "spectral"
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     out: str
@@ -80,15 +90,33 @@ class JobSpec(_Record):
             return items
         return tuple({"text": item} if isinstance(item, str) else item for item in items)
 
+    @pydantic.field_validator("images", mode="before")
+    @classmethod
+    def _images(cls, value: Any) -> Any:
+        items = [value] if isinstance(value, (str, Mapping)) else value
+        return tuple(_image_text(item) for item in items) if isinstance(items, (list, tuple)) else items
+
+    @pydantic.field_validator("bands", mode="before")
+    @classmethod
+    def _bands(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
     @pydantic.field_validator("collections", mode="before")
     @classmethod
     def _collections(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @pydantic.field_validator("datetime", mode="before")
+    @pydantic.field_validator("datetime", "date", mode="before")
     @classmethod
     def _datetime(cls, value: Any) -> Any:
         return None if value is None else str(value)  # YAML reads 2024-06-01 as a date and 2024 as a number
+
+
+def _image_text(item: Any) -> Any:
+    """`{path, datetime}` of a job file as the command line writes it: `path@datetime`."""
+    if not isinstance(item, Mapping) or not set(item) <= {"path", "datetime"} or "path" not in item:
+        return item
+    return f"{item['path']}@{item['datetime']}" if item.get("datetime") else str(item["path"])
 
 
 def _faults(error: pydantic.ValidationError) -> str:
@@ -106,6 +134,11 @@ class Job:
     spec: JobSpec
     area: AreaOfInterest
     queries: tuple[Query, ...]
+
+    @property
+    def rule(self) -> SceneRule:
+        """How the observations of a cell are chosen. Raises JobError for a rule without its date."""
+        return SceneRule(name=self.spec.scenes, date=self.spec.date)
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
@@ -131,10 +164,44 @@ def _anchored(address: str, base: Path | None) -> str:
     return str(path if path.is_absolute() else base / path)
 
 
-def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
-    """The job that `values` describe; relative paths are relative to `base`.
+def _anchored_image(text: str, base: Path | None) -> str:
+    """An image's path made absolute, so that the job means the same files wherever it is run from."""
+    address, date = split_date(text)
+    if "://" not in address:
+        address = str(Path(_anchored(address, base)).expanduser().absolute())
+    return f"{address}@{date}" if date else address
+
+
+def _with_images(spec: JobSpec, base: Path | None, say: Callable[[str], None] | None) -> JobSpec:
+    """`spec` with its images found, and with their ground as the area where it names none.
 
     Raises:
+        JobError: where nothing says where, or what of.
+        CatalogError: where an image is not there.
+    """
+    if not spec.images:
+        missing = [name for name in ("area", "catalog") if getattr(spec, name) is None]
+        if missing:
+            raise JobError(f"nothing says {' and '.join(missing)}", fix="give an area and a catalogue, or images")
+        return spec.model_copy(update={"images_key": None})
+    images = tuple(_anchored_image(text, base) for text in spec.images)
+    try:
+        key = images_key(images)
+    except CatalogError:
+        if spec.images_key is None:
+            raise
+        key = spec.images_key  # the job of a run whose images are gone can still be read
+    if spec.area is not None:
+        return spec.model_copy(update={"images": images, "images_key": key})
+    found = image_catalog(images, datetime=spec.datetime, bands=spec.bands, say=say)
+    return spec.model_copy(update={"images": images, "images_key": key, "area": found.footprint})
+
+
+def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Callable[[str], None] | None = None) -> Job:
+    """The job that `values` describe; relative paths are relative to `base`. `say` hears of long scans of images.
+
+    Raises:
+        CatalogError: for images that are not there.
         JobError: with every fault of the values named.
         AreaError: for an area that is not ground on the Earth.
         QueryError: for a question that cannot be asked.
@@ -146,6 +213,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
         spec = JobSpec.model_validate(dict(values))
     except pydantic.ValidationError as error:
         raise JobError(_faults(error), fix="see `earthmap map --help` or docs/job.md for what a job may say") from None
+    spec = _with_images(spec, base, say)
     area = spec.area
     if isinstance(area, str) and base is not None and (base / area).is_file():
         area = str(base / area)
@@ -153,7 +221,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
     spec = spec.model_copy(
         update={
             "area": resolved.to_geojson(),
-            "catalog": _anchored(spec.catalog, base),
+            "catalog": _anchored(spec.catalog, base) if spec.catalog else None,
             "out": _anchored(spec.out, base),
             "store": _anchored(spec.store, base) if spec.store else None,
         }
@@ -161,10 +229,13 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None) -> Job:
     queries = tuple(question.query() for question in spec.queries)
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
+    SceneRule(name=spec.scenes, date=spec.date)
     return Job(spec=spec, area=resolved, queries=queries)
 
 
-def read_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Job:
+def read_job(
+    path: str | Path, *, overrides: Mapping[str, Any] | None = None, say: Callable[[str], None] | None = None
+) -> Job:
     """The job in a YAML or JSON file, with the values of `overrides` (the command line's) in place of the file's.
 
     Raises:
@@ -183,7 +254,7 @@ def read_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
         raise JobError(f"{path} holds no job", expected="keys such as area, catalog, queries, out")
     here = path.resolve().parent
     values = {"out": str(Path("runs") / path.stem), **values}
-    anchored = parse_job(values, base=here)
+    anchored = parse_job(values, base=here, say=say)
     if not overrides:
         return anchored
-    return parse_job({**anchored.to_dict(), **overrides})
+    return parse_job({**anchored.to_dict(), **overrides}, say=say)

@@ -15,15 +15,20 @@ import shapely
 from earthmap.catalog import (
     CatalogSource,
     Found,
+    ImageCatalog,
+    JoinedCatalog,
+    MemoryCatalog,
     Observation,
     Scene,
-    choose_many,
+    SceneRule,
     find_scenes,
     has_unlike_pair,
+    image_catalog,
     narrow,
     observe,
     open_catalog,
     pair,
+    rank_many,
     scene_from_dict,
     scene_to_dict,
 )
@@ -156,8 +161,9 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
         SensorError: when nothing that it holds is understood.
         JobError: for more tiles than the job allows.
     """
-    source = source or open_catalog(job.spec.catalog)
     spec = job.spec
+    images = open_images(job)
+    source = source or open_source(job, images)
     found = _search(source, job.area.geometry, job)
     grid = _grid(job, found.scenes)
     cells, bits = touched(job.area, grid)
@@ -170,15 +176,39 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     grounds = [owned_ground(cell) for cell in cells]
     found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
-    asked = [_questions_of(query, observations, grounds, spec.scenes) for query in job.queries]
+    asked = [_questions_of(query, observations, grounds, job.rule) for query in job.queries]
     table = _table(cells, bits, job.queries, asked)
-    used = {name for per_query in asked for per_cell in per_query for names, _ in per_cell for name in names}
+    used = {name for of_query in asked for of_cell in of_query for one in of_cell for name in one.names}
     return Plan(
         grid=grid,
         table=table,
         observations={observation.id: observation for observation in observations if observation.id in used},
-        refused=tuple((item.id, item.why) for item in found.refused),
+        refused=(*_unused(images, found), *((item.id, item.why) for item in found.refused)),
     )
+
+
+def open_images(job: Job) -> ImageCatalog | None:
+    """The job's images without a catalogue; None where it names none. Raises CatalogError."""
+    spec = job.spec
+    return image_catalog(spec.images, datetime=spec.datetime, bands=spec.bands) if spec.images else None
+
+
+def open_source(job: Job, images: ImageCatalog | None) -> CatalogSource:
+    """The job's catalogue, its images, or both as one. Raises CatalogError."""
+    if job.spec.catalog is None:
+        return images or MemoryCatalog([], address="no catalogue")
+    catalog = open_catalog(job.spec.catalog)
+    return catalog if images is None else JoinedCatalog([catalog, images])
+
+
+def _unused(images: ImageCatalog | None, found: Found) -> Iterator[tuple[str, str]]:
+    """The files that became no image, and the images that the search passed over."""
+    if images is None:
+        return
+    yield from ((one.address, one.why) for one in images.left_out)
+    used = {scene.id for scene in found.scenes} | {item.id for item in found.refused}
+    if not found.other_sensors:
+        yield from ((id, "outside the job's area, time or collections") for id in images.ids if id not in used)
 
 
 def _search(source: CatalogSource, geometry: Any, job: Job) -> Found:
@@ -197,29 +227,41 @@ def _parts(geometry: Any) -> list[Any]:
     return list(shapely.get_parts(geometry))
 
 
-_Asked = tuple[tuple[str, ...], str]
-"""The observations that one asking of a query looks at, and why there are none."""
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One asking of a query: what it looks at, and what it looks at where that cannot be read."""
+
+    observations: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    unfound: str = ""
+    """Why there is nothing to look at."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.observations + self.fallbacks
 
 
 def _questions_of(
-    query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: str
-) -> list[list[_Asked]]:
-    """For each cell every asking of `query`; one without observations where there are none."""
+    query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: SceneRule
+) -> list[list[_Asking]]:
+    """For each cell, each asking of `query`; one empty asking where there is nothing to look at."""
     sensors = sorted({o.sensor for o in observations if not query.sensors or o.sensor in query.sensors})
-    asked: list[list[_Asked]] = [[] for _ in grounds]
+    asked: list[list[_Asking]] = [[] for _ in grounds]
     over: list[list[Observation]] = [[] for _ in grounds]
     for sensor in sensors:
         candidates = [o for o in observations if o.sensor == sensor]
-        chosen = choose_many(candidates, grounds, rule="all" if query.dates == 2 else rule)
-        for cell, indices in enumerate(chosen):
-            if query.dates == 1:
-                asked[cell].extend(((candidates[index].id,), "") for index in indices)
-                continue
-            over[cell].extend(candidates[index] for index in indices)
-            two = _pair([candidates[index] for index in indices], query, grounds[cell])
-            if two is not None:
-                asked[cell].append((two, ""))
-    return [asks or [((), _unfound(query, seen))] for asks, seen in zip(asked, over, strict=True)]
+        ranked = rank_many(candidates, grounds, rule=SceneRule(name="all") if query.dates == 2 else rule)
+        for cell, indices in enumerate(ranked):
+            best = [candidates[index] for index in indices]
+            over[cell].extend(best)
+            if query.dates == 2:
+                two = _pair(best, query, grounds[cell])
+                asked[cell].extend([_Asking(two)] if two else [])
+            elif rule.name == "all":
+                asked[cell].extend(_Asking((one.id,)) for one in best)
+            elif best:
+                asked[cell].append(_Asking((best[0].id,), tuple(one.id for one in best[1:])))
+    return [askings or [_Asking(unfound=_unfound(query, seen))] for askings, seen in zip(asked, over, strict=True)]
 
 
 def _unfound(query: Query, over: Sequence[Observation]) -> str:
@@ -246,21 +288,23 @@ def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> tup
 
 
 def _table(
-    cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[_Asked]]]
+    cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[_Asking]]]
 ) -> pa.Table:
     import pyarrow as pa
 
-    columns: dict[str, list[Any]] = {name: [] for name in plan_schema().names}
+    schema = plan_schema()
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     keys = [query.content_key() for query in queries]
     for number, cell in enumerate(cells):
-        for key, per_query in zip(keys, asked, strict=True):
-            asks = per_query[number]
-            columns["cell_id"].extend([cell.id] * len(asks))
-            columns["tiles"].extend([int(bits[number])] * len(asks))
-            columns["query"].extend([key] * len(asks))
-            columns["observations"].extend(list(names) for names, _ in asks)
-            columns["unfound"].extend(unfound for _, unfound in asks)
-    return pa.table(columns, schema=plan_schema())
+        for key, of_query in zip(keys, asked, strict=True):
+            askings = of_query[number]
+            columns["cell_id"].extend([cell.id] * len(askings))
+            columns["tiles"].extend([int(bits[number])] * len(askings))
+            columns["query"].extend([key] * len(askings))
+            columns["observations"].extend(asking.observations for asking in askings)
+            columns["fallbacks"].extend(asking.fallbacks for asking in askings)
+            columns["unfound"].extend(asking.unfound for asking in askings)
+    return pa.table(columns, schema=schema)
 
 
 def write_plan(storage: Storage, plan: Plan) -> None:

@@ -18,6 +18,7 @@ def plan_schema() -> pa.Schema:
             ("tiles", pa.uint16()),  # bit i: cell.tiles()[i] belongs to the job
             ("query", pa.string()),  # Query.content_key()
             ("observations", pa.list_(pa.string())),  # Observation.id, in order of time; none where nothing was found
+            ("fallbacks", pa.list_(pa.string())),  # Observation.id, the next best of the cell, the best first
             ("unfound", pa.string()),  # why there are none: no_scene, one_date, unlike_conventions; else empty
         ]
     )
