@@ -24,6 +24,8 @@ from earthmap.cube.plan import CellRead
 from earthmap.errors import GridError, StorageError
 from earthmap.grid.tiling import Cell, Tile
 from earthmap.predict.protocol import Picture
+from earthmap.sensors.offsets import offset_notes
+from earthmap.sensors.registry import SENSORS
 from earthmap.storage import Storage
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ class CellManifest:
     key: str
     """Content key of the read."""
     failures: tuple[TileFailure, ...] = ()
+    replaced: tuple[TileFailure, ...] = ()
+    """As `CellPixels.replaced`."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its pixels should know, such as `offset_suspect`."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Pixels of the cell without its halo ring, by reason."""
     size_bytes: int = 0
@@ -85,8 +91,9 @@ class CellManifest:
         try:
             plain = json.loads(data)
             plain["datetime"] = datetime.datetime.fromisoformat(plain["datetime"])
-            plain["failures"] = tuple(TileFailure(**failure) for failure in plain["failures"])
-            plain["bands"], plain["scenes"] = tuple(plain["bands"]), tuple(plain["scenes"])
+            for name in ("failures", "replaced"):
+                plain[name] = tuple(TileFailure(**failure) for failure in plain[name])
+            plain |= {name: tuple(plain[name]) for name in ("bands", "scenes", "notes")}
             return cls(**plain)
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
@@ -242,6 +249,8 @@ def write_cell(
         scenes=tuple(scene.id for scene in read.observation.scenes),
         key=read.key,
         failures=pixels.failures,
+        replaced=pixels.replaced,
+        notes=offset_notes(pixels.data, read.bands, pixels.mask, SENSORS[read.observation.sensor]),
         reasons=_count_reasons(read, pixels.mask),
         size_bytes=sum(len(data) for data in objects.values()),
         checksums={name: hashlib.sha256(data).hexdigest() for name, data in objects.items()},
