@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import earthmap
-from earthmap.errors import BadRequestError, EarthmapError, JobError
+from earthmap.errors import BadRequestError, EarthmapError, EarthmapWarning, JobError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from earthmap.pipeline import Estimate, Job, Progress, Run
+
+SHOWN = 8
+"""Images, and files left out, that are named on the terminal."""
 
 DONE, FAILED, BAD_REQUEST, WITH_ERRORS, STOPPED = 0, 1, 2, 3, 130
 
@@ -55,6 +58,14 @@ def _add_map(commands: Any) -> None:
     add("job", nargs="?", help="job file (YAML or JSON); flags override what it says")
     add("--area", help="file (GeoJSON, GeoPackage, GeoParquet, Shapefile), W,S,E,N in degrees, WKT or GeoJSON text")
     add("--catalog", help="STAC API, static catalogue, ItemCollection or stac-geoparquet; path or address")
+    add(
+        "--image",
+        action="append",
+        dest="images",
+        metavar="PATH[@DATE]",
+        help="image without a catalogue: file, folder, SAFE, zip, tar or address; repeatable; DATE where it tells none",
+    )
+    add("--bands", metavar="NAMES", help="bands of such images that do not tell them, such as red,green,blue,nir")
     add("--collection", action="append", dest="collections", metavar="ID", help="repeatable")
     add("--datetime", help="STAC datetime or interval, such as 2024-06-01/2024-06-30")
     add(
@@ -81,12 +92,12 @@ def _add_map(commands: Any) -> None:
 
 
 _JOB_FLAGS = (
-    "area", "catalog", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes", "predictor",
-    "max_tiles", "cluster", "store", "out",
+    "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
+    "predictor", "max_tiles", "cluster", "store", "out",
 )  # fmt: skip
 
 
-def _job(arguments: argparse.Namespace) -> Job:
+def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
     from earthmap.pipeline import parse_job, read_job
 
     values = {name: getattr(arguments, name) for name in _JOB_FLAGS if getattr(arguments, name) is not None}
@@ -97,18 +108,21 @@ def _job(arguments: argparse.Namespace) -> Job:
             "--task is given without --query", fix="give the question too, or write the task in the job file"
         )
     if arguments.job:
-        return read_job(arguments.job, overrides=values)
-    missing = [f"--{name}" for name in ("area", "catalog", "out") if name not in values]
+        return read_job(arguments.job, overrides=values, say=say)
+    needed = ("out",) if arguments.images else ("area", "catalog", "out")
+    missing = [f"--{name}" for name in needed if name not in values]
     missing += [] if arguments.queries else ["--query"]
     if missing:
         raise JobError(f"nothing says {', '.join(missing)}", fix="give these flags, or a job file")
-    return parse_job(values)
+    return parse_job(values, say=say)
 
 
 def _map(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import explain, make_plan, run_job
 
-    job = _job(arguments)
+    say = _sayer(arguments)
+    job = _job(arguments, say)
+    _say_images(job, say)
     if arguments.explain:
         _show_estimate(explain(make_plan(job)), arguments)
         return DONE
@@ -170,6 +184,31 @@ def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def _sayer(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """What happens before there is a bar, in lines on standard error."""
+    from rich.markup import escape
+
+    console = None if arguments.quiet else _console(stderr=True)
+    return lambda text: console.print(escape(text), style="dim") if console else None
+
+
+def _say_images(job: Job, say: Callable[[str], None]) -> None:
+    """Which files are read as images, and which are left out and why."""
+    from earthmap.grid import AreaOfInterest
+    from earthmap.pipeline import open_images
+
+    images = open_images(job)
+    if images is None:
+        return
+    whole = AreaOfInterest.normalize(images.footprint).content_key() == job.area.content_key()
+    where = "; the area is the ground that they show" if whole else ""
+    say(f"{len(images.ids)} images: {', '.join(images.ids[:SHOWN])}{'…' * (len(images.ids) > SHOWN)}{where}")
+    for one in images.left_out[:SHOWN]:
+        say(f"left out {one.address}: {one.why}")
+    if len(images.left_out) > SHOWN:
+        say(f"and {len(images.left_out) - SHOWN} more files left out; run.json names all")
 
 
 @contextmanager
@@ -244,9 +283,15 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 _COMMANDS = {"map": _map, "demo": _demo, "report": _report}
 
 
+def _show_warning(message: Warning | str, *_: object) -> None:
+    sys.stderr.write(f"earthmap: {message}\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. What is wrong is said in one line on standard error."""
     warnings.simplefilter("ignore")  # of libraries; what a user must know is in the ledger and the notes
+    warnings.simplefilter("always", EarthmapWarning)
+    warnings.showwarning = _show_warning
     try:
         arguments = _parser().parse_args(argv)
         return _COMMANDS[arguments.command](arguments)

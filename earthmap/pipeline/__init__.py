@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.folder import Run, open_run
     from earthmap.pipeline.isolation import Limits
     from earthmap.pipeline.job import Job, parse_job, read_job
-    from earthmap.pipeline.plan import Plan, make_plan
+    from earthmap.pipeline.plan import Plan, make_plan, open_images
     from earthmap.pipeline.publish import publish_report
     from earthmap.pipeline.run import Progress, run_job
 
@@ -25,6 +25,7 @@ __all__ = [
     "explain",
     "make_plan",
     "map_area",
+    "open_images",
     "open_run",
     "parse_job",
     "publish_report",
@@ -42,6 +43,7 @@ _HOMES = {
     "explain": "estimate",
     "make_plan": "plan",
     "map_area": "api",
+    "open_images": "plan",
     "open_run": "folder",
     "parse_job": "job",
     "publish_report": "publish",
