@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from hypothesis import given
@@ -16,6 +17,7 @@ from earthmap.catalog.assets import resolve_href
 from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.scene import Scene, scene_from_dict, scene_to_dict
 from earthmap.errors import CatalogError, SensorError
+from earthmap.sensors.bands import BANDS, OPTICAL_BANDS
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 45], [10.1, 45], [10.1, 45.1], [10, 45.1], [10, 45]]]}
 
@@ -271,6 +273,112 @@ def test_names_of_item_and_collection_decide_nothing(name: str, collection: str)
     renamed = copy.deepcopy(item) | {"id": name, "collection": collection}
     scene = scene_from_item(renamed, base="/a/i.json")
     assert (scene.sensor, scene.sources, scene.notes) == (plain.sensor, plain.sources, plain.notes)
+
+
+def landsat_l1(**properties: Any) -> dict[str, Any]:
+    """A level 1 item with the factors of its MTL in raster:bands."""
+    assets = {
+        "red": asset(
+            **{
+                "eo:bands": [{"name": "OLI_B4"}],
+                "raster:bands": [{"scale": 2e-5, "offset": -0.1, "data_type": "uint16"}],
+            }
+        ),
+        "lwir11": asset(**{"eo:bands": [{"name": "TIRS_B10"}], "raster:bands": [{"scale": 3.342e-4, "offset": 0.1}]}),
+        "qa_pixel": asset(href="./q.tif", roles=["cloud"]),
+    }
+    stated = {"platform": "LANDSAT_8", "landsat:correction": "L1TP", "landsat:collection_number": "02", **properties}
+    return drawn_item(assets, **stated)
+
+
+def test_landsat_level_1_is_divided_by_the_sun() -> None:
+    scene = scene_from_item(landsat_l1(**{"view:sun_elevation": 30.0}), base="/a/i.json")
+    assert scene.sensor == "landsat-c2-l1"
+    (red,) = scene.sources  # radiance without K1 and K2 is no temperature
+    assert red.calibration.scale == pytest.approx(4e-5)
+    assert red.calibration.offset == pytest.approx(-0.2)
+    assert red.calibration.nodata == 0.0
+    assert [source.band for source in scene.mask_sources] == ["qa_pixel"]
+    assert scene.notes == ("divided by the sine of the sun's elevation, 30.00°",)
+    with pytest.raises(SensorError, match="Landsat level 1"):
+        scene_from_item(landsat_l1(), base="/a/i.json")
+
+
+def test_landsat_level_1_temperature_needs_its_constants() -> None:
+    item = landsat_l1(**{"view:sun_elevation": 30.0})
+    item["assets"]["lwir11"]["raster:bands"][0]["earthmap:planck"] = [774.8853, 1321.0789]
+    scene = scene_from_item(item, base="/a/i.json")
+    red, thermal = scene.sources
+    assert (thermal.band, thermal.calibration.planck) == ("lwir11", (774.8853, 1321.0789))
+    assert thermal.calibration.apply(np.array([26214], np.uint16))[0] == pytest.approx(295, abs=2)
+    assert scene_from_dict(json.loads(json.dumps(scene_to_dict(scene)))) == scene
+    item["assets"]["lwir11"]["raster:bands"][0]["earthmap:planck"] = ["x", 1]
+    assert [source.band for source in scene_from_item(item, base="/a/i.json").sources] == ["red"]
+
+
+def test_two_hundred_bands_are_read_by_wavelength() -> None:
+    centres = [round(0.4 + index * 0.0105, 4) for index in range(200)]  # 0.4 to 2.49 µm, as EnMAP and EMIT have
+    bands = [
+        {"name": f"band_{index:03d}", "eo:center_wavelength": centre, "eo:full_width_half_max": 0.01}
+        for index, centre in enumerate(centres)
+    ]
+    raster = {"data_type": "int16", "scale": 1e-4, "offset": 0.0, "nodata": -32768}
+    item = drawn_item({"image": asset(bands=bands, **{"raster:bands": [raster] * 200})}, platform="enmap", gsd=30)
+    scene = scene_from_item(item, base="/a/i.json")
+    assert scene.sensor == "hyperspectral"
+    assert [source.band for source in scene.sources] == list(OPTICAL_BANDS)
+    for source in scene.sources:
+        canonical = BANDS[source.band]
+        found = centres[source.index - 1]
+        assert canonical.range_um[0] <= found < canonical.range_um[1]
+        assert abs(found - canonical.centre_um) <= 0.0105 / 2 + 1e-9, "the nearest of all"
+        assert (source.calibration.scale, source.calibration.nodata) == (1e-4, -32768)
+    nanometres = copy.deepcopy(item)
+    for band in nanometres["assets"]["image"]["bands"]:
+        band["eo:center_wavelength"] = round(band["eo:center_wavelength"] * 1000, 1)
+    assert scene_from_item(nanometres, base="/a/i.json").sources == scene.sources
+
+
+@pytest.mark.parametrize(("unit", "offset"), [("kelvin", 0.0), ("K", 0.0), ("°C", 273.15), ("celsius", 273.15)])
+def test_temperatures_become_kelvin(unit: str, offset: float) -> None:
+    bands = [{"name": "thermal", "eo:common_name": "lwir", "unit": unit, "data_type": "float32"}]
+    item = drawn_item({"t": asset(bands=bands, description="Land surface temperature")}, platform="a drone")
+    scene = scene_from_item(item, base="/a/i.json")
+    assert (scene.sensor, scene.convention) == ("thermal", "surface")
+    assert scene.sources[0].calibration.offset == pytest.approx(offset)
+
+
+def test_temperature_without_a_unit_is_uncalibrated() -> None:
+    bands = [{"name": "thermal", "eo:common_name": "lwir11", "data_type": "uint8"}]
+    scene = scene_from_item(drawn_item({"t": asset(bands=bands)}, platform="a drone"), base="/a/i.json")
+    assert (scene.sensor, scene.notes) == ("thermal-uncalibrated", ("uncalibrated",))
+
+
+def test_cloud_probability_stands_in_for_the_classification() -> None:
+    cloud = asset(href="./c.tif", roles=["data", "cloud"], **{"raster:bands": [{"data_type": "uint8"}]})
+    item = drawn_item(
+        {**s2_assets("B02", "B10"), "cloud": cloud}, platform="sentinel-2a", **{"s2:product_type": "S2MSI1C"}
+    )
+    scene = scene_from_item(item, base="/a/i.json")
+    assert [source.band for source in scene.mask_sources] == ["cloud_probability"]
+    item["assets"]["SCL"] = asset(href="./s.tif")
+    item["properties"]["s2:product_type"] = "S2MSI2A"
+    assert [source.band for source in scene_from_item(item, base="/a/i.json").mask_sources] == ["scl"]
+
+
+def test_the_picture_stands_in_for_bands_that_nobody_says_how_to_read() -> None:
+    step = {"proj:code": "EPSG:32611"}
+    names = [{"name": name, "common_name": name} for name in ("red", "green", "blue", "nir")]
+    fine = {**step, "proj:transform": [0.3, 0, 0, 0, -0.3, 0]}
+    coarse = {**step, "proj:transform": [1.2, 0, 0, 0, -1.2, 0]}
+    picture = asset(href="./v.tif", roles=["visual"], **{"eo:bands": names[:3]}, **fine)
+    item = drawn_item({"ms": asset(**{"eo:bands": names}, **coarse), "visual": picture}, platform="WV02")
+    scene = scene_from_item(item, base="/a/i.json")
+    assert {source.href for source in scene.sources} == {"/a/v.tif"}
+    assert (scene.convention, scene.resolution_m) == ("picture", 0.3)
+    item["assets"]["ms"]["raster:bands"] = [{"data_type": "uint16", "scale": 1e-4}] * 4
+    scene = scene_from_item(item, base="/a/i.json")
+    assert (scene.sensor, len(scene.sources), scene.resolution_m) == ("optical-reflectance", 4, 1.2)
 
 
 def test_hrefs(tmp_path: Path) -> None:

@@ -96,3 +96,14 @@ def test_missing_bands_are_named() -> None:
         make_view("rgb", ("red", "green"), np.ones((2, 1, 1), np.float32))
     with pytest.raises(SensorError, match="no view 'x'"):
         get_view("x")
+
+
+def test_temperature_by_steps_of_half_a_kelvin() -> None:
+    data = np.array([[[200.0, 230.0, 290.0, 350.0, 400.0, np.nan]]], np.float32)
+    picture = make_view("thermal", ("lwir11",), data)
+    assert picture[0, :, 0].tolist() == [0, 0, 128, 255, 255, NODATA_GREY]
+    assert abs(invert_view("thermal", picture)[0, 0, 2] - 290.0) < 0.25
+    assert default_view("landsat-c2-l2") == "rgb"
+    assert default_view("landsat-c2-l2", ("lwir11",)) == "thermal"
+    assert default_view("landsat-c2-l2", ("green", "red", "nir08")) == "nir08-red-green"
+    assert default_view("optical-uncalibrated-16bit", ("red", "green", "blue", "nir")) == "rgb-11bit"
