@@ -308,7 +308,7 @@ def test_landsat_level_1_temperature_needs_its_constants() -> None:
     item = landsat_l1(**{"view:sun_elevation": 30.0})
     item["assets"]["lwir11"]["raster:bands"][0]["earthmap:planck"] = [774.8853, 1321.0789]
     scene = scene_from_item(item, base="/a/i.json")
-    red, thermal = scene.sources
+    _, thermal = scene.sources
     assert (thermal.band, thermal.calibration.planck) == ("lwir11", (774.8853, 1321.0789))
     assert thermal.calibration.apply(np.array([26214], np.uint16))[0] == pytest.approx(295, abs=2)
     assert scene_from_dict(json.loads(json.dumps(scene_to_dict(scene)))) == scene
