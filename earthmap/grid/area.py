@@ -76,7 +76,10 @@ class AreaOfInterest:
 
     @classmethod
     def from_geojson(cls, value: Mapping[str, Any] | str) -> AreaOfInterest:
-        """The polygons of any GeoJSON object, text or mapping; the older `crs` member is obeyed. Raises AreaError."""
+        """The polygons of any GeoJSON object, text or mapping; the older `crs` member is obeyed. Raises AreaError.
+
+        A ring that jumps over the antimeridian (179, then -179) is read the short way, with an EarthmapWarning.
+        """
         return _united([parse_geojson(value, source="the area")], "the area")
 
     @classmethod
@@ -148,8 +151,8 @@ class AreaOfInterest:
         return content_key("area", shapely.to_wkb(self.geometry, byte_order=1))
 
     def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON MultiPolygon (RFC 7946: outer rings anticlockwise)."""
-        oriented = shapely.orient_polygons(self.geometry)
+        """A GeoJSON MultiPolygon (RFC 7946: outer rings anticlockwise; no edge that could be taken for a crossing)."""
+        oriented = shapely.segmentize(shapely.orient_polygons(self.geometry), 120.0)
         document: dict[str, Any] = json.loads(shapely.to_geojson(oriented))
         return document
 

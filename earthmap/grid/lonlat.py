@@ -5,6 +5,7 @@ Everything here takes and gives EPSG:4326 with x = longitude. Edges are straight
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from earthmap.errors import AreaError
+from earthmap.errors import AreaError, EarthmapWarning
 from earthmap.grid.projection import gap_in_degrees, polygons_of, reproject, split_antimeridian
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def transformed(polygons: BaseGeometry, crs: pyproj.CRS, *, source: str) -> Base
     """Polygons of any CRS in degrees, edges densified first so that they stay within 5 cm; raises AreaError."""
     check_finite(polygons, source=source)
     if is_lonlat(crs):
-        return polygons
+        return _the_short_way(polygons, source=source)
     try:
         transformer = pyproj.Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
     except pyproj.exceptions.ProjError as error:
@@ -143,6 +144,40 @@ def transformed(polygons: BaseGeometry, crs: pyproj.CRS, *, source: str) -> Base
             fix="check the CRS that the file names",
         )
     return image if crs.is_geographic else _unwound(image)
+
+
+def _the_short_way(polygons: BaseGeometry, *, source: str) -> BaseGeometry:
+    """The polygons, those whose rings jump over the antimeridian as they were meant; warns where there are any.
+
+    RFC 7946 (3.1.9) asks for geometries to be cut there; map tools write 179, then -179, which means 2° and not 358°.
+    A ring is read so where it jumps by more than half a turn, less than a whole one, and the short way round is
+    narrower than half a turn, or goes around a pole beyond 60° of latitude.
+    """
+    parts = shapely.get_parts(polygons)
+    meant = [_unwound_polygon(part) if _jumps(part) else part for part in parts]
+    if not any(_jumps(part) for part in parts):
+        return polygons
+    warnings.warn(
+        f"{source} has a ring that jumps by more than 180 degrees of longitude: it is read as crossing the antimeridian"
+        f" (or around the pole), the short way; for the long way give west,south,east,north",
+        EarthmapWarning,
+        stacklevel=2,
+    )
+    return shapely.union_all([polygons_of(part) for part in meant])
+
+
+def _jumps(polygon: BaseGeometry) -> bool:
+    """Whether a polygon's shell is written with jumps over the antimeridian."""
+    if polygon.is_empty:
+        return False
+    xy = shapely.get_coordinates(shapely.get_exterior_ring(polygon))
+    steps = np.abs(np.diff(xy[:, 0]))
+    if not ((steps > 180.0) & (steps < 360.0)).any():
+        return False
+    longitude = np.unwrap(xy[:, 0], period=360.0)
+    if abs(longitude[-1] - longitude[0]) > 180.0:
+        return bool(np.abs(xy[:, 1]).min() >= 60.0 and len(np.unique(np.sign(xy[:, 1]))) == 1)
+    return bool(np.ptp(longitude) < 180.0)
 
 
 def is_lonlat(crs: pyproj.CRS) -> bool:

@@ -112,6 +112,7 @@ def owner(grid: Grid, longitude: ArrayLike, latitude: ArrayLike) -> Owners:
     lon = wrap_longitude(lon)
     zone, north = np.where(_is_polar(lat), POLAR, zone_number(lon)), lat >= 0.0
     x, y = _in_zone_plane(lon, lat, zone)
+    y = y - np.where(north | (zone == POLAR), 0.0, grid.south_shift_m)
     row, column = (np.floor((axis - grid.anchor_m) / grid.core_m).astype(np.int64) for axis in (y, x))
     return Owners(zone, north, row, column)
 
@@ -121,8 +122,9 @@ def _core_bounds(tile_or_cell: Tile | Cell) -> tuple[float, float, float, float]
     grid = tile_or_cell.grid
     side_px = grid.cell_core_px if isinstance(tile_or_cell, Cell) else grid.core_px
     column, row = tile_or_cell.column, tile_or_cell.row
-    edges = (column * side_px, row * side_px, (column + 1) * side_px, (row + 1) * side_px)
-    west, south, east, north = (grid.anchor_m + edge * grid.resolution_m for edge in edges)
+    x, y = grid.origin_m(tile_or_cell.zone)
+    west, east = (x + edge * side_px * grid.resolution_m for edge in (column, column + 1))
+    south, north = (y + edge * side_px * grid.resolution_m for edge in (row, row + 1))
     return west, south, east, north
 
 
@@ -190,13 +192,14 @@ def _tile_corners(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """West, near, east, far of cores in strips; near and far count polewards from the equator."""
     west, low, east, high = _core_edges(rows, columns, grid)
-    near = np.where(north, low, SOUTH_NORTHING_M - high)
-    far = np.where(north, high, SOUTH_NORTHING_M - low)
+    top = SOUTH_NORTHING_M - grid.south_shift_m
+    near = np.where(north, low, top - high)
+    far = np.where(north, high, top - low)
     return west, near, east, far
 
 
 def _core_edges(rows: Integers, columns: Integers, grid: Grid) -> tuple[Floats, Floats, Floats, Floats]:
-    """West, south, east, north of cores in their planes."""
+    """West, south, east, north of cores in their planes, but for the shift of southern strips."""
     west, east = (grid.anchor_m + (columns + side) * float(grid.core_m) for side in (0, 1))
     low, high = (grid.anchor_m + (rows + side) * float(grid.core_m) for side in (0, 1))
     return np.asarray(west, float), np.asarray(low, float), np.asarray(east, float), np.asarray(high, float)
@@ -326,7 +329,7 @@ def _zones_of(area: AreaOfInterest) -> list[tuple[Zone, BaseGeometry]]:
 def _touched_in_zone(part: BaseGeometry, zone: Zone, grid: Grid) -> tuple[Integers, Integers, NDArray[np.uint16]]:
     """Rows and columns of the cells that own ground of `part`, sorted, and the bits of their tiles."""
     planar = from_lonlat(part, zone.epsg, tolerance_m=_AREA_TOLERANCE_PX * grid.resolution_m)
-    ground = shapely.transform(planar, lambda xy: (xy - grid.anchor_m) / grid.core_m)
+    ground = shapely.transform(planar, lambda xy: (xy - grid.origin_m(zone)) / grid.core_m)
     if not ground.is_valid:
         ground = polygons_of(shapely.make_valid(ground, method="structure", keep_collapsed=False))
     if not ground.area > _NOISE:

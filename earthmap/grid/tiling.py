@@ -30,6 +30,10 @@ CORE_PX = {448: 384, 224: 192, 128: 112}
 ANCHORS_M = (0, 15)
 """Where a lattice's pixel corners lie, in metres from the zone's origin; 15 is Landsat's."""
 
+LANDSAT_ANCHOR_M = 15
+_SOUTH_NORTHING_M = 10_000_000
+"""What a southern code of UTM adds to northings."""
+
 POLAR = 0
 """Number of the zone around a pole, as GeographicLib counts (Karney, `UTMUPS::UPS`)."""
 
@@ -125,6 +129,20 @@ class Grid:
         return self.core_px * self.resolution_m
 
     @property
+    def south_shift_m(self) -> float:
+        """How far its lines lie north of the anchor in southern strips, in metres.
+
+        Landsat writes southern scenes in the northern code, with negative northings; what the southern code adds is
+        no multiple of 30 m, so that its lattice can only run on across the equator if this lattice does.
+        """
+        return _SOUTH_NORTHING_M % self.resolution_m if self.anchor_m == LANDSAT_ANCHOR_M else 0.0
+
+    def origin_m(self, zone: Zone) -> tuple[float, float]:
+        """Easting and northing of the corner of row 0 and column 0 in the zone's CRS."""
+        shifted = not zone.north and not zone.is_polar
+        return float(self.anchor_m), self.anchor_m + (self.south_shift_m if shifted else 0.0)
+
+    @property
     def cell_core_px(self) -> int:
         """Side of a cell without its halo ring, in pixels."""
         return CELL_TILES * self.core_px
@@ -145,8 +163,8 @@ def _geobox(grid: Grid, zone: Zone, west_px: int, north_px: int, side_px: int) -
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    size = grid.resolution_m
-    affine = Affine(size, 0.0, grid.anchor_m + west_px * size, 0.0, -size, grid.anchor_m + north_px * size)
+    size, (east, north) = grid.resolution_m, grid.origin_m(zone)
+    affine = Affine(size, 0.0, east + west_px * size, 0.0, -size, north + north_px * size)
     return GeoBox((side_px, side_px), affine, f"EPSG:{zone.epsg}")
 
 

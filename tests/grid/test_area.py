@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import pyproj
@@ -14,7 +15,7 @@ import shapely
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from earthmap.errors import AreaError
+from earthmap.errors import AreaError, EarthmapWarning
 from earthmap.grid import AreaOfInterest
 
 BOX = AreaOfInterest.from_bbox(5.1, 45.2, 5.4, 45.5)
@@ -36,7 +37,9 @@ def test_round_trips(west: int, east: int, south: int, north: int) -> None:
     if w == e or s == n or {w, e} == {180.0, -180.0}:
         return
     area = AreaOfInterest.from_bbox(w, s, e, n)
-    assert AreaOfInterest.from_wkt(area.geometry.wkt).content_key() == area.content_key()
+    # An edge of more than half a turn would be read as one over the antimeridian.
+    written = shapely.segmentize(area.geometry, 120.0).wkt
+    assert AreaOfInterest.from_wkt(written).content_key() == area.content_key()
     again = AreaOfInterest.from_geojson(json.dumps(area.to_geojson()))
     assert again == area
     assert again.content_key() == area.content_key()
@@ -305,3 +308,52 @@ def test_real_files(real_data: Path, pattern: str, km2: float) -> None:
     assert area.geometry.is_valid
     assert area.area_km2 == pytest.approx(km2, rel=1e-3)
     assert area.area_km2 == pytest.approx(geod_km2(area), rel=1e-5)
+
+
+def _ring(*corners: tuple[float, float]) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": [[list(corner) for corner in (*corners, corners[0])]]}
+
+
+@pytest.mark.parametrize("latitudes", [(-18.0, -16.0), (51.0, 53.0)])
+def test_a_ring_that_was_not_split_is_read_the_short_way(latitudes: tuple[float, float]) -> None:
+    south, north = latitudes
+    meant = AreaOfInterest.from_bbox(179, south, -179, north)
+    for ring in (
+        _ring((179, south), (-179, south), (-179, north), (179, north)),
+        _ring((-179, south), (-179, north), (179, north), (179, south)),
+        _ring((179, south), (180, south), (-179, south), (-179, north), (179, north)),
+    ):
+        with pytest.warns(EarthmapWarning, match="short way"):
+            area = AreaOfInterest.from_geojson(ring)
+        assert area == meant
+        assert AreaOfInterest.from_geojson(area.to_geojson()) == area
+    # Longitudes beyond 180 and rings that are split say what they mean.
+    assert AreaOfInterest.from_geojson(_ring((179, south), (181, south), (181, north), (179, north))) == meant
+    assert AreaOfInterest.from_geojson(meant.to_geojson()) == meant
+
+
+def test_a_hole_over_the_antimeridian_stays_one() -> None:
+    document = _ring((178, -19), (-178, -19), (-178, -15), (178, -15))
+    document["coordinates"] += _ring((179, -18), (-179, -18), (-179, -16), (179, -16))["coordinates"]
+    with pytest.warns(EarthmapWarning, match="short way"):
+        area = AreaOfInterest.from_geojson(document)
+    assert area.geometry.area == pytest.approx(4 * 4 - 2 * 2)
+
+
+def test_a_ring_around_a_pole_holds_it() -> None:
+    with pytest.warns(EarthmapWarning, match="pole"):
+        area = AreaOfInterest.from_geojson(_ring((0, -75), (90, -75), (180, -75), (-90, -75)))
+    assert area.bounds == (-180.0, -90.0, 180.0, -75.0)
+    assert area == AreaOfInterest.from_bbox(-180, -90, 180, -75)
+
+
+@pytest.mark.parametrize("bbox", [(-180, -60, 180, 60), (-170, -60, 170, 60), (-100, 0, 100, 50), (-180, -90, 180, 90)])
+def test_what_is_wide_on_purpose_stays_wide(bbox: tuple[float, float, float, float]) -> None:
+    area = AreaOfInterest.from_bbox(*bbox)
+    assert area.bounds == bbox
+    assert AreaOfInterest.from_geojson(area.to_geojson()) == area
+    assert AreaOfInterest.parse(json.dumps(area.to_geojson())) == area
+
+
+def test_a_wide_triangle_is_no_crossing() -> None:
+    assert AreaOfInterest.from_geojson(_ring((-100, 0), (100, 0), (0, 50))).bounds == (-100, 0, 100, 50)
