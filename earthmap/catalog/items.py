@@ -28,13 +28,14 @@ from earthmap.catalog.assets import (
 from earthmap.catalog.fields import Item, called, number_of, properties_of, text_of
 from earthmap.catalog.intervals import item_interval
 from earthmap.catalog.quantities import calibrate, is_readable, sun_elevation
+from earthmap.catalog.radar import GROUND_RANGE_M, ground_range_spacing, has_calibration, radar_annotation
 from earthmap.catalog.scene import BandSource, Scene
 from earthmap.catalog.source import item_geometry
 from earthmap.content import canonical_json
 from earthmap.errors import CatalogError, SensorError
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.quality import QUALITY_LAYERS
-from earthmap.sensors.registry import SENSORS, ItemFacts, Recognition, Sensor, recognize
+from earthmap.sensors.registry import CALIBRATION, SENSORS, ItemFacts, Recognition, Sensor, is_ground_range, recognize
 
 _FILL = {"scl": 0.0, "qa_pixel": 1.0}
 """Stored number of a quality layer that means "no data" (ESA; USGS LSDS-1619), whatever the file declares."""
@@ -75,7 +76,13 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         footprint=shapely.to_wkb(ground),
         resolution_m=_resolution(chosen, sensor, item),
         sources=tuple(
-            BandSource(band=one.band, href=resolve_href(one.href, base), index=one.index, calibration=calibration)
+            BandSource(
+                band=one.band,
+                href=resolve_href(one.href, base),
+                index=one.index,
+                calibration=calibration,
+                annotation=radar_annotation(item, one.band, base) if sensor.id == "sentinel-1-grd" else None,
+            )
             for one, calibration in zip(chosen, calibrations, strict=True)
         ),
         mask_sources=_mask_sources(item, sensor, base),
@@ -142,7 +149,8 @@ def _item_facts(item: Item, data: Sequence[AssetBand], *, rendered: bool) -> Ite
         platform=platform_of(item),
         instruments=instruments_of(item),
         level=_level(properties),
-        layers=frozenset(layer for layer in LAYERS if any(True for _ in layer_assets(item, layer))),
+        layers=frozenset(layer for layer in LAYERS if any(True for _ in layer_assets(item, layer)))
+        | ({CALIBRATION} if has_calibration(item, [one.band for one in chosen]) else set()),
         measurement=" ".join([*texts, text_of(properties, "card4l:measurement_type") or ""]).lower(),
         rendered=rendered,
         edition=text_of(properties, "landsat:collection_number"),
@@ -158,6 +166,8 @@ def _level(properties: Mapping[str, Any]) -> str | None:
 
 def _resolution(chosen: Sequence[AssetBand], sensor: Sensor, item: Item) -> float:
     """Ground distance of the finest band, in metres."""
+    if sensor.is_sar and is_ground_range(_level(properties_of(item))):
+        return ground_range_spacing(item) or sensor.nominal_m or GROUND_RANGE_M
     stated = [one.distance_m for one in chosen if one.distance_m is not None and one.distance_m > 0]
     finest = min(stated) if stated else number_of(properties_of(item).get("gsd")) or sensor.nominal_m
     if not finest or finest <= 0:

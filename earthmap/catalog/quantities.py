@@ -27,6 +27,8 @@ def calibrate(
     bands: Sequence[AssetBand], *, sensor: Sensor, properties: Mapping[str, Any], time: datetime.datetime
 ) -> tuple[list[Calibration], tuple[str, ...]]:
     """How the stored numbers of `bands` become physical values of `sensor`, one for each, and what was assumed."""
+    if sensor.is_sar and (sensor.id == "sentinel-1-grd" or not sensor.calibrated):
+        return [Calibration(nodata=one.nodata or 0.0, amplitude=True) for one in bands], ()
     if not sensor.calibrated:
         return [Calibration(nodata=one.nodata) for one in bands], ()
     if sensor.id.startswith("sentinel-2"):

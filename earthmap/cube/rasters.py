@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from earthmap.catalog.addresses import gdal_path, split_member
+from earthmap.catalog.archives import read_text
 from earthmap.catalog.scene import BandSource
+from earthmap.catalog.signing import HostSigner, Signer
+from earthmap.cube.control import ControlGrid, ControlPoint, control_grid
+from earthmap.cube.failures import (
+    LOGGED,
+    Cause,
+    Evidence,
+    classify,
+    heard,
+    note_read,
+    probe,
+    read_error,
+    texts_of,
+    was_read,
+)
+from earthmap.cube.radar import calibrated
 from earthmap.cube.reader import MAX_PIXELS, read_image
 from earthmap.cube.warp import Block, SourceGrid
 from earthmap.errors import ReadError
@@ -55,67 +72,12 @@ _REMOTE: Mapping[str, str] = {
 _ELSEWHERE = re.compile(r"(?:/vsi(?:zip|tar)/\{)?/vsi(?:curl|s3)/")
 """GDAL's paths of files, and of archives, that are not on this machine."""
 
-_STATUS = re.compile(r"response[ _]code[:= ]+(\d{3})", re.IGNORECASE)
-_MISSING = ("no such file", "nosuchkey", "does not exist", "nosuchbucket")
-_REFUSED = ("accessdenied", "access denied", "permission denied", "invalidaccesskeyid", "signaturedoesnotmatch")
-_REFUSED_STATUS = {401, 403, 429, 503}
-_DAMAGED = ("not recognized as being in a supported file format", "ireadblock failed", "tiff", "decod", "corrupt")
-
-_EXPECTED = {
-    "missing": "a file at this address",
-    "refused": "permission to read",
-    "damaged": "a whole image that GDAL can decode",
-}
-_FIX = {
-    "missing": "check the catalogue's href",
-    "refused": "check credentials and quota, and run again",
-    "damaged": "fetch the file again, or take another copy of the scene",
-    "unreadable": "run again; if it stays, look at the file with gdalinfo",
-}
-
-
-def _chain(error: BaseException | None) -> str:
-    """The texts of an error and of all that led to it: GDAL's cause is often not in the last one."""
-    texts: list[str] = []
-    while error is not None and len(texts) < 16:
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    return " | ".join(texts)
-
-
-def failure_reason(text: str) -> str:
-    """The reason of `ReadError` that GDAL's messages mean; `unreadable` where they do not tell."""
-    status = _STATUS.search(text)
-    if status:
-        code = int(status[1])
-        return "missing" if code in (404, 410) else "refused" if code in _REFUSED_STATUS else "unreadable"
-    low = text.lower()
-    for reason, marks in (("missing", _MISSING), ("refused", _REFUSED)):
-        if any(mark in low for mark in marks):
-            return reason
-    if "curl" in low or "timed out" in low:
-        return "unreadable"
-    return "damaged" if any(mark in low for mark in _DAMAGED) else "unreadable"
-
-
-def _read_error(href: str, error: BaseException, signed: str) -> ReadError:
-    text = _chain(error)
-    reason = failure_reason(text)
-    shown = text.split(" | ")[-1].replace(signed, href)[:300]
-    return ReadError(
-        f"cannot read {href}: {shown}",
-        address=href,
-        reason=reason,
-        expected=_EXPECTED.get(reason),
-        fix=_FIX[reason],
-    )
-
 
 def _options(path: str) -> dict[str, str]:
     """GDAL's settings for `path`; a local file keeps its sidecar files, and S3 follows AWS_ENDPOINT_URL."""
     if not _ELSEWHERE.match(path):
         return {}
-    options = dict(_REMOTE)
+    options = {**_REMOTE, **LOGGED}
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     if "/vsis3/" in path and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
         parts = urlsplit(endpoint)
@@ -156,7 +118,7 @@ class _RasterImage:
 
     dataset: DatasetReader
     path: str
-    grids: Sequence[SourceGrid]
+    grids: Sequence[SourceGrid] | ControlGrid
     levels: dict[int, DatasetReader] = field(default_factory=dict)
 
     @property
@@ -197,22 +159,32 @@ class _RasterImage:
 def _check_placed(dataset: DatasetReader, href: str) -> None:
     if dataset.crs is not None and not dataset.transform.is_identity:
         return
-    points, _ = dataset.gcps
-    if points:
-        raise ReadError(
-            f"{href} is placed by ground control points only",
-            address=href,
-            reason="ground_control_points",
-            expected="an affine transform and a CRS",
-            fix="use a geocoded or terrain-corrected product; reading by ground control points comes later",
-        )
     raise ReadError(
         f"{href} does not say where it lies",
         address=href,
         reason="no_georeference",
-        expected="an affine transform and a CRS",
+        expected="an affine transform and a CRS, or ground control points",
         fix="georeference it, for example with gdal_translate -a_srs … -a_ullr …",
     )
+
+
+def _control_grid(dataset: DatasetReader, href: str) -> ControlGrid | None:
+    """Where the file's own control points place it; None where it has none, or an affine transform that goes before."""
+    from odc.geo.crs import CRS
+
+    if dataset.crs is not None and not dataset.transform.is_identity:
+        return None
+    points, crs = dataset.gcps
+    if not points or crs is None:
+        return None
+    x, y = np.array([point.x for point in points]), np.array([point.y for point in points])
+    stated, lonlat = CRS(crs.to_wkt()), CRS("EPSG:4326")
+    lon, lat = (x, y) if crs.to_epsg() == 4326 else stated.transformer_to_crs(lonlat)(x, y)
+    placed = [
+        ControlPoint(float(point.row), float(point.col), float(east), float(north), float(point.z or 0.0))
+        for point, east, north in zip(points, lon, lat, strict=True)
+    ]
+    return control_grid(placed, dataset.shape, address=href)
 
 
 def _check_blocks(dataset: DatasetReader, href: str) -> None:
@@ -298,10 +270,7 @@ def _identity(path: str, href: str) -> _Identity:
     try:
         status = Path(member.archive.removeprefix("file://") if member else path).stat()
     except OSError as error:
-        raise ReadError(
-            f"there is no file {href}", address=href, reason="missing", expected=_EXPECTED["missing"],
-            fix=_FIX["missing"],
-        ) from error  # fmt: skip
+        raise read_error(href, Cause.NEVER_PUBLISHED, f"there is no file {href}") from error
     return path, status.st_mtime_ns, status.st_size
 
 
@@ -309,9 +278,11 @@ def _open(path: str, href: str) -> _RasterImage:
     _settle()
     dataset = _dataset(path)
     try:
-        _check_placed(dataset, href)
         _check_blocks(dataset, href)
-        return _RasterImage(dataset=dataset, path=path, grids=_grids(dataset))
+        control = _control_grid(dataset, href)
+        if control is None:
+            _check_placed(dataset, href)
+        return _RasterImage(dataset=dataset, path=path, grids=control or _grids(dataset))
     except BaseException:
         dataset.close()
         raise
@@ -337,25 +308,72 @@ class RasterioReader:
     Safe for any number of threads: an open file is used by one at a time. Pickles to other processes.
     """
 
-    sign: Callable[[str], str] | None = None
-    """From an unsigned href to one that can be read now; None where addresses need no signature."""
+    sign: Signer = field(default_factory=HostSigner)
+    """From an unsigned href to one that can be read now."""
     max_pixels: int = MAX_PIXELS
     """Largest part of one band that is read at once."""
 
     def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
         """As `Reader.read`."""
+        try:
+            return self._read(source, geobox, frame, renew=False)
+        except ReadError as error:
+            if error.reason not in _DENIALS or self.sign(source.href) == source.href:
+                raise
+        return self._read(source, geobox, frame, renew=True)  # once: the signature may have been withdrawn
+
+    def _read(
+        self, source: BandSource, geobox: GeoBox, frame: GeoBox | None, *, renew: bool
+    ) -> NDArray[np.float32]:  # fmt: skip
         from rasterio.errors import RasterioError
 
         href = source.href
-        address = self.sign(href) if self.sign else href
+        address = self.sign(href, renew=renew)
         path = gdal_path(address)
-        with _environment(path):
+
+        def fetch(document: str) -> bytes:
+            return read_text(self.sign(document, renew=renew))
+
+        with heard() as log, _environment(path):
             try:
                 with _borrowed(path, href) as image:
-                    return read_image(image, source, geobox, frame=frame, max_pixels=self.max_pixels)
-            except IndexError as error:
-                raise ReadError(
-                    f"{href} has no band {source.index}", address=href, reason="unreadable", fix=_FIX["unreadable"]
-                ) from error
+                    shown, read = calibrated(image, source, fetch) if source.annotation else (image, source)
+                    values = read_image(shown, read, geobox, frame=frame, max_pixels=self.max_pixels)
+            except IndexError:
+                raise read_error(href, Cause.UNSUPPORTED, f"{href} has no band {source.index}") from None
             except (RasterioError, MemoryError) as error:
-                raise _read_error(href, error, address) from error
+                # Without its context, whose texts hold the signed address.
+                raise _failure(href, address, error, log) from None
+        note_read(href)
+        return values
+
+
+_DENIALS = frozenset({Cause.CREDENTIALS, Cause.DENIED, Cause.EXPIRED})
+
+
+def _failure(href: str, address: str, error: BaseException, log: Iterable[str]) -> ReadError:
+    """What `error` means; a remote address is asked once more where exception and log leave it open."""
+    texts = [text.replace(address, href) for text in (texts_of(error), *log)]
+    told = [_unnamed(text, href) for text in texts]
+    evidence = Evidence(text=told[0], log=tuple(told[1:]), read_before=was_read(href))
+    cause = classify(evidence)
+    answer = probe(address) if cause in _OPEN else None
+    if answer is not None:
+        evidence = dataclasses.replace(evidence, probe=answer)
+        cause = classify(evidence)
+    shown = texts[0].split(" | ")[-1][:300]
+    return read_error(
+        href,
+        cause,
+        f"cannot read {href}: {shown}",
+        retry_after_s=answer.retry_after_s if answer else None,
+    )
+
+
+_OPEN = frozenset({Cause.DAMAGED, Cause.UNKNOWN, Cause.REFUSED})
+"""Causes that the address itself may know better, or say more about."""
+
+
+def _unnamed(text: str, href: str) -> str:
+    """`text` without the file's own name, whose words are no evidence."""
+    return text.replace(href, "").replace(PurePosixPath(urlsplit(href).path or href).name, "")

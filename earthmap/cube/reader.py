@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from earthmap.catalog.scene import BandSource
+from earthmap.cube.control import ControlGrid
+from earthmap.cube.failures import Cause
+from earthmap.cube.gather import gather, gather_block, positions, target_scale
 from earthmap.cube.warp import (
     Block,
     SourceGrid,
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
 MAX_PIXELS = 2**26
 """Largest part of one band that is read at once: 64 million pixels, 256 MB as float32."""
 
-RETRYABLE = frozenset({"refused", "unreadable"})
-"""Reasons that say nothing about the file itself: the same read may succeed later."""
-
 
 class Reader(Protocol):
     """Bytes of files → pixels. One instance is used by many threads at once, and is pickled to other processes."""
@@ -44,8 +44,7 @@ class Reader(Protocol):
         `geobox` is a part of, the pixels are bit for bit those of reading all of `frame`, whose rest is not touched.
 
         Raises:
-            ReadError: with `reason` one of `missing`, `refused`, `damaged`, `no_georeference`,
-                `ground_control_points`, `too_large`, `unreadable`.
+            ReadError: with a `reason` of `earthmap.cube.failures.Cause`.
         """
         ...
 
@@ -54,8 +53,8 @@ class Image(Protocol):
     """An opened file, or an array in its place."""
 
     @property
-    def grids(self) -> Sequence[SourceGrid]:
-        """Full resolution first, then the overviews from fine to coarse."""
+    def grids(self) -> Sequence[SourceGrid] | ControlGrid:
+        """Full resolution first, then the overviews from fine to coarse; one grid where control points place it."""
         ...
 
     @property
@@ -72,14 +71,16 @@ class Image(Protocol):
         ...
 
 
-def _level(image: Image, source: BandSource, geobox: GeoBox) -> int:
+def _level(grids: Sequence[SourceGrid], source: BandSource, geobox: GeoBox) -> int:
     """The coarsest level that is not coarser than the target.
 
-    Classes have no overviews, and neither have decibels: an average of decibels is not one of power.
+    Classes have no overviews, and neither have decibels and amplitudes, whose average is not one of power; but where
+    coarse will do.
     """
-    if source.calibration.categorical or source.calibration.decibels:
+    calibration = source.calibration
+    if (calibration.categorical or calibration.decibels or calibration.amplitude) and not source.coarse:
         return 0
-    scales = [source_scale(toward(grid, geobox), geobox) for grid in image.grids]
+    scales = [source_scale(toward(grid, geobox), geobox) for grid in grids]
     fine = [level for level, scale in enumerate(scales) if scale >= 1.0 - 1e-3]
     return fine[-1] if fine else 0
 
@@ -91,7 +92,7 @@ def _physical(image: Image, source: BandSource, block: Block, level: int) -> NDA
         raise ReadError(
             f"{source.href} holds complex numbers",
             address=source.href,
-            reason="unreadable",
+            reason=Cause.UNSUPPORTED.value,
             expected="one real number a pixel",
             fix="use a detected product (amplitude or backscatter)",
         )
@@ -125,9 +126,12 @@ def read_image(
 ) -> NDArray[np.float32]:
     """What `Reader.read` promises, for an image that is open. Raises ReadError."""
     whole = frame or geobox
-    level = _level(image, source, whole)
-    grid = toward(image.grids[level], whole)
     part = part_of(whole, geobox)
+    grids = image.grids
+    if isinstance(grids, ControlGrid):
+        return _read_by_points((image, grids), source, whole, part, max_pixels=max_pixels)
+    level = _level(grids, source, whole)
+    grid = toward(grids[level], whole)
     block = aligned_block(grid, whole)
     if block is not None:
         block = Block(block.top + part.top, block.left + part.left, block.top + part.bottom, block.left + part.right)
@@ -150,6 +154,29 @@ def read_image(
     return warped[part.top : part.bottom, part.left : part.right]
 
 
+PIECE_PIXELS = 2**22
+"""An image placed by control points is read in pieces of at most so many pixels, for it has no overviews to use."""
+
+
+def _read_by_points(
+    placed: tuple[Image, ControlGrid], source: BandSource, frame: GeoBox, part: Block, *, max_pixels: int
+) -> NDArray[np.float32]:
+    """The pixels of `part` of `frame`, read in as many pieces as their size needs."""
+    image, grid = placed
+    scale = target_scale(grid, frame)
+    nodes = positions(grid, frame, part)
+    inside = gather_block(nodes, scale=scale).within(grid.shape)
+    if not inside.size:
+        return np.full(part.shape, np.nan, np.float32)
+    halves = part.halves() if inside.size > min(PIECE_PIXELS, max_pixels) else ()
+    if halves:
+        along = 0 if halves[0].right == part.right else 1
+        pieces = [_read_by_points(placed, source, frame, half, max_pixels=max_pixels) for half in halves]
+        return np.concatenate(pieces, axis=along)
+    _check_size(inside, source, max_pixels)
+    return gather(_physical(image, source, inside, 0), inside, nodes, part, scale=scale)
+
+
 def _spread(image: Image, source: BandSource, inside: Block, outer: Block, level: int) -> NDArray[np.float32]:
     """The values of `inside` in an array that covers `outer`, NaN around them."""
     if inside == outer:
@@ -166,13 +193,13 @@ class ArrayImage:
 
     bands: NDArray[np.generic] = field(repr=False)
     """(band, y, x) stored numbers."""
-    grid: SourceGrid
+    grid: SourceGrid | ControlGrid
     nodata: float | None = None
 
     @property
-    def grids(self) -> Sequence[SourceGrid]:
+    def grids(self) -> Sequence[SourceGrid] | ControlGrid:
         """Its one level."""
-        return (self.grid,)
+        return self.grid if isinstance(self.grid, ControlGrid) else (self.grid,)
 
     def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
         """Stored numbers of a block inside the image."""
@@ -199,7 +226,7 @@ class MemoryReader:
         """As `Reader.read`."""
         image = self.images.get(source.href)
         if image is None:
-            raise ReadError(f"there is no image {source.href}", address=source.href, reason="missing")
+            raise ReadError(f"there is no image {source.href}", address=source.href, reason=Cause.NEVER_PUBLISHED.value)
         if isinstance(image, ReadError):
             raise image
         return read_image(image, source, geobox, frame=frame)

@@ -92,6 +92,17 @@ class Block:
             min(self.right, outer.right),
         )
 
+    def halves(self) -> tuple[Block, ...]:
+        """Two parts, cut across the longer side; none where it is a single pixel."""
+        rows, columns = self.shape
+        if max(rows, columns) < 2:
+            return ()
+        if rows >= columns:
+            middle = self.top + rows // 2
+            return replace(self, bottom=middle), replace(self, top=middle)
+        middle = self.left + columns // 2
+        return replace(self, right=middle), replace(self, left=middle)
+
     def slices_in(self, outer: Block) -> tuple[slice, slice]:
         """Where this block lies in an array that covers `outer`."""
         return (

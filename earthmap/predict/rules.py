@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-REFLECTANCE, UNCALIBRATED, SAR = "reflectance", "uncalibrated", "sar"
-"""What a picture's numbers are: reflectance as a share of one, numbers without a stated scale, linear SAR power."""
+REFLECTANCE, UNCALIBRATED, SAR, UNCALIBRATED_SAR = "reflectance", "uncalibrated", "sar", "uncalibrated sar"
+"""What a picture's numbers are: reflectance as a share of one, numbers without a stated scale, linear SAR power, and
+the squares of radar amplitudes without calibration, for which no threshold holds."""
 
 BAND_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -146,6 +147,11 @@ def why_not(target: str, kind: str, bands: Collection[str]) -> tuple[str, str]:
     if rules:
         wanted = {" + ".join(" or ".join(BAND_NAMES[symbol]) for symbol in rule.symbols): None for rule in rules}
         return "missing_band", f"{target} needs {'; or '.join(wanted)}; the picture has {', '.join(sorted(bands))}"
+    if kind == UNCALIBRATED_SAR:
+        return "uncalibrated", (
+            f"{target} is told by a threshold on backscatter, and this radar image is not calibrated; use GRD with its"
+            " calibration annotation, backscatter in dB, or terrain-corrected gamma0"
+        )
     if kind == UNCALIBRATED:
         return "uncalibrated", f"{target} is told by physical values, and the data state no scale; use calibrated data"
     return "not_supported", f"{target} cannot be told from SAR backscatter alone; use optical data"

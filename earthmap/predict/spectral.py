@@ -23,6 +23,7 @@ from earthmap.predict.rules import (
     SAR,
     SYMBOLS,
     UNCALIBRATED,
+    UNCALIBRATED_SAR,
     Condition,
     Rule,
     rules_for,
@@ -58,7 +59,9 @@ class _Skip:
 
 def _kind(picture: Picture) -> str:
     sensor = SENSORS[picture.sensor]
-    return UNCALIBRATED if not sensor.calibrated else SAR if sensor.is_sar else REFLECTANCE
+    if sensor.is_sar:
+        return SAR if sensor.calibrated else UNCALIBRATED_SAR
+    return REFLECTANCE if sensor.calibrated else UNCALIBRATED
 
 
 def mean_filter(image: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:

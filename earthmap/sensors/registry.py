@@ -7,7 +7,7 @@ what the item says of the measurement. The names of item and collection are not 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from earthmap.errors import SensorError
@@ -53,12 +53,13 @@ class Sensor:
 
     @property
     def is_sar(self) -> bool:
-        """True for radar: values are linear power."""
-        return self.quantity == "backscatter"
+        """True for radar: values are linear power, or the square of what is stored where nothing calibrates it."""
+        return set(self.bands) <= set(SAR_BANDS)
 
 
 _S2_VIEWS = ("rgb", "swir", "rededge", "nir-coastal", "nir-red-green", "swir-nir-red")
 _SAR_VIEWS = ("sar-vv-vh", "sar-hh-hv", "sar-vv", "sar-hh", "sar-vh", "sar-hv")
+_SAR_STORED_VIEWS = tuple(f"{name}-stored" for name in _SAR_VIEWS)
 _PLAIN_VIEWS = (
     "rgb-8bit",
     "nir-red-green-8bit",
@@ -115,6 +116,27 @@ _ROWS = (
         masks=("layover",),
         coarsest_m=300.0,
         views=_SAR_VIEWS,
+    ),
+    Sensor(
+        id="sentinel-1-grd",
+        title="Sentinel-1 GRD, calibrated with its annotation",
+        quantity="backscatter",
+        convention="sigma0 on the ellipsoid, noise removed, linear power",
+        unit="1",
+        bands=SAR_BANDS,
+        coarsest_m=300.0,
+        nominal_m=10.0,
+        views=_SAR_VIEWS,
+    ),
+    Sensor(
+        id="radar-uncalibrated",
+        title="Radar amplitudes or complex numbers without calibration",
+        quantity="digital number",
+        convention="uncalibrated, the square of the stored amplitude",
+        unit="DN",
+        bands=SAR_BANDS,
+        coarsest_m=300.0,
+        views=_SAR_STORED_VIEWS,
     ),
     Sensor(
         id="landsat-c2-l2",
@@ -323,23 +345,49 @@ def recognize(facts: ItemFacts) -> Recognition:
     )
 
 
-def _sentinel_1(facts: ItemFacts) -> Recognition | None:
-    if not facts.names & set(SAR_BANDS):
-        return None
-    if facts.platform and not facts.platform.startswith("sentinel-1"):
-        raise SensorError(
-            f"radar of {facts.platform} has no row in the table of sensors", expected="backscatter of Sentinel-1"
-        )
+NOT_TERRAIN_CORRECTED = (
+    "placed by ground control points, not terrain-corrected: off by the error of their height over the tangent of the"
+    " incidence angle"
+)
+"""What the reader of a radar scene in ground range should know."""
+
+
+def _radar(facts: ItemFacts) -> Recognition | None:
     polarized = [fact for fact in facts.bands if fact.band in SAR_BANDS]
+    if not polarized:
+        return None
+    calibrated = _backscatter(facts, polarized)
+    if calibrated and facts.platform and not facts.platform.startswith("sentinel-1"):
+        raise SensorError(
+            f"backscatter of {facts.platform} has no row in the table of sensors", expected="backscatter of Sentinel-1"
+        )
+    notes = (NOT_TERRAIN_CORRECTED,) if is_ground_range(facts.level) else ()
+    if calibrated:
+        return Recognition(sensor=calibrated, notes=notes if calibrated == "sentinel-1-grd" else ())
+    return Recognition(sensor="radar-uncalibrated", notes=("uncalibrated", *notes))
+
+
+def _backscatter(facts: ItemFacts, polarized: Sequence[BandFacts]) -> str | None:
+    """The row of radar that is calibrated, or can be; None for amplitudes that nothing calibrates."""
     if all(_in_decibels(fact) for fact in polarized):
-        return Recognition(sensor="sentinel-1-db")
+        return "sentinel-1-db"
     if _is_terrain_corrected(facts) and not any(_is_integer(fact) for fact in polarized):
-        return Recognition(sensor="sentinel-1-rtc")
-    raise SensorError(
-        f"Sentinel-1 {facts.level or 'radar'} without a stated physical unit is uncalibrated amplitude",
-        expected="backscatter with the unit dB, or terrain-corrected gamma0",
-        fix="use an analysis-ready collection of Sentinel-1 (sigma0 or gamma0 in dB, or RTC)",
-    )
+        return "sentinel-1-rtc"
+    return "sentinel-1-grd" if CALIBRATION in facts.layers else None
+
+
+CALIBRATION = "calibration"
+"""In `ItemFacts.layers`: every polarization has its calibration annotation."""
+
+
+def is_ground_range(level: str | None) -> bool:
+    """True for a detected product in ground range, which no affine transform places.
+
+    Example:
+        >>> is_ground_range("GRD"), is_ground_range("RTC"), is_ground_range(None)
+        (True, False, False)
+    """
+    return (level or "").upper().startswith("GRD")
 
 
 def _in_decibels(fact: BandFacts) -> bool:
@@ -453,7 +501,7 @@ def _optical(facts: ItemFacts) -> Recognition | None:
 
 
 _RULES: tuple[Callable[[ItemFacts], Recognition | None], ...] = (
-    _sentinel_1,
+    _radar,
     _sentinel_2,
     _landsat,
     _hyperspectral,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.errors import SensorError
+from earthmap.sensors.bands import SAR_BANDS
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.registry import get_sensor
 
@@ -100,6 +101,20 @@ def _dual_pol(co: str, cross: str) -> View:
     return View(name=f"sar-{co}-{cross}", channels=(_co_pol(co), _cross_pol(cross), difference))
 
 
+def _stored_power(band: str) -> Channel:
+    """Sentinel-1's DN² lies 53 dB above its sigma0, give or take 3; other radars have other scales, hence 60 dB."""
+    return Channel(band=band, low=20.0, high=80.0, unit="dB")
+
+
+def _stored_pol(co: str, cross: str | None = None) -> View:
+    """Radar without calibration: the square of what is stored, in decibels."""
+    if cross is None:
+        channel = _stored_power(co)
+        return View(name=f"sar-{co}-stored", channels=(channel, channel, channel))
+    difference = Channel(band=co, minus=cross, low=0.0, high=20.0, unit="dB")
+    return View(name=f"sar-{co}-{cross}-stored", channels=(_stored_power(co), _stored_power(cross), difference))
+
+
 def _single_pol(channel: Channel) -> View:
     return View(name=f"sar-{channel.band}", channels=(channel, channel, channel))
 
@@ -121,6 +136,9 @@ _ROWS = (
     _single_pol(_co_pol("hh")),
     _single_pol(_cross_pol("vh")),
     _single_pol(_cross_pol("hv")),
+    _stored_pol("vv", "vh"),
+    _stored_pol("hh", "hv"),
+    *(_stored_pol(band) for band in SAR_BANDS),
     _stored("rgb-8bit", "red", "green", "blue"),
     _stored("nir-red-green-8bit", "nir", "red", "green"),
     _stored("swir-nir-red-8bit", "swir16", "nir", "red"),
