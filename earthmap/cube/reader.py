@@ -88,13 +88,13 @@ def _level(grids: Sequence[SourceGrid], source: BandSource, geobox: GeoBox) -> i
 def _physical(image: Image, source: BandSource, block: Block, level: int) -> NDArray[np.float32]:
     calibration = source.calibration
     stored = image.load(source.index, block, level)
-    if np.iscomplexobj(stored):
+    if np.iscomplexobj(stored) and not calibration.amplitude:
         raise ReadError(
             f"{source.href} holds complex numbers",
             address=source.href,
             reason=Cause.UNSUPPORTED.value,
-            expected="one real number a pixel",
-            fix="use a detected product (amplitude or backscatter)",
+            expected="one real number a pixel, or a complex one of radar, whose square is power",
+            fix="name its polarization in the item, or use a detected product (amplitude or backscatter)",
         )
     if calibration.nodata is None and image.nodata is not None:
         calibration = dataclasses.replace(calibration, nodata=image.nodata)
