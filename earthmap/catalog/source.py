@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import shapely
-import shapely.affinity
 import shapely.geometry
 
 from earthmap.catalog.intervals import Interval, format_time, item_interval
+from earthmap.grid.lonlat import as_meant
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
 Box = tuple[float, float, float, float]
@@ -154,34 +152,7 @@ def item_geometry(item: Mapping[str, Any]) -> BaseGeometry | None:
     if geometry is None or geometry.is_empty:
         box = read_box(item.get("bbox"))
         return box_geometry(box) if box else None
-    geometry = shapely.force_2d(geometry)
-    if _crosses(geometry):
-        geometry = _split(shapely.transform(geometry, _eastward))
-    return geometry if geometry.is_valid else shapely.make_valid(geometry)
-
-
-def _crosses(geometry: BaseGeometry) -> bool:
-    rings = [part.exterior for part in getattr(geometry, "geoms", [geometry]) if part.geom_type == "Polygon"]
-    return any(
-        abs(after - before) > 180.0
-        for ring in rings
-        for (before, *_), (after, *_) in zip(ring.coords, ring.coords[1:], strict=False)
-    )
-
-
-def _eastward(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 2) longitudes and latitudes with the longitudes on 0 to 360."""
-    moved = coordinates.copy()
-    moved[:, 0] = np.where(moved[:, 0] < 0, moved[:, 0] + 360.0, moved[:, 0])
-    return moved
-
-
-def _split(geometry: BaseGeometry) -> BaseGeometry:
-    """Ground on longitudes 0 to 360, back on −180 to 180."""
-    geometry = geometry if geometry.is_valid else shapely.make_valid(geometry)
-    east = geometry.intersection(shapely.box(0.0, -90.0, 180.0, 90.0))
-    west = geometry.intersection(shapely.box(180.0, -90.0, 360.0, 90.0))
-    return shapely.union(east, shapely.affinity.translate(west, -360.0))
+    return as_meant(shapely.force_2d(geometry))
 
 
 def read_box(value: Any) -> Box | None:

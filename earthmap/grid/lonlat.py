@@ -166,9 +166,39 @@ def _the_short_way(polygons: BaseGeometry, *, source: str) -> BaseGeometry:
     return shapely.union_all([polygons_of(part) for part in meant])
 
 
+def as_meant(geometry: BaseGeometry) -> BaseGeometry:
+    """A footprint as its catalogue meant it, valid and split at the antimeridian, whatever way it is written.
+
+    Rings that jump over the antimeridian or go around a pole are read as an area's are; longitudes may leave
+    [-180, 180] by a turn. What is no polygon comes back as it is.
+    """
+    if shapely.get_dimensions(geometry) != 2:
+        return geometry
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    west, _, east, _ = geometry.bounds
+    if west >= -180.0 and east <= 180.0 and not any(_jumps(part) for part in parts):
+        return _valid(geometry)
+    turned = [_unwound_polygon(part) if _jumps(part) else split_antimeridian(_valid(part)) for part in parts]
+    return _valid(turned[0] if len(turned) == 1 else shapely.union_all([_valid(part) for part in turned]))
+
+
+def middle_longitude(geometry: BaseGeometry) -> float:
+    """The longitude in the middle of ground that may lie on both sides of the antimeridian; 0 where there is none."""
+    if geometry.is_empty:
+        return 0.0
+    parts = shapely.get_parts(geometry)
+    turns = np.radians(shapely.get_x(shapely.centroid(parts)))
+    weights = np.maximum(shapely.area(parts), np.finfo(float).tiny)
+    return float(np.degrees(np.arctan2((weights * np.sin(turns)).sum(), (weights * np.cos(turns)).sum())))
+
+
+def _valid(geometry: BaseGeometry) -> BaseGeometry:
+    return geometry if geometry.is_valid else shapely.make_valid(geometry)
+
+
 def _jumps(polygon: BaseGeometry) -> bool:
     """Whether a polygon's shell is written with jumps over the antimeridian."""
-    if polygon.is_empty:
+    if polygon.geom_type != "Polygon" or polygon.is_empty:
         return False
     xy = shapely.get_coordinates(shapely.get_exterior_ring(polygon))
     steps = np.abs(np.diff(xy[:, 0]))

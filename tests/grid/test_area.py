@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from earthmap.errors import AreaError, EarthmapWarning
 from earthmap.grid import AreaOfInterest
+from earthmap.grid.lonlat import as_meant, middle_longitude
 
 BOX = AreaOfInterest.from_bbox(5.1, 45.2, 5.4, 45.5)
 FRAME = geopandas.GeoDataFrame(geometry=[shapely.box(5.1, 45.2, 5.4, 45.5)], crs="EPSG:4326")
@@ -357,3 +358,31 @@ def test_what_is_wide_on_purpose_stays_wide(bbox: tuple[float, float, float, flo
 
 def test_a_wide_triangle_is_no_crossing() -> None:
     assert AreaOfInterest.from_geojson(_ring((-100, 0), (100, 0), (0, 50))).bounds == (-100, 0, 100, 50)
+
+
+# ── footprints, as catalogues write them ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        shapely.box(179, -18, 181, -16),
+        shapely.box(-181, -18, -179, -16),
+        shapely.Polygon([(179, -18), (-179, -18), (-179, -16), (179, -16)]),
+        shapely.MultiPolygon([shapely.box(179, -18, 180, -16), shapely.box(-180, -18, -179, -16)]),
+    ],
+)
+def test_footprints_over_the_antimeridian_are_one_ground(written: shapely.Geometry) -> None:
+    ground = as_meant(written)
+    expected = AreaOfInterest.from_bbox(179, -18, -179, -16).geometry
+    assert shapely.symmetric_difference(ground, expected).area < 1e-12
+    assert abs(middle_longitude(ground)) == pytest.approx(180.0)
+
+
+def test_footprints_that_mean_what_they_say_stay() -> None:
+    for ground in (shapely.box(-180, -90, 180, 90), shapely.box(3, 4, 5, 6), shapely.Point(3, 4)):
+        assert as_meant(ground) is ground
+    around = as_meant(shapely.Polygon([(-45, 89.9), (45, 89.9), (135, 89.9), (-135, 89.9)]))
+    assert around.covers(shapely.box(-180, 89.91, 180, 90))
+    assert as_meant(around).equals(around)
+    assert middle_longitude(shapely.Polygon()) == 0.0
