@@ -228,7 +228,7 @@ def to_ground(polygons: Geometries, *, grid: Grid, zone: Zone) -> tuple[Geometri
     if not len(polygons):
         return polygons, numbers
     rings = _densified(rings_of(polygons))
-    rings = Rings(grid.anchor_m + rings.xy * grid.resolution_m, rings.starts, rings.owner)
+    rings = Rings(grid.origin_m(zone) + rings.xy * grid.resolution_m, rings.starts, rings.owner)
     plane = plane_of(zone.epsg)
     if plane.pole is not None:
         return _around_pole(rings.polygons(), plane, plane.pole, tolerance_m=CAP_TOLERANCE_PX * grid.resolution_m)
