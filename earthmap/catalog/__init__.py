@@ -1,16 +1,17 @@
 """STAC catalogues of any kind in; scenes and observations out (layer 2)."""
 
-from earthmap.catalog.choice import SceneRule, has_unlike_pair, pair, rank_many
+from earthmap.catalog.choice import LOOKS, SceneRule, has_unlike_pair, pair, rank_many, stated_clear
 from earthmap.catalog.images import ImageCatalog, JoinedCatalog, image_catalog, images_key
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.listing import split_date
-from earthmap.catalog.observations import narrow, observe
+from earthmap.catalog.observations import composite, narrow, observe
 from earthmap.catalog.scene import BandSource, Observation, Scene, scene_from_dict, scene_to_dict
 from earthmap.catalog.search import Found, RefusedItem, find_scenes, open_catalog, search_items
 from earthmap.catalog.source import CatalogSource, Extent, MemoryCatalog, SourceItem, Wanted
 
 __all__ = [
+    "LOOKS",
     "BandSource",
     "CatalogSource",
     "Extent",
@@ -25,6 +26,7 @@ __all__ = [
     "SceneRule",
     "SourceItem",
     "Wanted",
+    "composite",
     "find_scenes",
     "has_unlike_pair",
     "image_catalog",
@@ -40,4 +42,5 @@ __all__ = [
     "scene_to_dict",
     "search_items",
     "split_date",
+    "stated_clear",
 ]

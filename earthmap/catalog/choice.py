@@ -95,6 +95,12 @@ def rank_many(
     return ranked
 
 
+def stated_clear(observation: Observation, ground: BaseGeometry) -> float:
+    """Share of `ground` that the observation shows without cloud, by what its scenes state."""
+    cover = _cover([observation], np.asarray([ground], dtype=object))
+    return float(cover.clear[0]) if len(cover.clear) else 0.0
+
+
 def _merits(cover: _Cover, rule: SceneRule) -> tuple[NDArray[np.int64], ...]:
     """What observations are ordered by, the most important first, the least first."""
     if rule.name == "all":

@@ -16,6 +16,8 @@ import shapely
 
 from earthmap.catalog.scene import Observation, Scene
 from earthmap.content import content_key
+from earthmap.errors import JobError
+from earthmap.grid.lonlat import middle_longitude
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -41,20 +43,20 @@ def observe(scenes: Iterable[Scene]) -> list[Observation]:
     without a pass_id belong together by platform (collection where that is unknown too), local solar day (UTC +
     longitude / 15 h, so that a pass that crosses midnight UTC stays whole) and no gap of 15 minutes. Of scenes
     with the same time, bands and footprint, which are reprocessings of one another, only the one `created` last (then
-    the greatest id) stays. Inside, the least cloudy scene comes first, then by id.
+    the greatest id) is a scene of it, and the older ones are its copies. Inside, the least cloudy scene comes first,
+    then by id.
     """
     grouped: dict[tuple[str, str], list[Scene]] = {}
     for scene in scenes:
         grouped.setdefault((scene.sensor, _pass_key(scene)), []).append(scene)  # the key holds the convention
     passes = [part for members in grouped.values() for part in _split_at_gaps(members)]
-    return sorted((_observation(_newest(part)) for part in passes), key=lambda observation: observation.id)
+    return sorted((_observation(*_newest(part)) for part in passes), key=lambda observation: observation.id)
 
 
 def _pass_key(scene: Scene) -> str:
     if scene.pass_id is not None:
         return content_key("pass", scene.pass_id, scene.convention)
-    centre = shapely.from_wkb(scene.footprint).centroid
-    longitude = 0.0 if centre.is_empty else centre.x
+    longitude = middle_longitude(shapely.from_wkb(scene.footprint))
     solar = scene.datetime.astimezone(datetime.UTC) + datetime.timedelta(hours=longitude / 15.0)
     return content_key("strip", scene.platform or scene.collection, solar.date().isoformat(), scene.convention)
 
@@ -71,14 +73,17 @@ def _split_at_gaps(scenes: Sequence[Scene]) -> Iterator[list[Scene]]:
     yield part
 
 
-def _newest(scenes: Sequence[Scene]) -> list[Scene]:
-    """`scenes` without those that a newer version of themselves stands beside."""
+def _newest(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
+    """`scenes` without those that a newer version of themselves stands beside, and then those, the newest first."""
     kept: list[tuple[Scene, BaseGeometry]] = []
+    older: list[Scene] = []
     for scene in sorted(scenes, key=lambda scene: (scene.created or "", scene.id, scene.collection), reverse=True):
         footprint = shapely.from_wkb(scene.footprint)
-        if not any(_reprocessed(scene, footprint, other, ground) for other, ground in kept):
+        if any(_reprocessed(scene, footprint, other, ground) for other, ground in kept):
+            older.append(scene)
+        else:
             kept.append((scene, footprint))
-    return [scene for scene, _ in kept]
+    return [scene for scene, _ in kept], older
 
 
 def _reprocessed(scene: Scene, footprint: BaseGeometry, other: Scene, ground: BaseGeometry) -> bool:
@@ -95,7 +100,7 @@ def cloud_share(scene: Scene) -> float:
     return (UNKNOWN_CLOUD_PERCENT if scene.cloud_cover is None else scene.cloud_cover) / 100.0
 
 
-def _observation(scenes: Iterable[Scene]) -> Observation:
+def _observation(scenes: Iterable[Scene], copies: Sequence[Scene]) -> Observation:
     ordered = sorted(scenes, key=lambda scene: (cloud_share(scene), scene.id, scene.collection))
     first = min(ordered, key=lambda scene: scene.datetime)
     time = first.datetime.astimezone(datetime.UTC)
@@ -104,12 +109,44 @@ def _observation(scenes: Iterable[Scene]) -> Observation:
         sensor=first.sensor,
         datetime=time,
         scenes=tuple(ordered),
+        copies=tuple(copies),
+    )
+
+
+def composite(members: Iterable[Observation]) -> Observation:
+    """The median composite of observations of one sensor and convention, which is an observation of its own.
+
+    Raises:
+        JobError: where there are none, or they differ in sensor or convention.
+    """
+    ordered = sorted(members, key=lambda member: (member.datetime, member.id))
+    if len({member.convention for member in ordered}) != 1:
+        raise JobError(
+            f"a composite of {sorted({'/'.join(member.convention).strip('/') for member in ordered})}",
+            expected="observations of one sensor and convention",
+        )
+    first, last = ordered[0], ordered[-1]
+    key = content_key("median", [member.id for member in ordered])
+    return Observation(
+        id=f"{first.sensor}_{first.datetime:%Y%m%dT%H%M%S}_{key[:KEY_DIGITS]}",
+        sensor=first.sensor,
+        datetime=first.datetime,
+        scenes=tuple(scene for member in ordered for scene in member.scenes),
+        members=tuple(ordered),
+        end=last.datetime,
     )
 
 
 def narrow(observation: Observation, ground: BaseGeometry) -> Observation | None:
     """The observation with only the scenes that cover some of `ground` (EPSG:4326); None where none does."""
-    footprints = [shapely.from_wkb(scene.footprint) for scene in observation.scenes]
-    areas = shapely.area(shapely.intersection(footprints, ground))
-    inside = [scene for scene, area in zip(observation.scenes, areas, strict=True) if area > 0]
-    return _observation(inside) if inside else None
+    if observation.members:
+        own = [part for member in observation.members if (part := narrow(member, ground)) is not None]
+        return composite(own) if own else None
+    inside = _inside(observation.scenes, ground)
+    return _observation(inside, _inside(observation.copies, ground)) if inside else None
+
+
+def _inside(scenes: Sequence[Scene], ground: BaseGeometry) -> list[Scene]:
+    footprints = [shapely.from_wkb(scene.footprint) for scene in scenes]
+    areas: Iterable[float] = shapely.area(shapely.intersection(footprints, ground)) if footprints else ()
+    return [scene for scene, area in zip(scenes, areas, strict=True) if area > 0]

@@ -38,6 +38,9 @@ class BandSource:
     """1-based band in the file."""
     calibration: Calibration
     """From stored numbers to physical values."""
+    coarse: bool = False
+    """Overviews will do even where their numbers are no mean of the ground (classes, decibels): for a share or a
+    quick look, never for a map."""
     annotation: RadarAnnotation | None = None
     """What calibrates radar amplitude line by line, in place of `calibration`."""
 
@@ -97,6 +100,10 @@ class Observation:
     """In order of precedence: where two cover a pixel, the first valid one is taken."""
     copies: tuple[Scene, ...] = field(default=(), repr=False)
     """Older versions of its scenes, the newest first: read only where a scene is damaged or gone, and in no key."""
+    members: tuple[Observation, ...] = field(default=(), repr=False)
+    """The observations that a median composite is made of, in order of time; `scenes` are all of theirs."""
+    end: datetime.datetime | None = None
+    """Time of a composite's last member; None where `datetime` says it all."""
 
     @property
     def convention(self) -> tuple[str, str]:
@@ -104,7 +111,9 @@ class Observation:
         return self.sensor, self.scenes[0].convention
 
     def content_key(self) -> str:
-        """The key of its scenes, in their order."""
+        """The key of its scenes in their order, or of the members of a composite."""
+        if self.members:
+            return content_key("median", [member.content_key() for member in self.members])
         return content_key([scene.content_key() for scene in self.scenes])
 
 

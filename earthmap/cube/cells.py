@@ -60,6 +60,8 @@ class CellPixels:
     """At most one for each tile; its core is nodata."""
     replaced: tuple[TileFailure, ...] = ()
     """Why a tile was read from other scenes of the pass, or from an older copy, than from the one to be preferred."""
+    looks: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """(cell_px, cell_px) of a median composite: how many observations show each pixel clear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

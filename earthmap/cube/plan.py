@@ -40,7 +40,15 @@ class CellRead:
     def key(self) -> str:
         """Content key: ground, scenes in their order, bands, calibration and resampling, and nothing else."""
         scenes = [scene.content_key() for scene in self.observation.scenes]
-        return content_key(READ_FORMAT, RESAMPLING, self.cell.id, self.observation.sensor, self.bands, scenes)
+        content: list[object] = [scenes]
+        if self.observation.members:
+            content = ["median", [part.key for part in self.members]]
+        return content_key(READ_FORMAT, RESAMPLING, self.cell.id, self.observation.sensor, self.bands, *content)
+
+    @property
+    def members(self) -> list[CellRead]:
+        """What a median composite of the cell is made from; nothing for any other observation."""
+        return [CellRead.of(self.cell, member) for member in self.observation.members]
 
     @property
     def path(self) -> str:
@@ -53,6 +61,8 @@ def estimated_bytes(read: CellRead) -> int:
 
     Overviews halve the scale each, so that at most twice the target's resolution is read along each side.
     """
+    if read.observation.members:
+        return sum(map(estimated_bytes, read.members))
     if not read.observation.scenes:
         return 0
     resolution = read.cell.grid.resolution_m

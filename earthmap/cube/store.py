@@ -56,6 +56,8 @@ class CellManifest:
     """Ids of the scenes, in order of precedence."""
     key: str
     """Content key of the read."""
+    end: datetime.datetime | None = None
+    """Time of a composite's last observation."""
     failures: tuple[TileFailure, ...] = ()
     replaced: tuple[TileFailure, ...] = ()
     """As `CellPixels.replaced`."""
@@ -83,6 +85,7 @@ class CellManifest:
         """Its one JSON form."""
         plain = dataclasses.asdict(self)
         plain["datetime"] = self.datetime.isoformat()
+        plain["end"] = self.end.isoformat() if self.end else None
         return json.dumps(plain, sort_keys=True, indent=1).encode()
 
     @classmethod
@@ -91,6 +94,7 @@ class CellManifest:
         try:
             plain = json.loads(data)
             plain["datetime"] = datetime.datetime.fromisoformat(plain["datetime"])
+            plain["end"] = datetime.datetime.fromisoformat(plain["end"]) if plain["end"] else None
             for name in ("failures", "replaced"):
                 plain[name] = tuple(TileFailure(**failure) for failure in plain[name])
             plain |= {name: tuple(plain[name]) for name in ("bands", "scenes", "notes")}
@@ -186,6 +190,8 @@ def _encode(read: CellRead, pixels: CellPixels) -> dict[str, bytes]:
     flags = {"flag_values": list(reasons), "flag_meanings": " ".join(reasons.values())}
     _add_array(group, "data", pixels.data, ("band", "y", "x"), placed)
     _add_array(group, "mask", pixels.mask, ("y", "x"), placed | flags)
+    if pixels.looks is not None:
+        _add_array(group, "looks", pixels.looks, ("y", "x"), placed)
     _add_places(group, read)
     return _consolidated({name: buffers[name].to_bytes() for name in sorted(buffers)})
 
@@ -248,6 +254,7 @@ def write_cell(
         bands=read.bands,
         scenes=tuple(scene.id for scene in read.observation.scenes),
         key=read.key,
+        end=read.observation.end,
         failures=pixels.failures,
         replaced=pixels.replaced,
         notes=offset_notes(pixels.data, read.bands, pixels.mask, SENSORS[read.observation.sensor]),
@@ -288,14 +295,27 @@ class CellGroup:
             group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
             return np.asarray(group["data"][...]), np.asarray(group["mask"][...])  # type: ignore[index]
         except Exception as error:  # codecs and stores raise errors of no common base
-            raise StorageError(
-                f"the group {self.storage.locate(self.path)} cannot be read: {error}",
-                fix="delete its folder and run again",
-            ) from error
+            raise self._unreadable(error) from error
 
     def read(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """`data` (band, cell_px, cell_px) and `mask` (cell_px, cell_px). Raises StorageError."""
         return self._pixels
+
+    def read_rows(self, name: str, rows: slice, *, band: str | None = None) -> NDArray[Any]:
+        """(rows, cell_px) of `mask`, `looks`, or of one band of `data`, and nothing else. Raises StorageError."""
+        import zarr
+
+        place = (rows,) if band is None else (self.manifest.bands.index(band), rows)
+        try:
+            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
+            return np.asarray(group[name][place])  # type: ignore[index]
+        except Exception as error:  # codecs and stores raise errors of no common base
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"the group {self.storage.locate(self.path)} cannot be read: {error}", fix="delete its folder and run again"
+        )
 
     def picture(self, tile: Tile) -> Picture:
         """What the observation shows of `tile`, as views of the cell's arrays.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from earthmap.catalog import SceneRule, image_catalog, images_key, split_date
+from earthmap.catalog import LOOKS, SceneRule, image_catalog, images_key, split_date
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError
 from earthmap.grid import AreaOfInterest
@@ -74,6 +74,8 @@ class JobSpec(_Record):
     scenes: Literal["least_cloud", "nearest", "latest", "all", "median"] = "least_cloud"
     date: str | None = None
     """What `scenes: nearest` is measured from, as a STAC datetime."""
+    looks: int = pydantic.Field(default=LOOKS, ge=1, le=100)
+    """Observations that a `median` composite is made of, at most."""
     predictor: Literal["spectral", "oracle", "vlm"] = "spectral"
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     out: str
@@ -138,7 +140,7 @@ class Job:
     @property
     def rule(self) -> SceneRule:
         """How the observations of a cell are chosen. Raises JobError for a rule without its date."""
-        return SceneRule(name=self.spec.scenes, date=self.spec.date)
+        return SceneRule(name=self.spec.scenes, date=self.spec.date, looks=self.spec.looks)
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""

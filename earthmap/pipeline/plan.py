@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from earthmap.catalog import (
     Observation,
     Scene,
     SceneRule,
+    composite,
     find_scenes,
     has_unlike_pair,
     image_catalog,
@@ -54,6 +56,10 @@ class Question:
     query: str
     """Content key of the query."""
     observations: tuple[str, ...]
+    fallbacks: tuple[str, ...] = ()
+    """The next best observations of the cell, the best first: looked at where the chosen one is damaged or gone."""
+    members: tuple[str, ...] = ()
+    """What the one observation is the median composite of, where it is one."""
     unfound: str = ""
     """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare)."""
 
@@ -113,8 +119,8 @@ class Plan:
                     yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
                     questions = []
                 current, bits = row["cell_id"], row["tiles"]
-                names = tuple(row["observations"])
-                questions.append(Question(query=row["query"], observations=names, unfound=row["unfound"]))
+                names = {name: tuple(row[name]) for name in ("observations", "fallbacks", "members")}
+                questions.append(Question(query=row["query"], unfound=row["unfound"], **names))
         if current is not None:
             yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
 
@@ -134,6 +140,25 @@ def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> dict[
     ground = owned_ground(work.cell)
     narrowed = {name: narrow(observations[name], ground) for name in names}
     return {name: CellRead.of(work.cell, own) for name, own in narrowed.items() if own is not None}
+
+
+def answered_work(plan: Plan, ledger: pa.Table) -> Iterator[CellWork]:
+    """The plan's work with what each question was answered from first: reading may have preferred one of the next best.
+
+    `ledger` has one row for each answer, with `cell_id`, `query` and `observation`.
+    """
+    rows = ledger.select(["cell_id", "query", "observation"]).group_by(["cell_id", "query", "observation"])
+    answered = {(row["cell_id"], row["query"], row["observation"]) for row in rows.aggregate([]).to_pylist()}
+    for work in plan.work():
+        questions = []
+        for question in work.questions:
+            names = (*question.observations, *question.fallbacks)
+            found = next((name for name in names if (work.cell.id, question.query, name) in answered), None)
+            if found is not None and len(question.observations) == 1:
+                others = tuple(name for name in names if name != found)
+                question = dataclasses.replace(question, observations=(found,), fallbacks=others)
+            questions.append(question)
+        yield dataclasses.replace(work, questions=tuple(questions))
 
 
 def _resolution(scenes: Sequence[Scene]) -> float:
@@ -178,11 +203,11 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, job.rule) for query in job.queries]
     table = _table(cells, bits, job.queries, asked)
-    used = {name for of_query in asked for of_cell in of_query for one in of_cell for name in one.names}
+    used = _used(observations, [one for of_query in asked for of_cell in of_query for one in of_cell])
     return Plan(
         grid=grid,
         table=table,
-        observations={observation.id: observation for observation in observations if observation.id in used},
+        observations=used,
         refused=(*_unused(images, found), *((item.id, item.why) for item in found.refused)),
     )
 
@@ -233,12 +258,9 @@ class _Asking:
 
     observations: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
     unfound: str = ""
     """Why there is nothing to look at."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.observations + self.fallbacks
 
 
 def _questions_of(
@@ -259,9 +281,32 @@ def _questions_of(
                 asked[cell].extend([_Asking(two)] if two else [])
             elif rule.name == "all":
                 asked[cell].extend(_Asking((one.id,)) for one in best)
+            elif best and rule.name == "median":
+                asked[cell].append(_of_median(best))
             elif best:
                 asked[cell].append(_Asking((best[0].id,), tuple(one.id for one in best[1:])))
     return [askings or [_Asking(unfound=_unfound(query, seen))] for askings, seen in zip(asked, over, strict=True)]
+
+
+def _of_median(best: Sequence[Observation]) -> _Asking:
+    """A composite of those that share the convention of the best."""
+    members = [one for one in best if one.convention == best[0].convention]
+    return _Asking((composite(members).id,), members=tuple(sorted(one.id for one in members)))
+
+
+def _used(observations: Sequence[Observation], askings: Sequence[_Asking]) -> dict[str, Observation]:
+    """What any asking may look at, composites and their members among them, by name."""
+    by_name = {observation.id: observation for observation in observations}
+    composites = {asking.observations[0]: asking.members for asking in askings if asking.members}
+    named = {name for asking in askings for name in (*asking.observations, *asking.fallbacks, *asking.members)}
+    used = {name: observation for name, observation in by_name.items() if name in named}
+    return used | _composites(composites, by_name)
+
+
+def _composites(
+    members: Mapping[str, Sequence[str]], observations: Mapping[str, Observation]
+) -> dict[str, Observation]:
+    return {name: composite([observations[member] for member in of]) for name, of in sorted(members.items())}
 
 
 def _unfound(query: Query, over: Sequence[Observation]) -> str:
@@ -303,6 +348,7 @@ def _table(
             columns["query"].extend([key] * len(askings))
             columns["observations"].extend(asking.observations for asking in askings)
             columns["fallbacks"].extend(asking.fallbacks for asking in askings)
+            columns["members"].extend(asking.members for asking in askings)
             columns["unfound"].extend(asking.unfound for asking in askings)
     return pa.table(columns, schema=schema)
 
@@ -315,6 +361,7 @@ def write_plan(storage: Storage, plan: Plan) -> None:
         {
             "observation": observation.id,
             "position": position,
+            "copy": position >= len(observation.scenes),
             "scene_id": scene.id,
             "collection": scene.collection,
             "sensor": scene.sensor,
@@ -323,7 +370,8 @@ def write_plan(storage: Storage, plan: Plan) -> None:
             "record": json.dumps(scene_to_dict(scene), sort_keys=True),
         }
         for observation in plan.observations.values()
-        for position, scene in enumerate(observation.scenes)
+        if not observation.members  # a composite follows from the plan's table
+        for position, scene in enumerate(observation.scenes + observation.copies)
     ]
     storage.write(SCENES_PATH, _parquet(pa.Table.from_pylist(rows, schema=scene_schema())))
     grid = {"resolution_m": plan.grid.resolution_m, "picture_px": plan.grid.picture_px, "anchor_m": plan.grid.anchor_m}
@@ -347,7 +395,10 @@ def read_plan(storage: Storage) -> Plan | None:
         raise StorageError(
             f"the plan in {storage.address} is damaged: {error}", fix="plan again with --refresh"
         ) from None
-    return Plan(grid=grid, table=table, observations=_observations(scenes.to_pylist()), refused=refused)
+    observations = _observations(scenes.to_pylist())
+    asked = zip(table["observations"].to_pylist(), table["members"].to_pylist(), strict=True)
+    composites = _composites({names[0]: members for names, members in asked if members}, observations)
+    return Plan(grid=grid, table=table, observations=observations | composites, refused=refused)
 
 
 def _observations(rows: Sequence[Mapping[str, Any]]) -> dict[str, Observation]:
@@ -359,12 +410,16 @@ def _observations(rows: Sequence[Mapping[str, Any]]) -> dict[str, Observation]:
             id=name,
             sensor=members[0]["sensor"],
             datetime=members[0]["observation_datetime"].astimezone(datetime.UTC),
-            scenes=tuple(
-                scene_from_dict(json.loads(row["record"])) for row in sorted(members, key=lambda row: row["position"])
-            ),
+            scenes=_scenes(members, copies=False),
+            copies=_scenes(members, copies=True),
         )
         for name, members in grouped.items()
     }
+
+
+def _scenes(rows: Sequence[Mapping[str, Any]], *, copies: bool) -> tuple[Scene, ...]:
+    ordered = sorted((row for row in rows if row["copy"] == copies), key=lambda row: row["position"])
+    return tuple(scene_from_dict(json.loads(row["record"])) for row in ordered)
 
 
 def _parquet(table: pa.Table) -> bytes:

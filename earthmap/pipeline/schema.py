@@ -19,6 +19,7 @@ def plan_schema() -> pa.Schema:
             ("query", pa.string()),  # Query.content_key()
             ("observations", pa.list_(pa.string())),  # Observation.id, in order of time; none where nothing was found
             ("fallbacks", pa.list_(pa.string())),  # Observation.id, the next best of the cell, the best first
+            ("members", pa.list_(pa.string())),  # Observation.id, what the one observation is the median composite of
             ("unfound", pa.string()),  # why there are none: no_scene, one_date, unlike_conventions; else empty
         ]
     )
@@ -32,6 +33,7 @@ def scene_schema() -> pa.Schema:
         [
             ("observation", pa.string()),
             ("position", pa.int32()),  # order of precedence within the observation
+            ("copy", pa.bool_()),  # an older version of another scene, read only where that is damaged or gone
             ("scene_id", pa.string()),
             ("collection", pa.string()),
             ("sensor", pa.string()),
