@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,6 +146,11 @@ def test_radiance_of_landsat_is_not_reflectance() -> None:
                 sun_elevation_deg=30.0,
             )
         )
+
+
+def test_every_row_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sensors.md").read_text(encoding="utf-8")
+    assert [id for id in SENSORS if f"| `{id}` |" not in page] == []
 
 
 def test_every_row_can_be_shown() -> None:
