@@ -1,7 +1,10 @@
 """Pixels: from the files of an observation to one immutable Zarr group for each cell, and back as xarray."""
 
 from earthmap.cube.cells import CellPixels, TileFailure, TilePixels, assemble, read_cell, read_tile
+from earthmap.cube.composite import compose
+from earthmap.cube.glance import Glance, clear_share, glance, is_classified
 from earthmap.cube.open import open_cube
+from earthmap.cube.patience import Budget, Patience, PatientReader, Spent
 from earthmap.cube.plan import CellRead, estimated_bytes
 from earthmap.cube.rasters import RasterioReader, close_files
 from earthmap.cube.reader import ArrayImage, MemoryReader, Reader
@@ -10,20 +13,29 @@ from earthmap.cube.warp import SourceGrid
 
 __all__ = [
     "ArrayImage",
+    "Budget",
     "CellGroup",
     "CellManifest",
     "CellPixels",
     "CellRead",
+    "Glance",
     "MemoryReader",
+    "Patience",
+    "PatientReader",
     "RasterioReader",
     "Reader",
     "SourceGrid",
+    "Spent",
     "TileFailure",
     "TilePixels",
     "assemble",
+    "clear_share",
     "close_files",
+    "compose",
     "estimated_bytes",
     "find_cell",
+    "glance",
+    "is_classified",
     "open_cell",
     "open_cube",
     "read_cell",

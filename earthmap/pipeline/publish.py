@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthmap.catalog import Observation
 from earthmap.cube import find_cell, open_cell
 from earthmap.grid import AreaOfInterest, Cell
 from earthmap.merge import CellMerge, cell_codes, counted_pixels, join, summarize
@@ -25,6 +26,7 @@ from earthmap.outputs import (
     render_report,
     result_item,
 )
+from earthmap.pipeline.context import failed_path
 from earthmap.pipeline.folder import (
     CLASSES_PATH,
     COVERAGE_PATH,
@@ -37,9 +39,9 @@ from earthmap.pipeline.folder import (
     Run,
 )
 from earthmap.pipeline.job import Job
-from earthmap.pipeline.plan import Plan, cell_reads, read_plan
+from earthmap.pipeline.plan import CellWork, Plan, answered_work, cell_reads, read_plan
 from earthmap.pipeline.schema import ledger_schema
-from earthmap.pipeline.stages import failed_path, read_part
+from earthmap.pipeline.stages import read_part
 from earthmap.sensors import SENSORS, Reason, default_view, make_view
 from earthmap.storage import Storage
 from earthmap.tasks import TASKS, UNSEEN, mask_legend
@@ -76,8 +78,9 @@ def publish(storage: Storage, *, job: Job, plan: Plan, merges: Sequence[CellMerg
     storage.write(LEDGER_PATH, _ledger_bytes(ledger))
     rasters = _write_classes(storage, job, ledger)
     storage.write(SUMMARY_PATH, _json(summary))
-    storage.write(ITEM_PATH, _json(_item(job, plan, summary, rasters)))
-    _write_pages(storage, job, plan, summary, frames=(merged.features, merged.coverage))
+    works = list(answered_work(plan, ledger))
+    storage.write(ITEM_PATH, _json(_item(job, _names(works, plan), summary, rasters)))
+    _write_pages(storage, job, plan, works, summary=summary, frames=(merged.features, merged.coverage))
 
 
 def publish_report(run: Run) -> None:
@@ -88,7 +91,14 @@ def publish_report(run: Run) -> None:
     """
     plan = read_plan(run.storage)
     if plan is not None:
-        _write_pages(run.storage, run.job, plan, run.summary, frames=(run.features, run.coverage))
+        works = list(answered_work(plan, _read_ledger(run.storage)))
+        _write_pages(run.storage, run.job, plan, works, summary=run.summary, frames=(run.features, run.coverage))
+
+
+def _names(works: Sequence[CellWork], plan: Plan) -> list[Observation]:
+    """The observations that questions look at, in order of time."""
+    names = {name for work in works for question in work.questions for name in question.observations}
+    return sorted((plan.observations[name] for name in names), key=lambda one: (one.datetime, one.id))
 
 
 def _ledger_bytes(table: pa.Table) -> bytes:
@@ -99,6 +109,13 @@ def _ledger_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table.cast(ledger_schema()).sort_by(order), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _read_ledger(storage: Storage) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(storage.read(LEDGER_PATH)))
 
 
 def _json(content: Any) -> bytes:
@@ -157,7 +174,9 @@ _PARQUET = "application/vnd.apache.parquet"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
-def _item(job: Job, plan: Plan, summary: Mapping[str, Any], rasters: Mapping[str, str]) -> dict[str, Any]:
+def _item(
+    job: Job, observations: Sequence[Observation], summary: Mapping[str, Any], rasters: Mapping[str, str]
+) -> dict[str, Any]:
     import earthmap
 
     assets: dict[str, tuple[str, str, list[str], str]] = {
@@ -169,12 +188,11 @@ def _item(job: Job, plan: Plan, summary: Mapping[str, Any], rasters: Mapping[str
     }
     for number, (path, title) in enumerate(rasters.items(), 1):
         assets[f"classes_{number}"] = (path, _COG, ["data"], title)
-    observations = sorted(plan.observations.values(), key=lambda observation: observation.datetime)
     item: dict[str, Any] = result_item(
         f"earthmap-{job.content_key()[:12]}",
         area_geometry=job.area.to_geojson(),
         bbox=job.area.bounds,
-        datetimes=[observation.datetime for observation in observations],
+        datetimes=[time for one in observations for time in (one.datetime, one.end) if time is not None],
         created=None if observations else datetime.datetime.now(datetime.UTC),  # an item must have some time
         summary=summary,
         assets={key: (f"./{path}", kind, roles, title) for key, (path, kind, roles, title) in assets.items()},
@@ -185,12 +203,18 @@ def _item(job: Job, plan: Plan, summary: Mapping[str, Any], rasters: Mapping[str
 
 
 def _write_pages(
-    storage: Storage, job: Job, plan: Plan, summary: Mapping[str, Any], *, frames: tuple[Any, Any]
+    storage: Storage,
+    job: Job,
+    plan: Plan,
+    works: Sequence[CellWork],
+    *,
+    summary: Mapping[str, Any],
+    frames: tuple[Any, Any],
 ) -> None:
     import earthmap
 
     features, coverage = frames[0], _by_layer(frames[1], summary)
-    backdrops = list(_backdrops(plan, Storage(job.store)))
+    backdrops = list(_backdrops(plan, works, Storage(job.store)))
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
     page = render_report(
@@ -221,10 +245,10 @@ def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
     return coverage.assign(observation=shown)
 
 
-def _backdrops(plan: Plan, store: Storage) -> Iterator[Backdrop]:
+def _backdrops(plan: Plan, works: Sequence[CellWork], store: Storage) -> Iterator[Backdrop]:
     """What the observations look like, for at most MAX_BACKDROPS of them."""
     members: dict[str, list[str]] = {}
-    for work in plan.work():
+    for work in works:
         for name, read in cell_reads(work, plan.observations).items():
             members.setdefault(name, []).append(read.path)
     ordered = sorted(members, key=lambda name: (plan.observations[name].datetime, name))

@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -21,13 +21,16 @@ from earthmap.content import canonical_json
 from earthmap.cube import RasterioReader, Reader
 from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
 from earthmap.merge import CellMerge, merge_cell
+from earthmap.pipeline.clearness import best_first
+from earthmap.pipeline.context import Committed, Context
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.lease import Lease
-from earthmap.pipeline.plan import CellWork, Plan, cell_reads, make_plan, read_plan, write_plan
+from earthmap.pipeline.plan import Plan, make_plan, read_plan, write_plan
 from earthmap.pipeline.publish import publish
-from earthmap.pipeline.stages import Committed, Context, computed_by, gather, predict_stage, read_stage
+from earthmap.pipeline.reading import read_work
+from earthmap.pipeline.stages import computed_by, gather, predict_stage
 from earthmap.storage import Storage
 
 MAX_BLOCKS = 2_000
@@ -63,6 +66,8 @@ class CellDone:
     """Groups that were read just now."""
     predicted: int
     """Parts that were computed just now."""
+    waited: Mapping[str, float]
+    """Seconds that were waited for providers that refuse or do not answer, by provider."""
 
 
 @dataclass(slots=True)
@@ -112,11 +117,12 @@ def run_job(
             predictor=predictor_spec(job, plan),
             reader=reader or RasterioReader(),
             limits=limits or Limits(),
+            by_cloud=job.spec.scenes == "least_cloud",
             by_observation=job.spec.scenes == "all",
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
-        done = _stream(plan, context, job, tally, report)
+        done = _stream(plan, context, job, tally, report=report, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
         _publish(storage, job, plan, done)
@@ -268,9 +274,8 @@ def _guarded(stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, A
 
 def _read_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     context = _received(holder[0])
-    work: CellWork = pickle.loads(row["work"])
-    reads = {name: read_stage(read, context) for name, read in cell_reads(work, context.observations).items()}
-    return {**row, "groups": pickle.dumps(reads)}
+    work = best_first(pickle.loads(row["work"]), context)
+    return {**row, "work": pickle.dumps(work), "groups": pickle.dumps(read_work(work, context))}
 
 
 def _predict_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -301,8 +306,17 @@ def _merge_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
         parts=len(parts),
         read=sum(committed.fresh for committed in reads.values()),
         predicted=sum(committed.fresh for committed in parts.values()),
+        waited=_waited(reads.values()),
     )
     return {"work": None, "groups": None, "parts": None, "done": pickle.dumps(done), "error": None}
+
+
+def _waited(reads: Iterable[Committed]) -> dict[str, float]:
+    waited: dict[str, float] = {}
+    for committed in reads:
+        if committed.waited_s:
+            waited[committed.waited_for] = waited.get(committed.waited_for, 0.0) + committed.waited_s
+    return waited
 
 
 def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> Any:
@@ -344,7 +358,13 @@ def _dataset(plan: Plan, context: Context) -> Any:
 
 
 def _stream(
-    plan: Plan, context: Context, job: Job, tally: Tally, report: Callable[[Progress], None] | None
+    plan: Plan,
+    context: Context,
+    job: Job,
+    tally: Tally,
+    *,
+    report: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
 ) -> list[CellDone]:
     """All cells through the stages; the result is in no particular order.
 
@@ -360,6 +380,8 @@ def _stream(
             cell: CellDone = pickle.loads(row["done"])
             done.append(cell)
             _count(tally, cell)
+            for place, seconds in cell.waited.items():
+                say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
             tiles += cell.merge.tiles.bit_count()
             failed += cell.ledger["status"].to_pylist().count("failed")
             if report is not None:

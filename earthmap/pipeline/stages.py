@@ -1,4 +1,5 @@
-"""What happens to one cell: read it, ask it, merge it. No Ray here; every stage can be repeated at any moment.
+"""What happens to one cell once it is read: it is asked, and its answers are collected. No Ray here; every stage can be
+repeated at any moment.
 
 A result without failures is addressed by its content alone and shared by all runs. One with failures carries the
 execution that made it in its address, so that the next execution tries again what failed and nothing else.
@@ -6,34 +7,22 @@ execution that made it in its address, so that the next execution tries again wh
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from earthmap.catalog import Observation
 from earthmap.content import content_key
-from earthmap.cube import (
-    CellGroup,
-    CellPixels,
-    CellRead,
-    Reader,
-    TileFailure,
-    TilePixels,
-    assemble,
-    find_cell,
-    open_cell,
-    read_cell,
-    read_tile,
-    write_cell,
-)
-from earthmap.errors import IsolatedError, ReadError, StorageError
-from earthmap.grid import AreaOfInterest, Cell, Tile
-from earthmap.pipeline.isolation import Limits, isolated
+from earthmap.cube import CellGroup, TileFailure, open_cell
+from earthmap.errors import StorageError
+from earthmap.grid import Cell, Tile
+from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, reason_and_message, record_attempt
+from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.plan import CellWork, Question
+from earthmap.pipeline.reading import looked_at, manifests
 from earthmap.predict import TileInput, build_predictor
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
@@ -44,121 +33,17 @@ if TYPE_CHECKING:
 PART_FORMAT = 1
 """Raised when the rows of an answer part change their meaning."""
 
-TRIES = 2
-"""Attempts at a whole cell; from the next on its tiles run one by one in processes of their own."""
-
-READ_THREADS = 4
-"""Bands of one cell read at the same time; reading waits more than it computes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What every stage needs to know, sent to each worker once."""
-
-    store: Storage
-    execution: int
-    job: str
-    """Content key of the job."""
-    area: AreaOfInterest
-    queries: Mapping[str, Query]
-    observations: Mapping[str, Observation]
-    predictor: Mapping[str, Any]
-    """What `build_predictor` takes."""
-    reader: Reader
-    limits: Limits = field(default_factory=Limits)
-    by_observation: bool = False
-    """Observations of one-date questions stay apart in the merge."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """Where a result stands in the store, and who put it there."""
-
-    path: str
-    fresh: bool
-    """True where this call computed it."""
-
-
-# ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _attempt(storage: Storage, path: str) -> int:
-    """Record one more attempt at what will stand at `path`; returns its number, from 1."""
-    folder = f"attempts/{hashlib.sha256(path.encode()).hexdigest()[:24]}"
-    number = len(storage.list(folder)) + 1
-    while not storage.create(f"{folder}/{number:04d}", path.encode()):
-        number += 1
-    return number
-
-
-def _cause(error: Exception) -> tuple[str, str]:
-    """Reason and message of what went wrong with one tile."""
-    if isinstance(error, (ReadError, IsolatedError)):
-        return error.reason, str(error)
-    return "unexpected", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-
-
-# ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def failed_path(path: str, execution: int) -> str:
-    """Where a result with failures stands: the next execution looks elsewhere, and so tries again."""
-    return f"{path}~x{execution}"
-
-
-def read_stage(read: CellRead, context: Context) -> Committed:
-    """The cell's group in the cube, read now or before.
-
-    Raises:
-        StorageError: when the cube cannot be written; nothing can go on then.
-    """
-    for path in (read.path, failed_path(read.path, context.execution)):
-        if find_cell(context.store, path) is not None:
-            return Committed(path=path, fresh=False)
-    if _attempt(context.store, read.path) <= TRIES:
-        pixels = _read_whole(read, context)
-    else:
-        pixels = _read_tiles(read, context, partial(isolated, limits=context.limits))
-    path = failed_path(read.path, context.execution) if pixels.failures else read.path
-    write_cell(context.store, read, pixels, path=path)
-    return Committed(path=path, fresh=True)
-
-
-def _read_whole(read: CellRead, context: Context) -> CellPixels:
-    try:
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            return read_cell(context.reader, read, pool=pool)
-    except StorageError:
-        raise
-    except Exception:  # noqa: BLE001 - the boundary of the tile: what broke the cell is found tile by tile
-        return _read_tiles(read, context, _here)
-
-
-def _read_tiles(read: CellRead, context: Context, run: Callable[[Callable[[], Any]], Any]) -> CellPixels:
-    done: list[TilePixels] = []
-    failures: list[TileFailure] = []
-    for tile in read.cell.tiles():
-        try:
-            done.append(run(partial(read_tile, context.reader, read, tile)))
-        except Exception as error:  # noqa: BLE001 - the boundary of the tile
-            reason, message = _cause(error)
-            address = error.address if isinstance(error, ReadError) else None
-            failures.append(TileFailure(tile_id=tile.id, stage="read", reason=reason, message=message, address=address))
-    return assemble(read, done, failures)
-
 
 # ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def part_path(work: CellWork, question: Question, groups: Mapping[str, str], context: Context) -> str:
-    """Where the answers to `question` about the cell stand: by the content of pixels, question and predictor."""
-    key = content_key(
-        PART_FORMAT,
-        question.query,
-        [groups[name] for name in question.observations],
-        build_predictor(context.predictor).key,
-    )
-    return f"parts/{work.cell.id}/{key}"
+def part_path(cell: Cell, query: str, groups: Sequence[str], context: Context) -> str:
+    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor.
+
+    `groups` are the paths in the cube of all that is looked at.
+    """
+    key = content_key(PART_FORMAT, query, list(groups), build_predictor(context.predictor).key)
+    return f"parts/{cell.id}/{key}"
 
 
 def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -> dict[Question, Committed]:
@@ -168,17 +53,19 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
     `groups` are paths in the cube by observation.
     """
     parts: dict[Question, Committed] = {}
-    missing: dict[tuple[str, ...], list[Question]] = {}
+    missing: dict[tuple[int, tuple[str, ...]], list[Question]] = {}
+    manifest_of = manifests(groups, context)
     for question in work.questions:
         if not question.observations:
             continue
-        found = _find_part(part_path(work, question, groups, context), context)
+        paths = tuple(groups[name] for name in looked_at(question, manifest_of))
+        found = _find_part(part_path(work.cell, question.query, paths, context), context)
         if found is not None:
             parts[question] = found
         else:
-            missing.setdefault(question.observations, []).append(question)
-    for questions in missing.values():
-        parts.update(_predict(work, questions, groups, context))
+            missing.setdefault((len(question.observations), paths), []).append(question)
+    for (dates, paths), questions in missing.items():
+        parts.update(_predict(work, questions, paths, dates, context))
     return parts
 
 
@@ -190,30 +77,72 @@ def _find_part(clean: str, context: Context) -> Committed | None:
 
 
 def _predict(
-    work: CellWork, questions: Sequence[Question], groups: Mapping[str, str], context: Context
+    work: CellWork, questions: Sequence[Question], paths: Sequence[str], dates: int, context: Context
 ) -> dict[Question, Committed]:
-    clean = [part_path(work, question, groups, context) for question in questions]
-    lone = max(_attempt(context.store, path) for path in clean) > TRIES
-    opened = [open_cell(context.store, groups[name]) for name in questions[0].observations]
+    """The first `dates` of `paths` are what is asked about, the rest what stands in for them."""
+    clean = [part_path(work.cell, question.query, paths, context) for question in questions]
+    lone = max(record_attempt(context.store, path) for path in clean) > TRIES
+    opened = [open_cell(context.store, path) for path in paths]
+    seen = [_seen(tile, opened[:dates], opened[dates:]) for tile in work.cell.tiles()]
     queries = [context.queries[question.query] for question in questions]
-    answers = _answers(work, queries, opened, context, lone=lone)
+    answers = _answers(seen, queries, context, lone=lone)
     return {
-        question: _commit_part(path, question.query, [of_tile[number] for of_tile in answers], opened, context)
+        question: _commit_part(path, question.query, [of_tile[number] for of_tile in answers], seen, context)
         for number, (question, path) in enumerate(zip(questions, clean, strict=True))
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a tile is asked about."""
+
+    tile: Tile
+    groups: Sequence[CellGroup]
+    failure: TileFailure | None = None
+    """Why it has no pixels."""
+    notes: tuple[str, ...] = ()
+    message: str | None = None
+    """What stands in for what, and why."""
+
+
+def _seen(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
+    """The groups that have pixels of `tile`: those asked about, or the first fallback where these never will."""
+    failure = _failure_of(tile, asked)
+    if failure is None:
+        replaced = [lost for group in asked for lost in group.manifest.replaced if lost.tile_id == tile.id]
+        notes = (f"another scene of the pass stands in for one that is {replaced[0].reason}",) if replaced else ()
+        return _Seen(tile=tile, groups=asked, notes=notes, message=replaced[0].message if replaced else None)
+    for group in fallbacks if failure.lasting else ():
+        other = _failure_of(tile, [group])
+        if other is None:
+            name = group.manifest.observation
+            return _Seen(
+                tile=tile,
+                groups=[group],
+                notes=(f"the next-best observation stands in for one that is {failure.reason}",),
+                message=f"answered from {name}: {failure.message}",
+            )
+        if not other.lasting:
+            failure = other  # it may yet come, so that this tile is not given up
+            break
+    return _Seen(tile=tile, groups=asked, failure=failure)
+
+
+def _failure_of(tile: Tile, groups: Sequence[CellGroup]) -> TileFailure | None:
+    return next((lost for group in groups for lost in group.manifest.failures if lost.tile_id == tile.id), None)
+
+
 def _commit_part(
-    clean: str, query: str, answers: Sequence[Answer], groups: Sequence[CellGroup], context: Context
+    clean: str, query: str, answers: Sequence[Answer], seen: Sequence[_Seen], context: Context
 ) -> Committed:
     failed = any(answer.status == "failed" for answer in answers)
     path = failed_path(clean, context.execution) if failed else clean
-    data = _part_bytes(query, answers, groups, context)
+    data = _part_bytes(query, answers, seen, context)
     context.store.write(f"{path}/answers.parquet", data)
     manifest = {
-        "cell_id": groups[0].manifest.cell_id,
+        "cell_id": seen[0].tile.cell.id,
         "query": query,
-        "groups": [group.manifest.key for group in groups],
+        "groups": sorted({group.manifest.key for item in seen for group in item.groups}),
         "sha256": hashlib.sha256(data).hexdigest(),
         "job": context.job,
         "execution": context.execution,
@@ -222,35 +151,34 @@ def _commit_part(
     return Committed(path=path, fresh=True)
 
 
-def _answers(
-    work: CellWork, queries: Sequence[Query], opened: Sequence[CellGroup], context: Context, *, lone: bool
-) -> list[list[Answer]]:
-    """For each tile of the cell, in the cell's order, one answer for each of `queries`."""
-    answers: dict[str, list[Answer]] = {}
-    inputs: list[TileInput] = []
-    for tile in work.cell.tiles():
-        failure = _read_failure(tile, opened)
-        if failure is not None:
-            answers[tile.id] = [failure] * len(queries)
-        else:
-            inputs.append(TileInput(tile=tile, pictures=tuple(group.picture(tile) for group in opened)))
-    for item, of_tile in zip(inputs, _ask(inputs, queries, context, lone=lone), strict=True):
-        answers[item.tile.id] = of_tile
-    return [answers[tile.id] for tile in work.cell.tiles()]
+def _answers(seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
+    """For each of `seen`, in its order, one answer for each of `queries`."""
+    inputs = [
+        TileInput(tile=item.tile, pictures=tuple(group.picture(item.tile) for group in item.groups))
+        for item in seen
+        if item.failure is None
+    ]
+    asked = iter(_ask(inputs, queries, context, lone=lone))
+    return [
+        [_failed(item.failure)] * len(queries) if item.failure else [_noted(answer, item) for answer in next(asked)]
+        for item in seen
+    ]
 
 
-def _read_failure(tile: Tile, groups: Sequence[CellGroup]) -> Answer | None:
-    for group in groups:
-        for failure in group.manifest.failures:
-            if failure.tile_id == tile.id:
-                return Answer(
-                    status="failed",
-                    stage=failure.stage,
-                    reason=failure.reason,
-                    message=failure.message,
-                    address=failure.address,
-                )
-    return None
+def _failed(failure: TileFailure) -> Answer:
+    return Answer(
+        status="skipped" if failure.settled else "failed",
+        stage=failure.stage,
+        reason=failure.reason,
+        message=failure.message,
+        address=failure.address,
+    )
+
+
+def _noted(answer: Answer, item: _Seen) -> Answer:
+    if not item.notes:
+        return answer
+    return dataclasses.replace(answer, notes=(*answer.notes, *item.notes), message=answer.message or item.message)
 
 
 def _ask(inputs: Sequence[TileInput], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
@@ -268,7 +196,7 @@ def _ask(inputs: Sequence[TileInput], queries: Sequence[Query], context: Context
         try:
             answers.append(run(partial(_ask_one, context.predictor, item, queries)))
         except Exception as error:  # noqa: BLE001 - the boundary of the tile
-            reason, message = _cause(error)
+            reason, message = reason_and_message(error)
             answers.append([Answer(status="failed", stage="predict", reason=reason, message=message)] * len(queries))
     return answers
 
@@ -281,29 +209,31 @@ def _ask_one(spec: Mapping[str, Any], item: TileInput, queries: Sequence[Query])
     return build_predictor(spec).predict([item], queries)[0]
 
 
-def _part_bytes(query: str, answers: Sequence[Answer], groups: Sequence[CellGroup], context: Context) -> bytes:
+def _part_bytes(query: str, answers: Sequence[Answer], seen: Sequence[_Seen], context: Context) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    seen = [group.manifest for group in groups]
-    cell = Cell.parse(seen[0].cell_id)
-    shared = {
-        "cell_id": cell.id,
-        "query": query,
-        "observation": "..".join(manifest.observation for manifest in seen),
-        "datetime_min": min(manifest.datetime for manifest in seen),
-        "datetime_max": max(manifest.datetime for manifest in seen),
-        "sensor": seen[0].sensor,
-        "scenes": sorted({scene for manifest in seen for scene in manifest.scenes}),
-        "predictor": context.predictor["name"],
-    }
     rows = [
-        {**shared, "tile_id": tile.id, **answer_columns(answer)}
-        for tile, answer in zip(cell.tiles(), answers, strict=True)
+        {"query": query, "predictor": context.predictor["name"], **_shown(item), **answer_columns(answer)}
+        for item, answer in zip(seen, answers, strict=True)
     ]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=answer_schema()), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _shown(item: _Seen) -> dict[str, Any]:
+    """The columns that say what an answer is about."""
+    manifests = [group.manifest for group in item.groups]
+    return {
+        "cell_id": item.tile.cell.id,
+        "tile_id": item.tile.id,
+        "observation": "..".join(manifest.observation for manifest in manifests),
+        "datetime_min": min(manifest.datetime for manifest in manifests),
+        "datetime_max": max(manifest.end or manifest.datetime for manifest in manifests),
+        "sensor": manifests[0].sensor,
+        "scenes": sorted({scene for manifest in manifests for scene in manifest.scenes}),
+    }
 
 
 # ── collect ──────────────────────────────────────────────────────────────────────────────────────────────────
