@@ -85,7 +85,16 @@ class SensorError(BadRequestError):
 
 
 class CatalogError(BadRequestError):
-    """A catalogue that cannot be read, or that holds nothing for the request."""
+    """A catalogue that cannot be read, or that holds nothing for the request.
+
+    `status` is the HTTP status of a service that refuses, 408 where it did not answer in time; else None.
+    """
+
+    def __init__(
+        self, what: str, *, expected: str | None = None, fix: str | None = None, status: int | None = None
+    ) -> None:
+        self.status = status
+        super().__init__(what, expected=expected, fix=fix)
 
 
 class RunFolderError(BadRequestError):

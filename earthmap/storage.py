@@ -7,11 +7,11 @@ Objects appear whole or not at all. `create` writes only where nothing is yet (a
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthmap.errors import StorageError
+from earthmap.connection import Connection
+from earthmap.errors import JobError, StorageError
 
 if TYPE_CHECKING:
     from zarr.storage import ObjectStore as ZarrObjectStore
@@ -22,13 +22,13 @@ _FULL = ("No space left", "StorageFull", "(os error 28)", "(os error 27)", "(os 
 
 
 @functools.lru_cache(maxsize=256)
-def _connect(address: str, endpoint: str | None) -> Any:
-    """The obstore store for `address`; credentials and `endpoint` of S3 come from the usual AWS variables."""
+def _connect(address: str, connection: Connection | None) -> Any:
+    """The obstore store for `address`; a folder needs no connection."""
     import obstore.store
 
-    if "://" not in address:
+    if connection is None:
         return obstore.store.LocalStore(prefix=address, mkdir=True)
-    return obstore.store.from_url(address, client_options={"allow_http": True})
+    return obstore.store.from_url(address, **connection.obstore_options(address))
 
 
 class Storage:
@@ -70,7 +70,9 @@ class Storage:
                 raise FileNotFoundError(self.address)
             _connect.cache_clear()  # a store that was opened before its folder was removed does not make it again
         try:
-            return _connect(self.address, os.environ.get("AWS_ENDPOINT_URL"))
+            return _connect(self.address, None if self.is_local else Connection.from_environment().signed())
+        except JobError:
+            raise
         except Exception as error:  # obstore raises errors of no common base
             raise StorageError(
                 f"cannot open the storage {self.address}: {error}",

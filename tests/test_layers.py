@@ -18,7 +18,7 @@ import earthmap
 PACKAGE = Path(earthmap.__file__).parent
 
 LAYERS = {
-    "errors": 0, "content": 0, "storage": 0,
+    "errors": 0, "content": 0, "connection": 0, "storage": 0,
     "grid": 1, "sensors": 1, "tasks": 1,
     "catalog": 2, "synthetic": 2,
     "cube": 3, "predict": 3,

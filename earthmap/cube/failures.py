@@ -11,8 +11,6 @@ Nothing is skipped on a guess: what none of them tells is `unknown`, stays faile
 from __future__ import annotations
 
 import contextlib
-import datetime
-import email.utils
 import functools
 import logging
 import re
@@ -24,6 +22,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from earthmap.catalog.addresses import split_member
+from earthmap.connection import Connection, retry_after_s
 from earthmap.errors import ReadError
 
 
@@ -281,7 +280,6 @@ def was_read(address: str) -> bool:
 # ── asking once more ─────────────────────────────────────────────────────────────────────────────────────────
 
 _PROBE_BYTES = 512
-_PROBE_TIMEOUT_S = (10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,13 +302,18 @@ def probe(address: str) -> Probe | None:
     """What the http(s) address (or its archive) answers to a request for its first bytes; None for any other kind."""
     import requests
 
+    from earthmap.catalog.http import open_session
+
     member = split_member(address)
     address = member.archive if member else address
     if not address.lower().startswith(("http://", "https://")):
         return None
     headers = {"Range": f"bytes=0-{_PROBE_BYTES - 1}", "Accept-Encoding": "identity"}
     try:
-        with requests.get(address, headers=headers, stream=True, timeout=_PROBE_TIMEOUT_S) as answer:
+        with (
+            open_session(Connection.from_environment()) as session,
+            session.get(address, headers=headers, stream=True) as answer,
+        ):
             status, said = answer.status_code, answer.headers
             wait = retry_after_s(said.get("Retry-After"))
             try:
@@ -322,20 +325,6 @@ def probe(address: str) -> Probe | None:
     stated = int(said["Content-Length"]) if said.get("Content-Length", "").isdigit() else 0
     broken = len(start) < min(stated, _PROBE_BYTES)
     return Probe(status=status, start=start, broken=broken, retry_after_s=wait, date=said.get("Date"))
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """The seconds that a Retry-After header (RFC 9110, 10.2.3: a number or a date) asks to wait; None for neither."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        until = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    until = until if until.tzinfo else until.replace(tzinfo=datetime.UTC)
-    return max(0.0, (until - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 # ── the classifier ───────────────────────────────────────────────────────────────────────────────────────────

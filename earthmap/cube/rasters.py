@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
-import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,10 @@ import numpy as np
 
 from earthmap.catalog.addresses import gdal_path, split_member
 from earthmap.catalog.archives import read_text
+from earthmap.catalog.netcdf_files import split_variable
 from earthmap.catalog.scene import BandSource
 from earthmap.catalog.signing import HostSigner, Signer
+from earthmap.connection import ELSEWHERE, Connection
 from earthmap.cube.control import ControlGrid, ControlPoint, control_grid
 from earthmap.cube.failures import (
     LOGGED,
@@ -34,6 +34,7 @@ from earthmap.cube.failures import (
     texts_of,
     was_read,
 )
+from earthmap.cube.netcdf import read_variable
 from earthmap.cube.radar import calibrated
 from earthmap.cube.reader import MAX_PIXELS, read_image
 from earthmap.cube.warp import Block, SourceGrid
@@ -53,38 +54,11 @@ MAX_BLOCK_BYTES = 2**28
 OPEN_FILES = 64
 """Idle files that a process keeps open for its next reads."""
 
-_REMOTE: Mapping[str, str] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder, no search for sidecar files
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's header in one request
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_VERSION": "2",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MAX_RETRY": "2",
-    "GDAL_HTTP_RETRY_DELAY": "0.3",
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
-    "CPL_VSIL_CURL_CACHE_SIZE": "134217728",
-    "VSI_CACHE": "TRUE",
-    "VSI_CACHE_SIZE": "5000000",
-}
-
-_ELSEWHERE = re.compile(r"(?:/vsi(?:zip|tar)/\{)?/vsi(?:curl|s3)/")
-"""GDAL's paths of files, and of archives, that are not on this machine."""
-
 
 def _options(path: str) -> dict[str, str]:
-    """GDAL's settings for `path`; a local file keeps its sidecar files, and S3 follows AWS_ENDPOINT_URL."""
-    if not _ELSEWHERE.match(path):
-        return {}
-    options = {**_REMOTE, **LOGGED}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    if "/vsis3/" in path and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
-        parts = urlsplit(endpoint)
-        options["AWS_S3_ENDPOINT"] = parts.netloc
-        options["AWS_HTTPS"] = "YES" if parts.scheme == "https" else "NO"
-        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
-    return options
+    """GDAL's settings for `path`; of a remote one its log is kept, which names the cause of a failure."""
+    options = Connection.from_environment().gdal_options(path)
+    return {**options, **LOGGED} if options else {}
 
 
 def _environment(path: str) -> Any:
@@ -264,7 +238,7 @@ def close_files() -> None:
 
 def _identity(path: str, href: str) -> _Identity:
     """What an open file is known by: a local one that is replaced is another one."""
-    if _ELSEWHERE.match(path):
+    if ELSEWHERE.match(path):
         return path, 0, 0
     member = split_member(href)
     try:
@@ -303,7 +277,7 @@ def _borrowed(path: str, href: str) -> Iterator[_RasterImage]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterioReader:
-    """Reads GeoTIFF, JPEG 2000, PNG and JPEG from folders, http(s) and s3.
+    """Reads GeoTIFF, JPEG 2000, PNG and JPEG from folders, http(s) and s3, and NetCDF 4 from folders.
 
     Safe for any number of threads: an open file is used by one at a time. Pickles to other processes.
     """
@@ -328,6 +302,9 @@ class RasterioReader:
         from rasterio.errors import RasterioError
 
         href = source.href
+        named = split_variable(href)
+        if named is not None:
+            return read_variable(named, source, geobox, frame=frame, max_pixels=self.max_pixels)
         address = self.sign(href, renew=renew)
         path = gdal_path(address)
 

@@ -49,9 +49,8 @@ Write = Callable[..., str]
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was read before, and a server that does not answer is given up soon."""
     monkeypatch.setattr(failures, "_PLACES", set())
-    quick = {"GDAL_HTTP_TIMEOUT": "1", "GDAL_HTTP_MAX_RETRY": "0"}
-    monkeypatch.setattr(rasters, "_REMOTE", {**rasters._REMOTE, **quick})
-    monkeypatch.setattr(failures, "_PROBE_TIMEOUT_S", (1.0, 1.0))
+    for name, value in {"CONNECT_TIMEOUT": "1", "READ_TIMEOUT": "1", "READ_RETRIES": "0"}.items():
+        monkeypatch.setenv(f"EARTHMAP_{name}", value)
 
 
 @dataclass
