@@ -5,6 +5,7 @@ A scan looks at names, sizes and times only. Links to folders are followed once,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -49,6 +50,7 @@ MAX_FILES = 200_000
 
 MAX_DEPTH = 32
 _HASHED = 65_536
+_APPENDED = (".aux.xml", ".ovr", ".msk")
 _REPORTED = 2_000
 
 
@@ -179,9 +181,9 @@ class _Scan:
             below = f"{name}/{entry.name}"
             if not entry.name.isprintable():
                 self.left_out.append(LeftOut(address=ascii(entry.path), why="its name cannot be printed"))
-            elif entry.is_dir():
+            elif Path(entry.path).is_dir():  # unlike the entry, quiet about a link to itself
                 self._add_folder(Path(entry.path), below, date)
-            elif entry.is_file():
+            elif Path(entry.path).is_file():
                 self._add_file(Path(entry.path), below, date, named=False)
             elif entry.is_symlink() and below.lower().endswith(RASTERS):
                 self.left_out.append(LeftOut(address=entry.path, why="it links to a file that is not there"))
@@ -238,6 +240,7 @@ def _stamp(path: Path) -> str:
     """Size, time of change, and a hash of the first and last 64 KB: a whole hash would read every pixel of a folder.
 
     Whatever edits a file moves its time; the hash catches files replaced by ones of the same size with a time kept.
+    Files beside it that say where it lies or what is valid count as part of it.
     """
     status = path.stat()
     digest = hashlib.sha256()
@@ -246,7 +249,18 @@ def _stamp(path: Path) -> str:
         if status.st_size > _HASHED:
             stream.seek(max(_HASHED, status.st_size - _HASHED))
             digest.update(stream.read(_HASHED))
-    return f"{status.st_size}:{status.st_mtime_ns}:{digest.hexdigest()[:16]}"
+    beside = "".join(_beside(path)) if path.suffix.lower() in RASTERS else ""
+    return f"{status.st_size}:{status.st_mtime_ns}:{digest.hexdigest()[:16]}{beside}"
+
+
+def _beside(path: Path) -> Iterator[str]:
+    """What tells the versions of a raster's world file, .aux.xml, overviews and mask."""
+    suffix = path.suffix
+    world = (f"{suffix[:2]}{suffix[-1]}w", f"{suffix}w", ".wld")
+    for other in (*(path.with_suffix(ending) for ending in world), *(Path(f"{path}{end}") for end in _APPENDED)):
+        with contextlib.suppress(OSError):
+            status = other.stat()
+            yield f":{status.st_size}:{status.st_mtime_ns}"
 
 
 def _remote_stamp(address: str) -> str:

@@ -7,6 +7,7 @@ manifest's list, so that a product unpacked in part is read as far as it is ther
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import shapely
 import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
+from earthmap.catalog.fields import number_of
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.products import BandFile, Product, lat_lon_polygon, left_of, read_xml, tag_text
 from earthmap.catalog.source import item_geometry
@@ -190,6 +192,7 @@ def sentinel_1_product(manifest: FoundFile, files: Sequence[FoundFile]) -> Produ
     if not images:
         raise CatalogError(f"the product of {manifest.address} holds no image", expected="measurement/*.tiff")
     number = tag_text(root, "number") or ""
+    annotation = _s1_annotation(files)
     name = (manifest.folder.rpartition("/")[2] or "Sentinel-1 GRD").removesuffix(".SAFE")
     return Product(
         name=name,
@@ -198,10 +201,10 @@ def sentinel_1_product(manifest: FoundFile, files: Sequence[FoundFile]) -> Produ
             for channel, file in sorted(images.items())
         ),
         collection="sentinel-1-grd",
-        properties=_s1_properties(root, kind, number, sorted(images)),
+        properties=_s1_properties(root, kind, number, sorted(images)) | _s1_spacing(annotation),
         time=_s1_time(root),
         footprint=_ring(tag_text(root, "coordinates")),
-        metadata={"safe-manifest": manifest.address, **_s1_annotation(files)},
+        metadata={"safe-manifest": manifest.address, **annotation},
         left_out=left_of(manifest, files, {image.address for image in images.values()}, "previews"),
     )
 
@@ -228,6 +231,18 @@ def _s1_annotation(files: Sequence[FoundFile]) -> dict[str, str]:
         )
         if kind:
             found[f"schema-{kind}-{channel}"] = file.address
+    return found
+
+
+def _s1_spacing(annotation: Mapping[str, str]) -> dict[str, float]:
+    """Distances of pixels in metres, as the first channel's annotation states them; empty where none can be read."""
+    found: dict[str, float] = {}
+    for address in [href for key, href in sorted(annotation.items()) if key.startswith("schema-product-")][:1]:
+        with contextlib.suppress(CatalogError):
+            root = read_xml(address)
+            for axis in ("range", "azimuth"):
+                side = number_of(tag_text(root, f"{axis}PixelSpacing"))
+                found |= {f"sar:pixel_spacing_{axis}": side} if side else {}
     return found
 
 

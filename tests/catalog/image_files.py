@@ -219,7 +219,9 @@ def write_grd(folder: Path) -> Path:
         ):
             text = root / below / f"{kind}{stem.format(channel, number)}.xml"
             text.parent.mkdir(parents=True, exist_ok=True)
-            text.write_text("<product><rangePixelSpacing>1.0e+01</rangePixelSpacing></product>")
+            text.write_text(
+                "<product><rangePixelSpacing>1.0e+01</rangePixelSpacing><azimuthPixelSpacing>1.2e+01</azimuthPixelSpacing></product>"
+            )
     write_raster(root / "preview" / "quick-look.png", np.zeros((3, 20, 20), np.uint8))
     (root / "manifest.safe").write_text(_MANIFEST)
     return root
@@ -231,7 +233,8 @@ _MANIFEST = """<?xml version="1.0" encoding="UTF-8"?>
  xmlns:s1sarl1="http://www.esa.int/safe/sentinel-1.0/sentinel-1/sar/level-1"><metadataSection>
 <safe:platform><safe:familyName>SENTINEL-1</safe:familyName><safe:number>A</safe:number>
 <s1sarl1:instrumentMode><s1sarl1:mode>IW</s1sarl1:mode></s1sarl1:instrumentMode></safe:platform>
-<safe:orbitNumber type="start">53720</safe:orbitNumber><safe:relativeOrbitNumber type="start">37</safe:relativeOrbitNumber>
+<safe:orbitNumber type="start">53720</safe:orbitNumber>
+<safe:relativeOrbitNumber type="start">37</safe:relativeOrbitNumber>
 <s1:pass>DESCENDING</s1:pass><s1sarl1:missionDataTakeID>427691</s1sarl1:missionDataTakeID>
 <s1sarl1:productType>GRD</s1sarl1:productType>
 <safe:startTime>2024-05-04T05:50:12.153776</safe:startTime><safe:stopTime>2024-05-04T05:50:37.152800</safe:stopTime>
