@@ -363,8 +363,16 @@ def _radar(facts: ItemFacts) -> Recognition | None:
         )
     notes = (NOT_TERRAIN_CORRECTED,) if is_ground_range(facts.level) else ()
     if calibrated:
-        return Recognition(sensor=calibrated, notes=notes if calibrated == "sentinel-1-grd" else ())
+        way = _which_backscatter(facts) if calibrated == "sentinel-1-db" else ""
+        return Recognition(sensor=calibrated, notes=notes if calibrated == "sentinel-1-grd" else (), convention=way)
     return Recognition(sensor="radar-uncalibrated", notes=("uncalibrated", *notes))
+
+
+def _which_backscatter(facts: ItemFacts) -> str:
+    """`sigma0`, `gamma0` or `terrain-corrected gamma0`, where the words say so."""
+    if _is_terrain_corrected(facts):
+        return "terrain-corrected gamma0"
+    return "gamma0" if _GAMMA.search(facts.measurement) else "sigma0" if _SIGMA.search(facts.measurement) else ""
 
 
 def _backscatter(facts: ItemFacts, polarized: Sequence[BandFacts]) -> str | None:
@@ -399,7 +407,7 @@ def _is_integer(fact: BandFacts) -> bool:
 
 
 _TERRAIN_LEVELS = ("rtc", "nrb")  # STAC sar extension: sar:product_type; CEOS: Normalised Radar Backscatter
-_GAMMA = re.compile(r"gamma[\s_-]*(?:0|naught|nought|zero)")
+_GAMMA, _SIGMA = (re.compile(name + r"[\s_-]*(?:0|naught|nought|zero)") for name in ("gamma", "sigma"))
 
 
 def _is_terrain_corrected(facts: ItemFacts) -> bool:

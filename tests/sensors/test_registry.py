@@ -161,3 +161,17 @@ def test_every_row_can_be_shown() -> None:
             thermal = set(VIEWS[name].bands) <= set(THERMAL_BANDS)
             expected = "dB" if sensor.is_sar else "DN" if not sensor.calibrated else "K" if thermal else "1"
             assert unit == {expected}, (sensor.id, name)
+
+
+@pytest.mark.parametrize(
+    ("level", "words", "convention"),
+    [
+        ("GRD", "backscatter sigma0 in db", "sigma0"),
+        ("GRD", "gamma naught, vv", "gamma0"),
+        ("RTC", "gamma0 in db", "terrain-corrected gamma0"),
+        ("GRD", "vv", ""),
+    ],
+)
+def test_decibels_keep_their_convention(level: str, words: str, convention: str) -> None:
+    found = recognize(ItemFacts(bands=facts("vv", unit="dB"), level=level, measurement=words))
+    assert (found.sensor, found.convention) == ("sentinel-1-db", convention)
