@@ -7,7 +7,6 @@ What the item says of the measurement decides; the names of item and collection 
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,14 @@ from earthmap.catalog.assets import (
 )
 from earthmap.catalog.fields import Item, called, number_of, properties_of, text_of
 from earthmap.catalog.intervals import item_interval
+from earthmap.catalog.passes import (
+    baseline_of,
+    orbit_direction_of,
+    pass_id_of,
+    relative_orbit_of,
+    tile_of,
+    vintage_of,
+)
 from earthmap.catalog.quantities import calibrate, is_readable, sun_elevation
 from earthmap.catalog.radar import GROUND_RANGE_M, ground_range_spacing, has_calibration, radar_annotation
 from earthmap.catalog.scene import BandSource, Scene
@@ -91,7 +98,12 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         convention=found.convention,
         cloud_cover=number_of(properties.get("eo:cloud_cover")),
         platform=platform_of(item),
-        pass_id=_pass_id(item),
+        pass_id=pass_id_of(item, platform_of(item)),
+        vintage=vintage_of(item),
+        tile=tile_of(item),
+        baseline=baseline_of(item),
+        orbit_direction=orbit_direction_of(item),
+        relative_orbit=relative_orbit_of(item),
         created=text_of(properties, "created", "updated", "s2:generation_time"),
         world=canonical_json(properties["earthmap:world"]) if properties.get("earthmap:world") else None,
         notes=tuple(dict.fromkeys((*found.notes, *notes))),
@@ -121,19 +133,6 @@ def _ground(item: Item) -> shapely.Geometry:
             f"{called(item)} covers no ground", expected="a polygon in its geometry, or a bbox", fix="leave it out"
         )
     return polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
-
-
-def _pass_id(item: Item) -> str | None:
-    """The datatake without its processing baseline, so that reprocessings of one pass stay one pass."""
-    properties = properties_of(item)
-    datatake = text_of(properties, "s2:datatake_id")
-    if datatake:
-        return re.sub(r"_N\d\d\.\d\d$", "", datatake)
-    platform = platform_of(item)
-    for key in ("s1:datatake_id", "sat:absolute_orbit", "sat:relative_orbit"):
-        if platform and properties.get(key) is not None:
-            return f"{platform} {key.split(':')[1]} {properties[key]}"
-    return None
 
 
 # -- which sensor

@@ -34,17 +34,23 @@ _SAME_STRIP = datetime.timedelta(minutes=15)
 _SAME_TIME = datetime.timedelta(seconds=1)
 _SAME_FOOTPRINT = 0.95
 """Intersection over union from which two footprints are one: reprocessing moves an edge by some pixels."""
+_SAME_TILE_TIME = datetime.timedelta(minutes=1)
+"""Archives give a tile the time of its datatake, of its strip or of its own first line."""
+_SAME_TILE_FOOTPRINT = 0.9
+"""Archives draw the outline of a tile's data more or less exactly; the two halves of a tile that a change of strips
+cuts in two are far below, and stay two scenes."""
 
 
 def observe(scenes: Iterable[Scene]) -> list[Observation]:
     """The observations that `scenes` make, sorted by id; the order of `scenes` does not matter.
 
     One observation is the scenes of one sensor and convention with the same pass_id and no gap of 50 minutes; scenes
-    without a pass_id belong together by platform (collection where that is unknown too), local solar day (UTC +
-    longitude / 15 h, so that a pass that crosses midnight UTC stays whole) and no gap of 15 minutes. Of scenes
-    with the same time, bands and footprint, which are reprocessings of one another, only the one `created` last (then
-    the greatest id) is a scene of it, and the older ones are its copies. Inside, the least cloudy scene comes first,
-    then by id.
+    without a pass_id belong together by platform (collection where that is unknown too), with no gap of 15 minutes
+    and no local solar midnight (UTC + longitude / 15 h) between them, so that a pass over midnight UTC or over the
+    antimeridian, where the solar date jumps by a day, stays whole. A vintage is one observation however many days it
+    took. Of scenes with the same time, tile (or footprint) and bands, which are reprocessings of one another, only the
+    one of the highest baseline, then `created` last, then of the greatest id is a scene of it, and the older ones are
+    its copies. Inside, the least cloudy scene comes first, then by id.
     """
     grouped: dict[tuple[str, str], list[Scene]] = {}
     for scene in scenes:
@@ -54,19 +60,32 @@ def observe(scenes: Iterable[Scene]) -> list[Observation]:
 
 
 def _pass_key(scene: Scene) -> str:
+    if scene.vintage is not None:
+        return content_key("vintage", scene.vintage, scene.convention)
     if scene.pass_id is not None:
         return content_key("pass", scene.pass_id, scene.convention)
-    longitude = middle_longitude(shapely.from_wkb(scene.footprint))
-    solar = scene.datetime.astimezone(datetime.UTC) + datetime.timedelta(hours=longitude / 15.0)
-    return content_key("strip", scene.platform or scene.collection, solar.date().isoformat(), scene.convention)
+    return content_key("strip", scene.platform or scene.collection, scene.convention)
+
+
+def _midnight_between(before: Scene, after: Scene) -> bool:
+    """Whether the local solar day changes from one scene to the next; the antimeridian changes none."""
+    west, east = (middle_longitude(shapely.from_wkb(scene.footprint)) for scene in (before, after))
+    days = [
+        (scene.datetime.astimezone(datetime.UTC) + datetime.timedelta(hours=longitude / 15.0)).date()
+        for scene, longitude in ((before, west), (after, west + (east - west + 180.0) % 360.0 - 180.0))
+    ]
+    return days[0] != days[1]
 
 
 def _split_at_gaps(scenes: Sequence[Scene]) -> Iterator[list[Scene]]:
     ordered = sorted(scenes, key=lambda scene: (scene.datetime, scene.collection, scene.id))
     longest = _SAME_STRIP if ordered[0].pass_id is None else _SAME_PASS
+    if ordered[0].vintage is not None:
+        longest = datetime.timedelta.max
     part = ordered[:1]
     for before, after in itertools.pairwise(ordered):
-        if after.datetime - before.datetime > longest:
+        night = before.pass_id is None and before.vintage is None and _midnight_between(before, after)
+        if after.datetime - before.datetime > longest or night:
             yield part
             part = []
         part.append(after)
@@ -77,7 +96,7 @@ def _newest(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
     """`scenes` without those that a newer version of themselves stands beside, and then those, the newest first."""
     kept: list[tuple[Scene, BaseGeometry]] = []
     older: list[Scene] = []
-    for scene in sorted(scenes, key=lambda scene: (scene.created or "", scene.id, scene.collection), reverse=True):
+    for scene in sorted(scenes, key=_version, reverse=True):
         footprint = shapely.from_wkb(scene.footprint)
         if any(_reprocessed(scene, footprint, other, ground) for other, ground in kept):
             older.append(scene)
@@ -86,13 +105,21 @@ def _newest(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
     return [scene for scene, _ in kept], older
 
 
+def _version(scene: Scene) -> tuple[str, str, str, str]:
+    return scene.baseline or "", scene.created or "", scene.id, scene.collection
+
+
 def _reprocessed(scene: Scene, footprint: BaseGeometry, other: Scene, ground: BaseGeometry) -> bool:
-    if abs(scene.datetime - other.datetime) > _SAME_TIME or not footprint.intersects(ground):
+    """True where `other` shows all that `scene` does, in a newer version."""
+    known = scene.tile is not None and other.tile is not None
+    apart = abs(scene.datetime - other.datetime)
+    if (known and scene.tile != other.tile) or apart > (_SAME_TILE_TIME if known else _SAME_TIME):
         return False
-    if {source.band for source in scene.sources} != {source.band for source in other.sources}:
+    if not {source.band for source in scene.sources} <= {source.band for source in other.sources}:
         return False
     shared = footprint.intersection(ground).area
-    return bool(shared > 0 and shared >= _SAME_FOOTPRINT * footprint.union(ground).area)
+    least = _SAME_TILE_FOOTPRINT if known else _SAME_FOOTPRINT
+    return bool(shared > 0 and shared >= least * footprint.union(ground).area)
 
 
 def cloud_share(scene: Scene) -> float:

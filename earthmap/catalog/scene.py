@@ -74,7 +74,17 @@ class Scene:
     """Cloud over the whole scene in percent, where the item says so."""
     platform: str | None = None
     pass_id: str | None = None
-    """What scenes of one pass share: datatake, else platform and relative orbit; None where unknown."""
+    """What scenes of one pass share: datatake, strip, else platform and orbit; None where unknown."""
+    vintage: str | None = None
+    """Which mosaic of many days it belongs to (state and year of NAIP): all of it is one observation."""
+    tile: str | None = None
+    """Which tile of its archive's grid it was cut to; None where unknown."""
+    orbit_direction: str | None = None
+    """`ascending` or `descending`."""
+    relative_orbit: int | None = None
+    """The orbit within its cycle; the path of Landsat."""
+    baseline: str | None = None
+    """Processing baseline, `05.11`: of two versions of a scene the higher is the newer."""
     created: str | None = None
     """When this version was made (for duplicates of reprocessing), as the item writes it."""
     world: str | None = None
@@ -94,6 +104,8 @@ class Observation:
     id: str
     """`<sensor>_<YYYYmmddTHHMMSS>_<first 8 digits of the pass's key>`; sorts by time within a sensor."""
     sensor: str
+    end: datetime.datetime | None = None
+    """Time of a composite's last member; None where `datetime` says it all."""
     datetime: datetime.datetime
     """Time of its first scene (UTC)."""
     scenes: tuple[Scene, ...] = field(repr=False)
@@ -102,8 +114,6 @@ class Observation:
     """Older versions of its scenes, the newest first: read only where a scene is damaged or gone, and in no key."""
     members: tuple[Observation, ...] = field(default=(), repr=False)
     """The observations that a median composite is made of, in order of time; `scenes` are all of theirs."""
-    end: datetime.datetime | None = None
-    """Time of a composite's last member; None where `datetime` says it all."""
 
     @property
     def convention(self) -> tuple[str, str]:

@@ -227,7 +227,7 @@ def test_middle_of_an_interval_and_passes() -> None:
     )
     scene = scene_from_item(item, base="/a/i.json")
     assert scene.datetime.isoformat() == "2024-06-01T11:00:00+00:00"
-    assert scene.pass_id == "GS2A_20240601T100000_000001"
+    assert scene.pass_id == "S2A_20240601T100000"
     assert scene.world == '{"a":[2],"b":1}'
 
 
