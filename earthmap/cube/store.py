@@ -24,7 +24,7 @@ from earthmap.cube.plan import CellRead
 from earthmap.errors import GridError, StorageError
 from earthmap.grid.tiling import Cell, Tile
 from earthmap.predict.protocol import Picture
-from earthmap.sensors.offsets import offset_notes
+from earthmap.sensors.offsets import OFFSET_SUSPECT, offset_notes
 from earthmap.sensors.registry import SENSORS
 from earthmap.storage import Storage
 
@@ -80,6 +80,11 @@ class CellManifest:
         """Share of the cell's pixels that are not nodata."""
         total = sum(self.reasons.values())
         return 1.0 - self.reasons.get("nodata", 0) / total if total else 0.0
+
+    @property
+    def is_suspect(self) -> bool:
+        """True where its own pixels say that an offset was subtracted twice."""
+        return any(note.startswith(OFFSET_SUSPECT) for note in self.notes)
 
     def to_json(self) -> bytes:
         """Its one JSON form."""

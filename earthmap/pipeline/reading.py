@@ -219,7 +219,8 @@ def lasting_tiles(manifest: CellManifest) -> set[str]:
 
 def looked_at(question: Question, manifest_of: Callable[[str], CellManifest | None]) -> tuple[str, ...]:
     """The observations of `question`, and then of its fallbacks as many as it takes until no tile of the cell lacks
-    pixels for a lasting cause. The whole cell counts, so that the area of a job decides nothing.
+    pixels for a lasting cause or has none but suspect ones. The whole cell counts, so that the area of a job decides
+    nothing.
 
     `manifest_of` gives the group of an observation; None where that shows nothing of the cell.
     """
@@ -227,14 +228,15 @@ def looked_at(question: Question, manifest_of: Callable[[str], CellManifest | No
     if len(names) != 1 or not question.fallbacks:
         return tuple(names)
     first = manifest_of(names[0])
-    lost = lasting_tiles(first) if first else set()
+    lost, suspect = (lasting_tiles(first), first.is_suspect) if first else (set(), False)
     for name in question.fallbacks:
-        if not lost:
+        if not lost and not suspect:
             break
         manifest = manifest_of(name)
         if manifest is not None:
             names.append(name)
             lost &= lasting_tiles(manifest)
+            suspect = suspect and manifest.is_suspect
     return tuple(names)
 
 

@@ -24,6 +24,7 @@ from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.plan import CellWork, Question
 from earthmap.pipeline.reading import looked_at, manifests
 from earthmap.predict import TileInput, build_predictor
+from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
 
@@ -106,8 +107,11 @@ class _Seen:
 
 
 def _seen(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
-    """The groups that have pixels of `tile`: those asked about, or the first fallback where these never will."""
+    """The groups that have pixels of `tile`: those asked about, or the first fallback where these never will, and the
+    first that is not suspect where these are."""
     failure = _failure_of(tile, asked)
+    if failure is None and any(group.manifest.is_suspect for group in asked):
+        return _unsuspected(tile, asked, fallbacks)
     if failure is None:
         replaced = [lost for group in asked for lost in group.manifest.replaced if lost.tile_id == tile.id]
         notes = (f"another scene of the pass stands in for one that is {replaced[0].reason}",) if replaced else ()
@@ -126,6 +130,19 @@ def _seen(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]
             failure = other  # it may yet come, so that this tile is not given up
             break
     return _Seen(tile=tile, groups=asked, failure=failure)
+
+
+def _unsuspected(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
+    notes = tuple(note for group in asked for note in group.manifest.notes)
+    for group in fallbacks:
+        if not group.manifest.is_suspect and _failure_of(tile, [group]) is None:
+            return _Seen(
+                tile=tile,
+                groups=[group],
+                notes=(f"the next-best observation stands in for one that is {OFFSET_SUSPECT}",),
+                message=f"answered from {group.manifest.observation}: {'; '.join(notes)}",
+            )
+    return _Seen(tile=tile, groups=asked, notes=notes)
 
 
 def _failure_of(tile: Tile, groups: Sequence[CellGroup]) -> TileFailure | None:

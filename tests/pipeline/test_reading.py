@@ -278,3 +278,34 @@ def test_a_runs_patience_is_shared_by_its_cells(cell: Cell) -> None:
     broke = cell.execution(1, _fails(cell, "refused"), patience=Patience(cell_s=60.0, run_s=10.0))
     assert {row["reason"] for row in broke.rows()} == {"refused"}
     assert sum(read.waited_s for read in broke.reads.values()) == 0
+
+
+@dataclass
+class LyingReader:
+    """Reads as GDAL does, and subtracts the offset of the given files twice."""
+
+    twice: set[str]
+
+    def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> Any:
+        values = RasterioReader().read(source, geobox, frame=frame)
+        wrong = source.href in self.twice and not source.calibration.categorical
+        return values - values.dtype.type(0.1) if wrong else values
+
+
+def test_the_next_best_stands_in_for_an_offset_subtracted_twice(cell: Cell) -> None:
+    (question,) = cell.work.questions
+    best, other = question.observations[0], question.fallbacks[0]
+    one = dataclasses.replace(cell.context, reader=LyingReader(_hrefs(cell, best)))
+    rows = dataclasses.replace(cell, context=one).rows()
+    assert {row["status"] for row in rows} == {"answered"}
+    for row in rows:
+        assert row["notes"][-1] == "the next-best observation stands in for one that is offset_suspect"
+        assert row["message"].startswith(f"answered from {other}: offset_suspect: ")
+    store = Storage(cell.context.store.address + "2")
+    both = dataclasses.replace(cell.context, reader=LyingReader(_hrefs(cell, best) | _hrefs(cell, other)), store=store)
+    rows = dataclasses.replace(cell, context=both).rows()
+    assert {row["status"] for row in rows} == {"answered"}
+    assert all(row["notes"][-1].startswith("offset_suspect: ") for row in rows), "nothing better: answered, and said"
+    honest = dataclasses.replace(cell.context, store=Storage(cell.context.store.address + "3"))
+    rows = dataclasses.replace(cell, context=honest).rows()
+    assert not any("offset_suspect" in note for row in rows for note in row["notes"])
