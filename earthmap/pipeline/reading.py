@@ -63,7 +63,7 @@ def read_stage(read: CellRead, context: Context) -> Committed:
             return Committed(path=path, fresh=False)
     if read.observation.members:
         return _composed(read, context)
-    budget = Budget(context.patience, _spent(context))
+    budget = Budget(context.patience, spent_in(context))
     if record_attempt(context.store, read.path) <= TRIES:
         pixels = _read_whole(read, PatientReader(reader=context.reader, budget=budget))
     else:
@@ -87,7 +87,7 @@ def _composed(read: CellRead, context: Context) -> Committed:
 _SPENT: dict[tuple[str, int], Spent] = {}
 
 
-def _spent(context: Context) -> Spent:
+def spent_in(context: Context) -> Spent:
     """What this process has waited in this execution so far."""
     return _SPENT.setdefault((context.job, context.execution), Spent())
 
