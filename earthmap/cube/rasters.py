@@ -34,6 +34,7 @@ from earthmap.cube.failures import (
     texts_of,
     was_read,
 )
+from earthmap.cube.limits import check_beside, check_levels, check_links, check_size
 from earthmap.cube.netcdf import read_variable
 from earthmap.cube.radar import calibrated
 from earthmap.cube.reader import MAX_PIXELS, read_image
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 """What an address may be. A list of what is allowed: VRT and its kin would fetch whatever address a file names."""
-
-MAX_BLOCK_BYTES = 2**28
-"""Largest internal block that is decoded: a crafted file could ask for all memory with a few bytes."""
 
 OPEN_FILES = 64
 """Idle files that a process keeps open for its next reads."""
@@ -92,6 +90,7 @@ class _RasterImage:
 
     dataset: DatasetReader
     path: str
+    href: str
     grids: Sequence[SourceGrid] | ControlGrid
     levels: dict[int, DatasetReader] = field(default_factory=dict)
 
@@ -105,6 +104,7 @@ class _RasterImage:
             return self.dataset
         if level not in self.levels:
             self.levels[level] = _dataset(self.path, overview_level=level - 1)
+            check_size(self.levels[level], self.href)
         return self.levels[level]
 
     def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
@@ -161,21 +161,7 @@ def _control_grid(dataset: DatasetReader, href: str) -> ControlGrid | None:
     return control_grid(placed, dataset.shape, address=href)
 
 
-def _check_blocks(dataset: DatasetReader, href: str) -> None:
-    together = dataset.count if dataset.interleaving and dataset.interleaving.value == "PIXEL" else 1
-    for (rows, columns), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
-        item = 16 if dtype.startswith("complex") else np.dtype(dtype).itemsize
-        if rows * columns * item * together > MAX_BLOCK_BYTES:
-            raise ReadError(
-                f"{href} is stored in blocks of {rows} × {columns} pixels",
-                address=href,
-                reason="too_large",
-                expected=f"blocks of at most {MAX_BLOCK_BYTES // 2**20} MB",
-                fix="rewrite it as a Cloud Optimized GeoTIFF",
-            )
-
-
-def _grids(dataset: DatasetReader) -> tuple[SourceGrid, ...]:
+def _grids(dataset: DatasetReader, href: str) -> tuple[SourceGrid, ...]:
     """Full resolution and overviews; an overview stretches over the whole image, as GDAL reads it."""
     from affine import Affine
     from odc.geo.crs import CRS
@@ -183,6 +169,7 @@ def _grids(dataset: DatasetReader) -> tuple[SourceGrid, ...]:
     crs = CRS(dataset.crs.to_wkt()) if dataset.crs.to_epsg() is None else CRS(f"EPSG:{dataset.crs.to_epsg()}")
     grids = [SourceGrid(shape=dataset.shape, transform=dataset.transform, crs=crs)]
     rows, columns = dataset.shape
+    check_levels(len(dataset.overviews(1)), href)
     for factor in dataset.overviews(1):
         shape = (-(-rows // factor), -(-columns // factor))
         scale = Affine.scale(columns / shape[1], rows / shape[0])
@@ -250,13 +237,16 @@ def _identity(path: str, href: str) -> _Identity:
 
 def _open(path: str, href: str) -> _RasterImage:
     _settle()
+    if not path.startswith("/vsi"):
+        check_beside(path, href)
     dataset = _dataset(path)
     try:
-        _check_blocks(dataset, href)
+        check_links(dataset, href)
+        check_size(dataset, href)
         control = _control_grid(dataset, href)
         if control is None:
             _check_placed(dataset, href)
-        return _RasterImage(dataset=dataset, path=path, grids=control or _grids(dataset))
+        return _RasterImage(dataset=dataset, path=path, href=href, grids=control or _grids(dataset, href))
     except BaseException:
         dataset.close()
         raise

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.enums
 
-from earthmap.cube import RasterioReader, failures, rasters
+from earthmap.connection import retry_after_s
+from earthmap.cube import RasterioReader, failures, limits, rasters
 from earthmap.cube.failures import (
     RULINGS,
     Cause,
@@ -36,7 +38,6 @@ from earthmap.cube.failures import (
     is_lasting,
     place_of,
     redact,
-    retry_after_s,
 )
 from earthmap.errors import ReadError
 from earthmap.grid.tiling import Cell
@@ -96,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
         elif fault == "hang":
-            time.sleep(1.6)
+            time.sleep(1.2)
             self.close_connection = True
         elif fault.isdigit():
             self._send(int(fault), b"no")
@@ -454,3 +455,73 @@ def test_a_header_that_is_no_time() -> None:
     assert retry_after_s("Fri, 99 Foo") is None
     with contextlib.suppress(OverflowError):
         assert retry_after_s("Mon, 01 Jan 0001 00:00:00 GMT") in (None, 0.0)
+
+
+# ── files that name other files ──────────────────────────────────────────────────────────────────────────────
+
+
+def _secret(image: Path, tmp_path: Path) -> str:
+    (tmp_path / "secret.tif").write_bytes(image.read_bytes())
+    return str(tmp_path / "secret.tif")
+
+
+def test_overviews_that_stand_elsewhere_are_not_opened(cell: Cell, write: Write, image: Path, tmp_path: Path) -> None:
+    """GDAL opens what a TIFF's own metadata name as its overviews: any address, any driver."""
+    secret = _secret(image, tmp_path)
+    href = write("trap.tif", np.ones((480, 480), np.uint8), around(cell.geobox, size=10))
+    with rasterio.open(href, "r+") as file:
+        file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=secret)
+    assert failed(href, cell).reason == "unsupported"
+
+
+def test_sidecar_metadata_that_name_overviews_elsewhere(cell: Cell, image: Path, tmp_path: Path) -> None:
+    secret = _secret(image, tmp_path)
+    text = f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata>'
+    Path(f"{image}.aux.xml").write_text(f"<PAMDataset>{text}</PAMDataset>")
+    assert failed(str(image), cell).reason == "unsupported"
+
+
+@pytest.mark.parametrize("ending", [".ovr", ".msk", ".ovr.ovr"])
+def test_a_virtual_file_beside_an_image(ending: str, cell: Cell, image: Path, tmp_path: Path) -> None:
+    secret = _secret(image, tmp_path)
+    if ending == ".ovr.ovr":
+        Path(f"{image}.ovr").write_bytes(image.read_bytes())
+    Path(f"{image}{ending}").write_text(
+        f'<VRTDataset rasterXSize="240" rasterYSize="240"><VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
+        f"<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    assert failed(str(image), cell).reason == "unsupported"
+
+
+def test_plain_overviews_beside_an_image_are_used(cell: Cell, write: Write) -> None:
+    href = write("plain.tif", np.full((480, 480), 7, np.uint8), around(cell.geobox, size=10))
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(href, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+    assert Path(f"{href}.ovr").is_file()
+    assert (RasterioReader().read(source(href), cell.geobox) == 7).all()
+
+
+def test_an_overview_of_huge_blocks(cell: Cell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    href = write("fine.tif", np.ones((1920, 1920), np.uint8), around(cell.geobox, size=2.5), overviews=(2, 4))
+    assert np.isfinite(RasterioReader().read(source(href), cell.geobox)).all()
+    rasters.close_files()
+    sizes: list[int] = []
+
+    def refuse(dataset: rasterio.DatasetReader, address: str) -> None:
+        sizes.append(dataset.width)
+
+    monkeypatch.setattr(rasters, "check_size", refuse)
+    RasterioReader().read(source(href), cell.geobox)
+    assert len(sizes) == 2  # the file, and the level that is read
+    assert sizes[1] < sizes[0]
+
+
+def test_more_blocks_than_an_index_may_have(cell: Cell, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_BLOCKS", 10)
+    assert failed(str(image), cell).reason == "too_large"
+
+
+def test_more_overviews_than_an_image_has(cell: Cell, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_LEVELS", 1)
+    href = write("deep.tif", np.ones((480, 480), np.uint8), around(cell.geobox, size=10), overviews=(2, 4))
+    assert failed(href, cell).reason == "too_large"
