@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import shapely
 
+from earthmap.catalog.parts import join_parts
 from earthmap.catalog.scene import Observation, Scene
 from earthmap.content import content_key
 from earthmap.errors import JobError
@@ -93,7 +94,8 @@ def _split_at_gaps(scenes: Sequence[Scene]) -> Iterator[list[Scene]]:
 
 
 def _newest(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
-    """`scenes` without those that a newer version of themselves stands beside, and then those, the newest first."""
+    """`scenes` without those that a newer version of themselves stands beside, parts of one scene joined, and then
+    those, the newest first."""
     kept: list[tuple[Scene, BaseGeometry]] = []
     older: list[Scene] = []
     for scene in sorted(scenes, key=_version, reverse=True):
@@ -102,7 +104,7 @@ def _newest(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Scene]]:
             older.append(scene)
         else:
             kept.append((scene, footprint))
-    return [scene for scene, _ in kept], older
+    return join_parts([scene for scene, _ in kept]), older
 
 
 def _version(scene: Scene) -> tuple[str, str, str, str]:

@@ -64,8 +64,11 @@ def test_of_reprocessings_the_newest_stays() -> None:
 
 
 def test_other_bands_of_the_same_ground_are_no_reprocessing() -> None:
-    other = (BandSource(band="vh", href="/scenes/vh.tif", calibration=Calibration()),)
-    assert ids(observe([scene("a"), scene("b", sources=other)])) == [["a", "b"]]
+    vv, vh = (BandSource(band=band, href=f"/scenes/{band}.tif", calibration=Calibration()) for band in ("vv", "vh"))
+    radar = {"sensor": "sentinel-1-db"}
+    (observation,) = observe([scene("a", sources=(vv,), **radar), scene("b", sources=(vh,), **radar)])
+    assert [member.sources for member in observation.scenes] == [(vv, vh)]  # two parts of one scene
+    assert observation.copies == ()
 
 
 @given(many_scenes(), st.randoms(use_true_random=False))
