@@ -273,7 +273,7 @@ def test_patience_ends(cell: Cell) -> None:
 
 
 def test_a_runs_patience_is_shared_by_its_cells(cell: Cell) -> None:
-    spent = reading._spent(cell.context)
+    spent = reading.spent_in(cell.context)
     spent.seconds = 10.0
     broke = cell.execution(1, _fails(cell, "refused"), patience=Patience(cell_s=60.0, run_s=10.0))
     assert {row["reason"] for row in broke.rows()} == {"refused"}
