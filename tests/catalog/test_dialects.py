@@ -170,3 +170,67 @@ def test_geometry_of_the_view(real_data: Path) -> None:
     assert {source.band for source in old.sources} == {
         "coastal", "blue", "green", "red", "nir08", "swir16", "swir22",
     }  # fmt: skip
+
+
+def item_of_collection(path: Path, *leave_out: str, **properties: Any) -> dict[str, Any]:
+    """An item with the assets that a real collection says its items have."""
+    collection = json.loads(path.read_text())
+    assets = {
+        key: {"href": f"./{key}.tif", **asset}
+        for key, asset in collection["item_assets"].items()
+        if key not in leave_out
+    }
+    ring = [[10, 45], [10.1, 45], [10.1, 45.1], [10, 45.1], [10, 45]]
+    return {
+        "type": "Feature",
+        "id": collection["id"],
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"datetime": "2024-06-01T10:00:00Z", **properties},
+        "assets": assets,
+    }
+
+
+@pytest.mark.parametrize(
+    ("platform", "instruments", "absent"),
+    [("landsat-9", ["oli", "tirs"], "lwir"), ("landsat-7", ["etm+"], "lwir11"), ("landsat-5", ["tm"], "lwir11")],
+)
+def test_landsat_of_earth_search(real_data: Path, platform: str, instruments: list[str], absent: str) -> None:
+    path = real_data / "17_stac_items/earth-search.aws.element84.com/collections/landsat-c2-l2.json"
+    stated = {"platform": platform, "instruments": instruments, "landsat:correction": "L2SP"}
+    left_out = (absent, "coastal") if absent == "lwir11" else (absent,)
+    scene = scene_from_item(item_of_collection(path, *left_out, **stated), base="/a/i.json")
+    assert (scene.sensor, scene.resolution_m) == ("landsat-c2-l2", 30.0)
+    bands = {source.band: source.calibration for source in scene.sources}
+    assert list(bands) == [band for band in SENSORS["landsat-c2-l2"].bands if band not in left_out or band == "lwir11"]
+    assert (bands["lwir11"].scale, bands["lwir11"].offset) == (0.00341802, 149.0)
+    assert {(one.scale, one.offset) for band, one in bands.items() if band != "lwir11"} == {(2.75e-5, -0.2)}
+    assert [source.band for source in scene.mask_sources] == ["qa_pixel", "qa_radsat"]
+
+
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [
+        ("CBERS4MUX", ["blue", "green", "red", "nir"]),
+        ("CBERS4AWFI", ["blue", "green", "red", "nir"]),
+        ("CBERS4PAN10M", ["green", "red", "nir"]),
+    ],
+)
+def test_cbers_is_uncalibrated(real_data: Path, name: str, bands: list[str]) -> None:
+    path = real_data / f"17_stac_items/pystac/cbers-partial/{name}/collection.json"
+    scene = scene_from_item(item_of_collection(path, platform="cbers-4", gsd=20), base="/a/i.json")
+    assert (scene.sensor, scene.notes) == ("optical-uncalibrated", ("uncalibrated",))
+    assert [source.band for source in scene.sources] == bands
+
+
+def test_panchromatic_alone_is_refused(real_data: Path) -> None:
+    path = real_data / "17_stac_items/pystac/cbers-partial/CBERS4PAN5M/collection.json"
+    with pytest.raises(SensorError, match="no data band is recognised"):
+        scene_from_item(item_of_collection(path, platform="cbers-4", gsd=5), base="/a/i.json")
+
+
+def test_sentinel_2_of_earth_search(real_data: Path) -> None:
+    path = real_data / "17_stac_items/earth-search.aws.element84.com/collections/sentinel-2-l2a.json"
+    scene = scene_from_item(item_of_collection(path, platform="sentinel-2a"), base="/a/i.json")
+    assert (scene.sensor, len(scene.sources)) == ("sentinel-2-l2a", 12)
+    assert not any("jp2" in source.href for source in scene.sources)
+    assert {source.calibration.offset for source in scene.sources} == {0.0}  # as raster:bands states there
