@@ -6,8 +6,11 @@ A member is written as rasterio writes it: `zip:///data/scene.zip!/band.jp2`, `t
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from earthmap.errors import ReadError
 
@@ -72,6 +75,78 @@ def split_member(address: str) -> Member | None:
     if not found or not path or not is_safe_name(name) or re.search(r"[{}\x00-\x1f]", archive):
         raise _unreadable(address)
     return Member(match[1].lower(), archive, name)
+
+
+def check_href(href: str, *, catalogue: str) -> None:
+    """Nothing, where the catalogue at the address `catalogue` may name `href`.
+
+    A catalogue elsewhere names no file of this machine, and one on the public network no machine of the network that
+    this one stands in; none names the address at which clouds hand out keys. Host names are taken as they are written.
+
+    Raises:
+        ReadError: with the reason `forbidden_address`.
+
+    Example:
+        >>> check_href("https://example.org/a.tif", catalogue="https://example.org/stac")
+    """
+    member = split_member(href)
+    address = member.archive if member else href
+    gdal_path(href)
+    here = not address.lower().startswith(REMOTE)
+    if catalogue.lower().startswith(REMOTE) and here:
+        raise _forbidden(href, "a catalogue elsewhere names a file of this machine")
+    host = _host_number(address)
+    if host is None:
+        return
+    if host.is_link_local or host in _KEY_SERVICES:
+        raise _forbidden(href, "it is where machines in a cloud get their keys")
+    theirs = _host_number(catalogue)
+    public = catalogue.lower().startswith(REMOTE) and (theirs is None or theirs.is_global)
+    if public and not host.is_global:
+        raise _forbidden(href, "a catalogue on the public network names a machine of this one")
+
+
+_Number = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_KEY_SERVICES = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")))
+_NAMED = {
+    "localhost": ipaddress.ip_address("127.0.0.1"),
+    "metadata.google.internal": ipaddress.ip_address("169.254.169.254"),
+    "metadata": ipaddress.ip_address("169.254.169.254"),
+    "instance-data": ipaddress.ip_address("169.254.169.254"),
+}
+
+
+def _host_number(address: str) -> _Number | None:
+    """The number that the host of an http(s) address is written as, in any of the ways that C libraries read (RFC 3986,
+    7.4); None for a name."""
+    if not address.lower().startswith(("http://", "https://")):
+        return None
+    try:
+        host = (urlsplit(address).hostname or "").rstrip(".")
+    except ValueError:
+        raise _forbidden(address, "its host cannot be read") from None
+    if host in _NAMED or host.endswith(".localhost"):
+        return _NAMED.get(host, _NAMED["localhost"])
+    try:
+        number: _Number = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))  # 2852039166, 0xa9.254.0251.254, 127.1
+        except OSError:
+            return None
+    mapped = number.ipv4_mapped if isinstance(number, ipaddress.IPv6Address) else None
+    return mapped or number
+
+
+def _forbidden(href: str, why: str) -> ReadError:
+    return ReadError(
+        f"the address {href} is not read: {why}",
+        address=href,
+        reason="forbidden_address",
+        expected=_EXPECTED,
+        fix="use a catalogue that names files where it may",
+    )
 
 
 def gdal_path(address: str) -> str:

@@ -127,6 +127,13 @@ class Observation:
         return content_key([scene.content_key() for scene in self.scenes])
 
 
+def scene_hrefs(scene: Scene) -> list[str]:
+    """Every address that reading the scene may open."""
+    sources = (*scene.mask_sources, *scene.sources)
+    documents = [(source.annotation.calibration, source.annotation.noise) for source in sources if source.annotation]
+    return [source.href for source in sources] + [href for pair in documents for href in pair if href]
+
+
 def scene_to_dict(scene: Scene) -> dict[str, Any]:
     """`scene` as JSON-ready values; `scene_from_dict` reads it back equal."""
     plain = dataclasses.asdict(scene)
