@@ -1,6 +1,15 @@
 """What a pixel means: bands, sensors, calibration, reason masks and views."""
 
-from earthmap.sensors.bands import BANDS, OPTICAL_BANDS, SAR_BANDS, THERMAL_BANDS, Band, resolve_band, resolve_family
+from earthmap.sensors.bands import (
+    BANDS,
+    OPTICAL_BANDS,
+    PAN,
+    SAR_BANDS,
+    THERMAL_BANDS,
+    Band,
+    resolve_band,
+    resolve_family,
+)
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.masks import REASONS, Reason, unseen
 from earthmap.sensors.quality import QUALITY_LAYERS, QualityLayer, reason_mask
@@ -11,6 +20,7 @@ __all__ = [
     "BANDS",
     "NODATA_GREY",
     "OPTICAL_BANDS",
+    "PAN",
     "QUALITY_LAYERS",
     "REASONS",
     "SAR_BANDS",

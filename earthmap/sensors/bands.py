@@ -52,8 +52,12 @@ OPTICAL_BANDS = tuple(name for name, band in BANDS.items() if band.centre_um < 3
 THERMAL_BANDS = tuple(name for name in BANDS if name not in OPTICAL_BANDS)
 """Canonical names of thermal bands, in order of wavelength."""
 
+PAN = "pan"
+"""Canonical name of a panchromatic band, which spans the visible and is told by its name alone."""
+
 # The names of the instruments' own bands: ESA, Sentinel-2 User Handbook, table 1; USGS, Landsat 8-9 OLI/TIRS, Landsat
-# 7 ETM+ and Landsat 4-5 TM band designations. Panchromatic bands are left out: no row here is theirs.
+# 7 ETM+ and Landsat 4-5 TM band designations. Panchromatic bands are left out: one of them would make the lattice of
+# all the others twice as fine.
 _SENTINEL_2 = {
     "b1": "coastal",
     "b2": "blue",
@@ -126,7 +130,7 @@ def resolve_band(
     polarization: str | None = None,
     family: str | None = None,
 ) -> str | None:
-    """The canonical name of a band; None for a band that has no row here (panchromatic, quality).
+    """The canonical name of a band; None for a band that has no row here (quality).
 
     What is said outright goes before what is inferred: the polarization, the common name, the name itself, the number
     in the platform's family, then the centre wavelength. Without a family a stated wavelength goes before the number,
@@ -153,7 +157,7 @@ def resolve_band(
 
 
 def _said(text: str) -> str | None:
-    if text in BANDS or text in SAR_BANDS:
+    if text in BANDS or text in SAR_BANDS or text == PAN:
         return text
     polarized = _POLARIZED.search(text)
     return polarized[1] if polarized else _ALIASES.get(_DISTANCE.sub("", text))

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from earthmap.errors import SensorError
-from earthmap.sensors.bands import OPTICAL_BANDS, SAR_BANDS, THERMAL_BANDS
+from earthmap.sensors.bands import OPTICAL_BANDS, PAN, SAR_BANDS, THERMAL_BANDS
 
 _S2_L1C = OPTICAL_BANDS
 _S2_L2A = tuple(band for band in OPTICAL_BANDS if band != "cirrus")  # cirrus holds no surface: L2A leaves it out
+_WITH_PAN = (*OPTICAL_BANDS, PAN)  # pan is read where an item has nothing else
 _LANDSAT_L2 = ("coastal", "blue", "green", "red", "nir08", "swir16", "swir22", "lwir11")
 _LANDSAT_L1 = ("coastal", "blue", "green", "red", "nir08", "cirrus", "swir16", "swir22", "lwir11", "lwir12")
 
@@ -66,8 +67,9 @@ _PLAIN_VIEWS = (
     "swir-nir-red-8bit",
     "red-8bit",
     "nir-8bit",
+    "pan-8bit",
 )
-_DEEP_VIEWS = ("rgb-11bit", "nir-red-green-11bit", "red-11bit", "nir-11bit")
+_DEEP_VIEWS = ("rgb-11bit", "nir-red-green-11bit", "red-11bit", "nir-11bit", "pan-11bit")
 _LANDSAT_VIEWS = ("rgb", "swir", "nir08-red-green", "swir-nir08-red", "thermal", "thermal-lwir12")
 
 _ROWS = (
@@ -200,9 +202,9 @@ _ROWS = (
         quantity="reflectance",
         convention="reflectance as the provider states it",
         unit="1",
-        bands=OPTICAL_BANDS,
+        bands=_WITH_PAN,
         coarsest_m=1000.0,
-        views=(*_S2_VIEWS, "red", "nir"),
+        views=(*_S2_VIEWS, "red", "nir", "pan"),
     ),
     Sensor(
         id="optical-uncalibrated",
@@ -210,7 +212,7 @@ _ROWS = (
         quantity="digital number",
         convention="uncalibrated",
         unit="DN",
-        bands=OPTICAL_BANDS,
+        bands=_WITH_PAN,
         coarsest_m=1000.0,
         views=_PLAIN_VIEWS,
     ),
@@ -220,7 +222,7 @@ _ROWS = (
         quantity="digital number",
         convention="uncalibrated",
         unit="DN",
-        bands=OPTICAL_BANDS,
+        bands=_WITH_PAN,
         coarsest_m=1000.0,
         views=_DEEP_VIEWS,
     ),
@@ -494,7 +496,7 @@ def _thermal(facts: ItemFacts) -> Recognition | None:
 
 
 def _optical(facts: ItemFacts) -> Recognition | None:
-    optical = [fact for fact in facts.bands if fact.band in OPTICAL_BANDS]
+    optical = [fact for fact in facts.bands if fact.band in _WITH_PAN]
     if not optical:
         return None
     if all(fact.is_reflectance for fact in optical):

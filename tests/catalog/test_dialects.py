@@ -13,6 +13,7 @@ from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.scene import Scene, scene_from_dict, scene_to_dict
 from earthmap.errors import CatalogError, SensorError
 from earthmap.sensors.registry import SENSORS
+from earthmap.sensors.views import default_view
 
 pytestmark = pytest.mark.real
 
@@ -222,10 +223,15 @@ def test_cbers_is_uncalibrated(real_data: Path, name: str, bands: list[str]) -> 
     assert [source.band for source in scene.sources] == bands
 
 
-def test_panchromatic_alone_is_refused(real_data: Path) -> None:
+def test_a_panchromatic_band_is_read_where_there_is_no_other(real_data: Path) -> None:
     path = real_data / "17_stac_items/pystac/cbers-partial/CBERS4PAN5M/collection.json"
-    with pytest.raises(SensorError, match="no data band is recognised"):
-        scene_from_item(item_of_collection(path, platform="cbers-4", gsd=5), base="/a/i.json")
+    item = item_of_collection(path, platform="cbers-4", gsd=5)
+    scene = scene_from_item(item, base="/a/i.json")
+    assert (scene.sensor, [source.band for source in scene.sources]) == ("optical-uncalibrated", ["pan"])
+    assert default_view(scene.sensor, ["pan"]) == "pan-8bit"
+    colours = path.parents[1] / "CBERS4PAN10M" / "collection.json"
+    item["assets"] |= item_of_collection(colours)["assets"]
+    assert [one.band for one in scene_from_item(item, base="/a/i.json").sources] == ["green", "red", "nir"]
 
 
 def test_sentinel_2_of_earth_search(real_data: Path) -> None:

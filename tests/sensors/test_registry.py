@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthmap.errors import SensorError
-from earthmap.sensors.bands import OPTICAL_BANDS, SAR_BANDS, THERMAL_BANDS
+from earthmap.sensors.bands import OPTICAL_BANDS, PAN, SAR_BANDS, THERMAL_BANDS
 from earthmap.sensors.registry import NOT_TERRAIN_CORRECTED, SENSORS, BandFacts, ItemFacts, get_sensor, recognize
 from earthmap.sensors.views import VIEWS, default_view
 
@@ -22,7 +22,7 @@ def test_the_table_is_whole() -> None:
     for id, sensor in SENSORS.items():
         assert sensor.id == id
         assert set(sensor.views) <= set(VIEWS)
-        assert set(sensor.bands) <= {*OPTICAL_BANDS, *SAR_BANDS, *THERMAL_BANDS}
+        assert set(sensor.bands) <= {*OPTICAL_BANDS, PAN, *SAR_BANDS, *THERMAL_BANDS}
         assert sensor.calibrated == ("uncalibrated" not in id)
         assert sensor.is_sar == id.startswith(("sentinel-1", "radar"))
     assert get_sensor("sentinel-2-l2a").masks[0] == "scl"
