@@ -1,18 +1,25 @@
-"""A STAC API, searched through pystac-client in its plain form."""
+"""A STAC API: requests as pystac-client makes them, paged, and made smaller where the service finds them too large."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import shapely
 import shapely.geometry
 from pystac_client import ItemSearch
 
+from earthmap.catalog.documents import join
+from earthmap.catalog.http import HEAVY
 from earthmap.catalog.intervals import Interval, format_time
+from earthmap.catalog.pages import entries
 from earthmap.catalog.source import Extent, SourceItem, Wanted, collection_extent, item_base
-from earthmap.catalog.transport import join
+from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -22,9 +29,45 @@ if TYPE_CHECKING:
 PAGE_ITEMS = 250
 """Items asked for at once; public services refuse or time out on much larger pages."""
 
+LEAST_ITEMS = 8
+"""Smallest page that is asked for before the search itself is split."""
+
+SPLITS = 12
+"""How often a search is halved, or cut into its collections, before the service is given up."""
+
+REPORT_EVERY_S = 5.0
+"""Seconds between two lines about a long search."""
+
 _POST_VERTICES = 500
 _GET_VERTICES = 40
 _SECOND = datetime.timedelta(seconds=1)
+_SHORTEST = datetime.timedelta(hours=1)
+_NARROWEST_DEG = 0.05
+_OTHER_METHOD = frozenset({405, 501})
+"""Statuses of a service that does not take this method."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What one search has brought."""
+
+    seen: set[bytes] = field(default_factory=set)
+    """Digests of the items that were given on."""
+    pages: int = 0
+    matched: int | None = None
+    """How many the service counts, where it does."""
+    told: float = field(default_factory=time.monotonic)
+    trouble: float | None = None
+    """Since when answers are too large, without one that came."""
+
+    def is_new(self, item: Mapping[str, Any]) -> bool:
+        """True once for each item, whatever pages and parts it comes in."""
+        text = json.dumps(item, sort_keys=True, default=str)
+        digest = hashlib.blake2b(text.encode("utf-8", errors="replace"), digest_size=16).digest()
+        if digest in self.seen:
+            return False
+        self.seen.add(digest)
+        return True
 
 
 class ApiCatalog:
@@ -37,6 +80,8 @@ class ApiCatalog:
         self._address = address
         self._landing = landing
         self._collection = collection
+        self._limit = PAGE_ITEMS
+        self._ways = _ways(landing, address)
 
     @property
     def address(self) -> str:
@@ -45,10 +90,10 @@ class ApiCatalog:
 
     def collections(self) -> Mapping[str, Extent]:
         """The stated extents of all its collections, or of the one that its address names."""
-        data = self._link("data")
+        data = find_link(self._landing, "data")
         href = data["href"] if data else self._address.rstrip("/") + "/collections"
         pages = self._io.get_pages(join(self._address, href))
-        documents = [document for page in pages for document in page.get("collections") or ()]
+        documents = [document for page in pages for document in entries(page) if "id" in document]
         return {
             str(document["id"]): collection_extent(document)
             for document in documents
@@ -56,27 +101,123 @@ class ApiCatalog:
         }
 
     def items(self, wanted: Wanted) -> Iterator[SourceItem]:
-        """What the API finds for a ground that is no smaller than the request's and at most a second longer."""
-        link = self._link("search", method="POST") or self._link("search") or {}
-        method = str(link.get("method", "GET")).upper()
-        url = join(self._address, str(link["href"]))
-        collections = list(wanted.collections) or ([self._collection] if self._collection else None)
+        """What the API finds for a ground that is no smaller than the request's and at most a second longer, each once.
+
+        A service that cannot take the request as it is, is asked in another way: for smaller pages, then in parts.
+        """
+        if self._collection and not wanted.collections:
+            wanted = replace(wanted, collections=(self._collection,))
+        progress = _Progress()
+        yield from self._search(wanted, progress, splits=SPLITS)
+        if progress.matched is not None and len(progress.seen) < progress.matched:
+            self._io.say(f"{self._address} counted {progress.matched:,} items and gave {len(progress.seen):,}")
+
+    def _search(self, wanted: Wanted, progress: _Progress, *, splits: int) -> Iterator[SourceItem]:
+        """The items of `wanted` that are new; a failed pass begins again, so that nothing is lost between its pages."""
+        while True:
+            try:
+                yield from self._pass(wanted, progress)
+                return
+            except CatalogError as error:
+                if error.status in _OTHER_METHOD and len(self._ways) > 1:
+                    self._ways = self._ways[1:]
+                    continue
+                parts = self._smaller(wanted, progress, error, splits=splits)
+            if parts:
+                break
+        for part in parts:
+            yield from self._search(part, progress, splits=splits - 1)
+
+    def _smaller(self, wanted: Wanted, progress: _Progress, error: CatalogError, *, splits: int) -> list[Wanted]:
+        """The parts to search instead; none where smaller pages are tried first. Raises `error` where neither helps."""
+        now = time.monotonic()
+        progress.trouble = now if progress.trouble is None else progress.trouble
+        if error.status not in HEAVY or now - progress.trouble > self._io.connection.patience_s:
+            raise error
+        if self._limit > LEAST_ITEMS:
+            self._limit = max(LEAST_ITEMS, self._limit // 2)
+            self._io.say(f"{error.what}: asking for {self._limit} items at once")
+            return []
+        parts = narrower(wanted) if splits else []
+        if not parts:
+            raise error
+        self._io.say(f"{error.what}: searching in {len(parts)} parts")
+        return parts
+
+    def _pass(self, wanted: Wanted, progress: _Progress) -> Iterator[SourceItem]:
+        method, url = self._ways[0]
+        for page in self._io.get_pages(url, method, self._parameters(wanted, method, url)):
+            progress.trouble = None
+            progress.pages += 1
+            if progress.pages == 1:
+                progress.matched = _matched(page)
+            yield from (SourceItem(item, item_base(item, url)) for item in entries(page) if progress.is_new(item))
+            self._report(progress)
+
+    def _parameters(self, wanted: Wanted, method: str, url: str) -> dict[str, Any]:
         limit = _POST_VERTICES if method == "POST" else _GET_VERTICES
         ground = coarsen(wanted.geometry, max_vertices=limit) if wanted.geometry is not None else None
         search = ItemSearch(
             url,
             method=method,
             stac_io=self._io,
-            limit=PAGE_ITEMS,
-            collections=collections,
+            limit=self._limit,
+            collections=list(wanted.collections) or None,
             intersects=shapely.geometry.mapping(ground) if ground is not None else None,
             datetime=_widened(wanted.interval) if wanted.interval else None,
         )
-        for item in search.items_as_dicts():
-            yield SourceItem(item, item_base(item, url))
+        parameters: dict[str, Any] = search.get_parameters()
+        return parameters
 
-    def _link(self, relation: str, *, method: str | None = None) -> Mapping[str, Any] | None:
-        return find_link(self._landing, relation, method=method)
+    def _report(self, progress: _Progress) -> None:
+        now = time.monotonic()
+        if now - progress.told >= REPORT_EVERY_S:
+            of = f" of {progress.matched:,}" if progress.matched else ""
+            self._io.say(f"{len(progress.seen):,}{of} items found so far, {progress.pages:,} pages")
+            progress.told = now
+
+
+def _ways(landing: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
+    """Method and address of a search: as the landing page offers it, POST first, and then by the other method."""
+    link = find_link(landing, "search", method="POST") or find_link(landing, "search") or {"href": "search"}
+    url = join(address, str(link["href"]))
+    offered = str(link.get("method", "GET")).upper()
+    other = find_link(landing, "search", method="GET") if offered == "POST" else None
+    second = join(address, str(other["href"])) if other else url
+    return [(offered, url), ("GET" if offered == "POST" else "POST", second)]
+
+
+def _matched(page: Mapping[str, Any]) -> int | None:
+    """How many items the service counts (`numberMatched`, before 1.0 in `context`); None where it does not say."""
+    context = page.get("context")
+    count = page.get("numberMatched", context.get("matched") if isinstance(context, Mapping) else None)
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def narrower(wanted: Wanted) -> list[Wanted]:
+    """Requests that together ask for all that `wanted` does: by collection, halves of time, or halves of ground.
+
+    What lies on both sides of a cut is asked for twice. Empty where there is nothing to cut.
+    """
+    if len(wanted.collections) > 1:
+        return [replace(wanted, collections=(name,)) for name in wanted.collections]
+    interval = wanted.interval
+    if interval is not None and interval.start and interval.end and interval.end - interval.start > _SHORTEST:
+        middle = interval.start + (interval.end - interval.start) / 2
+        halves = (Interval(start=interval.start, end=middle), Interval(start=middle, end=interval.end))
+        return [replace(wanted, interval=half) for half in halves]
+    if wanted.geometry is None:
+        return []
+    west, south, east, north = wanted.geometry.bounds
+    if max(east - west, north - south) < _NARROWEST_DEG:
+        return []
+    x, y = (west + east) / 2, (south + north) / 2
+    wide = east - west > north - south
+    boxes = (
+        [(west, south, x, north), (x, south, east, north)] if wide else [(west, south, east, y), (west, y, east, north)]
+    )
+    grounds = [shapely.intersection(wanted.geometry, shapely.box(*box)) for box in boxes]
+    return [replace(wanted, geometry=ground) for ground in grounds if not ground.is_empty]
 
 
 def find_link(document: Mapping[str, Any], relation: str, *, method: str | None = None) -> Mapping[str, Any] | None:

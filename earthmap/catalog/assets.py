@@ -16,7 +16,7 @@ from typing import Any
 
 from earthmap.catalog.fields import Item, number_of, properties_of, records_of, text_of
 from earthmap.catalog.source import item_geometry
-from earthmap.catalog.transport import is_remote, join, local_path
+from earthmap.catalog.documents import is_remote, join, local_path
 from earthmap.sensors.bands import BANDS, resolve_band, resolve_family
 from earthmap.sensors.registry import BandFacts
 

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -30,6 +30,9 @@ HEAVY = frozenset({408, 413, 502, 504})
 
 HEAVY_RETRIES = 2
 """Repeats of a request that can be made smaller instead."""
+
+SILENT_RETRIES = 3
+"""Repeats where no answer begins, or one breaks off: an address that is spelt wrong should be told soon."""
 
 ODD_RETRIES = 2
 """Repeats after an answer of status 200 that is not what was asked for, such as a proxy's page."""
@@ -133,19 +136,22 @@ class _Tries:
         time.sleep(pause)
 
 
+T = TypeVar("T")
+
+
 def ask(
     session: Session,
     request: Request,
+    read: Callable[[Answer], T],
     *,
     connection: Connection,
-    check: Callable[[Answer], object] | None = None,
     heavy_retries: int | None = None,
     say: Callable[[str], None] = lambda text: None,
-) -> Answer:
-    """The answer to `request`, asked again while what is wrong may pass.
+) -> T:
+    """What `read` makes of the answer to `request`, asked again while what is wrong may pass.
 
     Args:
-        check: raises CatalogError for an answer that cannot be meant; it is then asked for again `ODD_RETRIES` times.
+        read: raises CatalogError for an answer that cannot be meant; it is then asked for again `ODD_RETRIES` times.
         heavy_retries: repeats where the answer may be too large (`HEAVY`); None for as many as for anything else.
         say: hears of longer pauses.
 
@@ -157,17 +163,17 @@ def ask(
         try:
             answer = _ask_once(session, request, connection)
         except _Passing as passing:
-            heavy = passing.error.status in HEAVY and heavy_retries is not None
-            limit = min(connection.retries, heavy_retries or 0) if heavy else connection.retries
+            limit = connection.retries
+            if passing.error.status is None:
+                limit = min(limit, SILENT_RETRIES)
+            elif passing.error.status in HEAVY and heavy_retries is not None:
+                limit = min(limit, heavy_retries)
             tries.pause(passing.error, limit, passing.asked_s)
             continue
         try:
-            if check is not None:
-                check(answer)
+            return read(answer)
         except CatalogError as error:
             tries.pause(error, min(ODD_RETRIES, connection.retries), None)
-            continue
-        return answer
 
 
 class _Passing(Exception):

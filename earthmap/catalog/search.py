@@ -10,15 +10,16 @@ import difflib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import shapely
 
+from earthmap.catalog.addresses import check_href
 from earthmap.catalog.intervals import Interval, format_time, item_interval, parse_datetime
 from earthmap.catalog.items import scene_from_item
-from earthmap.catalog.scene import Scene
+from earthmap.catalog.scene import Scene, scene_hrefs
 from earthmap.catalog.source import (
     CatalogSource,
     SourceItem,
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from earthmap.catalog.transport import CatalogIO
+    from earthmap.connection import Connection
+
+T = TypeVar("T")
+
+MAX_ITEMS = 500_000
+"""Items that one search may find."""
 
 _COUNTED = 500
 """Items looked at to say what would have matched."""
@@ -63,60 +70,40 @@ class Found:
     """Scenes by sensor, of sensors that were not asked for."""
 
 
-def open_catalog(address: str) -> CatalogSource:
-    """The catalogue at `address`: a path, a folder with a catalog.json or collection.json, or an http(s) address.
+def open_catalog(
+    address: str, *, connection: Connection | None = None, say: Callable[[str], None] | None = None
+) -> CatalogSource:
+    """The catalogue at `address`: a path, or an http(s) or s3 address.
+
+    A folder stands for its catalog.json or collection.json, else for the stac-geoparquet files below it; so does a
+    pattern such as `items/*.parquet`, on disk and on s3. `say` hears of waiting and of long searches.
 
     Raises:
         CatalogError: where it cannot be reached or read, or is none of: a STAC API (or one collection of it), a static
             Catalog or Collection, an ItemCollection, an item, stac-geoparquet.
     """
+    from earthmap.catalog.documents import is_remote, parse_json
     from earthmap.catalog.parquet import MAGIC, ParquetCatalog
-    from earthmap.catalog.transport import CatalogIO, is_remote, parse_json
+    from earthmap.catalog.places import documents_at
+    from earthmap.catalog.transport import CatalogIO
 
     if "://" in address and not is_remote(address) and not address.startswith("file://"):
-        raise CatalogError(f"the catalogue {address} cannot be opened", expected="a path or an http(s) address")
-    address = address if is_remote(address) else _file(address)
-    io = CatalogIO()
-    if not is_remote(address) and _starts_with(address, MAGIC):
-        return ParquetCatalog(address=address)
-    data = io.fetch(address)
+        raise CatalogError(f"the catalogue {address} cannot be opened", expected="a path, or an http(s) or s3 address")
+    io = CatalogIO(connection, say=say)
+    files = documents_at(io, address)
+    if len(files) > 1 or io.starts_with(files[0], MAGIC):
+        return ParquetCatalog(io, address=address if len(files) > 1 else files[0], files=files)
+    data = io.fetch(files[0])
     if data.startswith(MAGIC):
-        return ParquetCatalog(address=address, data=data)
-    return _recognise(io, address, parse_json(data.decode("utf-8", errors="replace"), address))
-
-
-def _file(address: str) -> str:
-    """The absolute path of a catalogue's file; in a folder, of the document that a static catalogue starts with."""
-    from earthmap.catalog.transport import local_path
-
-    path = local_path(address).resolve()
-    if not path.is_dir():
-        return str(path)
-    for name in ("catalog.json", "collection.json"):
-        if (path / name).is_file():
-            return str(path / name)
-    raise CatalogError(
-        f"the folder {address} holds no catalogue",
-        expected="a catalog.json or a collection.json in it",
-        fix="give the catalogue's file itself",
-    )
-
-
-def _starts_with(path: str, magic: bytes) -> bool:
-    from earthmap.catalog.transport import local_path
-
-    file = local_path(path)
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(magic)) == magic
+        return ParquetCatalog(io, address=files[0], files=files)
+    return _recognise(io, files[0], parse_json(data.decode("utf-8", errors="replace"), files[0]))
 
 
 def _recognise(io: CatalogIO, address: str, document: dict[str, object]) -> CatalogSource:
     from earthmap.catalog.api import ApiCatalog, is_api
+    from earthmap.catalog.documents import not_stac
     from earthmap.catalog.source import MemoryCatalog, is_item
     from earthmap.catalog.static import StaticCatalog, is_container
-    from earthmap.catalog.transport import not_stac
 
     if is_api(document):
         return ApiCatalog(io, address=address, landing=document)
@@ -132,8 +119,8 @@ def _recognise(io: CatalogIO, address: str, document: dict[str, object]) -> Cata
 def _item_collection(io: CatalogIO, address: str, document: dict[str, object]) -> CatalogSource:
     """The items of an ItemCollection, and of the pages after it where it is the answer of a service."""
     from earthmap.catalog.api import find_link
+    from earthmap.catalog.documents import is_remote, not_stac
     from earthmap.catalog.source import MemoryCatalog, is_item
-    from earthmap.catalog.transport import is_remote, not_stac
 
     paged = is_remote(address) and find_link(document, "next") is not None
     pages: Iterable[Mapping[str, object]] = io.get_pages(address) if paged else [document]
@@ -151,7 +138,7 @@ def _features(page: Mapping[str, object]) -> list[dict[str, object]]:
 def _collection_of_api(io: CatalogIO, address: str, document: Mapping[str, object]) -> CatalogSource | None:
     """The API behind the address of one of its collections; None for a static Collection or Catalog."""
     from earthmap.catalog.api import ApiCatalog, find_link, is_api
-    from earthmap.catalog.transport import is_remote, join
+    from earthmap.catalog.documents import is_remote, join
 
     items, root = find_link(document, "items"), find_link(document, "root")
     if document.get("type") != "Collection" or items is None or root is None:
@@ -173,17 +160,50 @@ def search_items(source: CatalogSource, wanted: Wanted) -> list[SourceItem]:
     Raises:
         CatalogError: for an unreadable catalogue and an unknown collection, and where nothing matches.
     """
+    return _search(source, wanted, lambda found: found)
+
+
+def _search(source: CatalogSource, wanted: Wanted, keep: Callable[[SourceItem], T]) -> list[T]:
+    """What `keep` makes of each matching item. Only that is held: an item is much larger than its scene."""
+    kept: dict[tuple[str, str], _Kept[T]] = {}
     try:
-        found = sorted(_once(_matching(source, wanted)), key=item_order)
+        for found in _matching(source, wanted):
+            key, version = (found.collection, found.id), item_version(found)
+            if key not in kept or version > kept[key].version:
+                kept[key] = _Kept(version, item_order(found), keep(found))
+            if len(kept) > MAX_ITEMS:
+                raise _too_many(source)
     except CatalogError:
         _check_collections(source, wanted)
         raise
-    empty = set(wanted.collections) - {item.collection for item in found}
-    if empty:
+    if set(wanted.collections) - {collection for collection, _ in kept}:
         _check_collections(source, wanted)
-    if not found:
+    if not kept:
         raise _nothing(source, wanted)
-    return found
+    return [one.value for one in sorted(kept.values(), key=lambda one: one.order)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[T]):
+    """One item of a search, as far as it is held."""
+
+    version: tuple[str, str]
+    order: tuple[str, str, str]
+    value: T
+
+
+def _too_many(source: CatalogSource) -> CatalogError:
+    return CatalogError(
+        f"the search in {source.address} finds more than {MAX_ITEMS:,} items",
+        fix="give a smaller --area, a shorter --datetime or a --collection",
+    )
+
+
+def _scene_or_refused(found: SourceItem) -> Scene | RefusedItem:
+    try:
+        return scene_from_item(found.item, base=found.base)
+    except EarthmapError as error:
+        return RefusedItem(id=found.id, collection=found.collection, why=str(error))
 
 
 def _matching(source: CatalogSource, wanted: Wanted) -> Iterator[SourceItem]:
@@ -203,15 +223,6 @@ def _matches(found: SourceItem, wanted: Wanted) -> bool:
         return True
     ground = item_geometry(found.item)
     return ground is not None and bool(shapely.intersects(wanted.geometry, ground))
-
-
-def _once(items: Iterable[SourceItem]) -> list[SourceItem]:
-    kept: dict[tuple[str, str], SourceItem] = {}
-    for found in items:
-        key = (found.collection, found.id)
-        if key not in kept or item_version(found) > item_version(kept[key]):
-            kept[key] = found
-    return list(kept.values())
 
 
 def _check_collections(source: CatalogSource, wanted: Wanted) -> None:
@@ -297,7 +308,10 @@ def find_scenes(
     refused: list[RefusedItem] = []
     for found in search_items(source, wanted):
         try:
-            scenes.append(scene_from_item(found.item, base=found.base))
+            scene = scene_from_item(found.item, base=found.base)
+            for href in scene_hrefs(scene):
+                check_href(href, catalogue=source.address)
+            scenes.append(scene)
         except EarthmapError as error:
             refused.append(RefusedItem(id=found.id, collection=found.collection, why=str(error)))
     if not scenes:

@@ -6,6 +6,7 @@ checks place, time and collection of each item, so that every kind of source giv
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -220,4 +221,5 @@ def item_version(found: SourceItem) -> tuple[str, str]:
     """Greater for the version of an item to keep where a catalogue has two of the same collection and id."""
     properties = found.item.get("properties") or {}
     stamp = str(properties.get("updated") or properties.get("created") or "")
-    return stamp, json.dumps(found.item, sort_keys=True, default=str)
+    text = json.dumps(found.item, sort_keys=True, default=str)
+    return stamp, hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from earthmap.catalog.documents import is_remote, join, not_stac
 from earthmap.catalog.source import Extent, SourceItem, Wanted, box_geometry, collection_extent, is_item
-from earthmap.catalog.transport import is_remote, join, not_stac
 from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:

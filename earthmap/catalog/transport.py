@@ -1,66 +1,46 @@
-"""The bytes behind a catalogue's address: a file or an http(s) answer, or one clear line saying why not."""
+"""The one way in which catalogues read: files, http(s) and s3, with pystac-client's requests among them."""
 
 from __future__ import annotations
 
-import json
-import re
+import contextlib
+import io
 import urllib.parse
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import requests
 from pystac_client.stac_api_io import StacApiIO
-from urllib3 import Retry
 
-from earthmap.errors import CatalogError
+from earthmap.catalog.documents import PARQUET, is_remote, local_path, parse_json, read_file
+from earthmap.catalog.http import HEAVY_RETRIES, Answer, ask, open_session, shown
+from earthmap.catalog.pages import Page, PageRequest, read_pages
+from earthmap.connection import Connection
+from earthmap.errors import CatalogError, EarthmapError
 
 if TYPE_CHECKING:
-    from requests import Request, Response
-
-TIMEOUT_S = (10.0, 60.0)
-"""Seconds to wait for a connection, and then for each piece of an answer."""
+    from obstore.store import ObjectStore
+    from requests import Request
 
 _ACCEPT = "application/json, application/geo+json;q=0.9, */*;q=0.5"
-_EXPECTED = "a STAC API, a static STAC catalogue, an ItemCollection, an item or stac-geoparquet"
-_QUOTED = 300
 
-
-def is_remote(address: str) -> bool:
-    """True for an http or https address."""
-    return address.startswith(("http://", "https://"))
-
-
-def local_path(address: str) -> Path:
-    """The file behind a path or a file:// address."""
-    if address.startswith("file://"):
-        return Path(urllib.parse.unquote(urllib.parse.urlparse(address).path))
-    return Path(address).expanduser()
-
-
-def join(base: str, href: str) -> str:
-    """`href` made absolute against the document at `base`; what is absolute stays as it is."""
-    if "://" in href or (href.startswith("/") and not is_remote(base)):
-        return href
-    if is_remote(base):
-        return urllib.parse.urljoin(base, href)
-    return str((local_path(base).parent / href).resolve())
+T = TypeVar("T")
 
 
 class CatalogIO(StacApiIO):
-    """pystac-client's own transport with retries for every method, timeouts, and our errors."""
+    """pystac-client's transport with the time-outs, retries and errors of earthmap.
 
-    def __init__(self) -> None:
-        # pystac-client's own Retry repeats GET only, and a search is a POST.
-        retry = Retry(
-            total=5,
-            connect=2,
-            read=2,
-            backoff_factor=1,
-            status_forcelist=[429, 502, 503, 504],
-            allowed_methods=None,
-            raise_on_status=False,
-        )
-        super().__init__(headers={"Accept": _ACCEPT}, timeout=TIMEOUT_S, max_retries=retry)
+    One for each open catalogue; used by several threads where documents are fetched side by side.
+    """
+
+    def __init__(self, connection: Connection | None = None, *, say: Callable[[str], None] | None = None) -> None:
+        super().__init__(max_retries=None)
+        self.connection = connection or Connection.from_environment()
+        """How the network is reached."""
+        self.say = say or (lambda text: None)
+        """Hears of waiting and of progress."""
+        self.session.close()
+        self.session = open_session(self.connection)
+        self.session.headers["Accept"] = _ACCEPT
 
     def request(
         self,
@@ -70,128 +50,141 @@ class CatalogIO(StacApiIO):
         parameters: dict[str, Any] | None = None,
     ) -> str:
         """The text of an answer that is JSON. Raises CatalogError."""
-        body = method == "POST"
-        request = requests.Request(
-            method or "GET",
-            href,
-            headers=headers,
-            json=parameters if body else None,
-            params=None if body else parameters,
-        )
-        text = self._send(request).content.decode("utf-8", errors="replace")
-        parse_json(text, href)
-        return text
+        wanted = PageRequest(url=href, method=method or "GET", parameters=parameters or {}, headers=headers or {})
+        return self._ask(_request(wanted), lambda answer: (parse_json(answer.text, shown(href)), answer.text)[1])
+
+    def get_pages(
+        self, url: str, method: str | None = None, parameters: dict[str, Any] | None = None
+    ) -> Iterator[Page]:
+        """The pages of a search or listing. Raises CatalogError, with the number of the page."""
+        first = PageRequest(url=url, method=method or "GET", parameters=parameters or {})
+        return read_pages(first, lambda wanted, read: self._ask(_request(wanted), read, heavy_retries=HEAVY_RETRIES))
 
     def fetch(self, address: str) -> bytes:
-        """The bytes of a file or of an answer. Raises CatalogError."""
-        if is_remote(address):
-            return self._send(requests.Request("GET", address)).content
+        """The bytes of a file, an s3 object or an answer. Raises CatalogError."""
+        if address.startswith("s3://"):
+            return _read_s3(address, self.connection)
+        if address.startswith(("http://", "https://")):
+            return self._ask(requests.Request("GET", address), lambda answer: answer.content)
         return read_file(address)
+
+    def open(self, address: str) -> IO[bytes]:
+        """The http(s) or s3 `address` as a seekable stream, fetched in ranges as it is read; whole where it must be."""
+        from obstore.store import from_url
+
+        home, _, key = address.rpartition("/")
+        if address.startswith("s3://") or "?" not in key:
+            with contextlib.suppress(Exception):  # obstore raises errors of no common base; the next way tells why
+                store = from_url(home, **self.connection.obstore_options(home))
+                return cast(IO[bytes], _RemoteFile(store, urllib.parse.unquote(key), address))
+        return io.BytesIO(self.fetch(address))
+
+    def starts_with(self, address: str, magic: bytes) -> bool:
+        """True where a local file, or a remote one that ends like Parquet, starts so; the rest is fetched anyway."""
+        if is_remote(address):
+            if not address.partition("?")[0].lower().endswith(PARQUET):
+                return False
+            with self.open(address) as stream:
+                return bytes(stream.read(len(magic))) == magic
+        path = local_path(address)
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return stream.read(len(magic)) == magic
+
+    def list_files(self, prefix: str) -> list[str]:
+        """The addresses of all objects below the s3 address `prefix`, sorted. Raises CatalogError."""
+        bucket, _, path = prefix.removeprefix("s3://").partition("/")
+        with _s3(f"s3://{bucket}", prefix, self.connection) as store:
+            import obstore
+
+            found = [meta["path"] for batch in obstore.list(store, path.strip("/") or None) for meta in batch]
+            return [f"s3://{bucket}/{key}" for key in sorted(found)]
 
     def document(self, address: str) -> dict[str, Any]:
         """The JSON object at `address`. Raises CatalogError."""
-        return parse_json(self.fetch(address).decode("utf-8", errors="replace"), address)
+        if not address.startswith(("http://", "https://")):
+            return parse_json(self.fetch(address).decode("utf-8", errors="replace"), address)
+        return self._ask(requests.Request("GET", address), lambda answer: parse_json(answer.text, shown(address)))
 
-    def _send(self, request: Request) -> Response:
-        address = str(request.url)
+    def _ask(self, request: Request, read: Callable[[Answer], T], *, heavy_retries: int | None = None) -> T:
+        return ask(self.session, request, read, connection=self.connection, heavy_retries=heavy_retries, say=self.say)
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file read in ranges. Raises OSError where a range cannot be had."""
+
+    def __init__(self, store: ObjectStore, key: str, address: str) -> None:
+        import obstore
+
+        self._store, self._key, self._address = store, key, address
+        self._place, self._size = 0, int(obstore.head(store, key)["size"])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = max(0, start + offset)
+        return self._place
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        import obstore
+
+        count = min(len(buffer), self._size - self._place)
+        if count <= 0:
+            return 0
         try:
-            prepared = self.session.prepare_request(request)
-            settings = self.session.merge_environment_settings(prepared.url or address, {}, None, None, None)
-            response = self.session.send(prepared, timeout=TIMEOUT_S, **settings)
-        except requests.exceptions.RequestException as error:
-            raise _unreachable(address, error) from error
-        if not response.ok:
-            raise _refused(address, response)
-        return response
+            data = bytes(obstore.get_range(self._store, self._key, start=self._place, length=count))
+        except Exception as error:  # obstore raises errors of no common base
+            said = str(error).split("Debug source")[0].strip()[:300]
+            raise OSError(f"a part of {shown(self._address)} cannot be had: {said}") from error
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
 
 
-def read_file(address: str) -> bytes:
-    """The bytes of a local file. Raises CatalogError where there is none or it cannot be read."""
-    path = local_path(address)
+def _request(wanted: PageRequest) -> Request:
+    body, headers = wanted.method == "POST", dict(wanted.headers)
+    parameters: Mapping[str, Any] = wanted.parameters
+    return requests.Request(
+        wanted.method,
+        wanted.url,
+        headers=headers,
+        json=dict(parameters) if body else None,
+        params=None if body else dict(parameters),
+    )
+
+
+def _read_s3(address: str, connection: Connection) -> bytes:
+    """The bytes of an s3 object. Raises CatalogError."""
+    import obstore
+
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    with _s3(f"s3://{bucket}", address, connection) as store:
+        return bytes(obstore.get(store, key).bytes())
+
+
+@contextlib.contextmanager
+def _s3(home: str, address: str, connection: Connection) -> Iterator[ObjectStore]:
+    """The bucket `home`; what goes wrong with it inside is said of `address`."""
+    from obstore.store import from_url
+
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        where = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+        yield from_url(home, **connection.obstore_options(home))
+    except FileNotFoundError as error:
+        raise CatalogError(f"there is no catalogue {address}", fix="check the bucket and the path") from error
+    except EarthmapError:
+        raise
+    except Exception as error:  # obstore raises errors of no common base
+        said = str(error).split("Debug source")[0].strip()[:300]
         raise CatalogError(
-            f"there is no catalogue file {address}",
-            expected=_EXPECTED,
-            fix=f"check the path; the nearest folder that exists is {where}",
+            f"the catalogue {address} cannot be read: {said}",
+            fix="check its region and credentials; AWS_NO_SIGN_REQUEST=YES for a public bucket",
         ) from error
-    except OSError as error:
-        raise CatalogError(
-            f"cannot read the catalogue {address}: {error.strerror or error}", fix="check its permissions"
-        ) from error
-
-
-def parse_json(text: str, address: str) -> dict[str, Any]:
-    """`text` as a JSON object. Raises CatalogError that says what it is instead."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        start = text.lstrip("\ufeff \t\r\n")
-        if start.startswith("<"):
-            what = "an HTML page" if re.match(r"<!doctype html|<html", start, re.IGNORECASE) else "a page of markup"
-            fix = "give the address of the API itself, not of a web page about it or of a sign-in page"
-        else:
-            what, fix = ("nothing" if not start else f"not JSON ({error})"), "check the address, and that it is whole"
-        raise CatalogError(f"the catalogue {address} is {what}", expected=_EXPECTED, fix=fix) from error
-    if not isinstance(value, dict):
-        raise CatalogError(f"the catalogue {address} is JSON but a {type(value).__name__}", expected=_EXPECTED)
-    return value
-
-
-def not_stac(address: str, value: dict[str, Any]) -> CatalogError:
-    """The error for JSON that is not STAC, telling what it looks like."""
-    kind = value.get("type")
-    seen = f"of type {kind!r}" if isinstance(kind, str) else f"with the keys {', '.join(sorted(value)[:5]) or 'none'}"
-    return CatalogError(
-        f"the catalogue {address} is JSON {seen} but not STAC",
-        expected=_EXPECTED,
-        fix="an area belongs to --area; an API's address is that of its landing page",
-    )
-
-
-def _unreachable(address: str, error: requests.exceptions.RequestException) -> CatalogError:
-    host = urllib.parse.urlparse(address).netloc or address
-    # A body that stops arriving is a ConnectionError to requests, with the timeout in its text only.
-    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
-        return CatalogError(
-            f"the catalogue {address} did not answer in time",
-            expected=f"a connection within {TIMEOUT_S[0]:g} s and an answer within {TIMEOUT_S[1]:g} s",
-            fix="try again, or ask for a smaller area or time",
-        )
-    if isinstance(error, requests.exceptions.SSLError):
-        return CatalogError(
-            f"the certificate of {host} is not accepted", fix="check the address and this machine's clock"
-        )
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
-        return CatalogError(f"{address!r} is not an address", expected="https://host/path", fix="check its spelling")
-    if isinstance(error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)):
-        return CatalogError(
-            f"the answer of {address} broke off or is damaged", expected="a whole answer", fix="try again"
-        )
-    return CatalogError(
-        f"the catalogue {address} cannot be reached",
-        expected=f"a server that answers at {host}",
-        fix="check the address, the network and the proxy",
-    )
-
-
-_STATUS_FIX = {
-    401: "give the credentials that the service asks for",
-    403: "give the credentials that the service asks for",
-    404: "check the address; an API's address is that of its landing page",
-    429: "wait a while: the service refuses more requests now",
-}
-
-
-def _refused(address: str, response: Response) -> CatalogError:
-    said = " ".join(re.sub(r"<[^>]*>", " ", response.text[: 4 * _QUOTED]).split())[:_QUOTED]
-    busy = "try again later: the service has trouble of its own"
-    fix = _STATUS_FIX.get(
-        response.status_code, busy if response.status_code >= 500 else "check the address and request"
-    )
-    status = f"{response.status_code} {response.reason or ''}".strip()
-    return CatalogError(
-        f"the catalogue {address} answered {status}{f': {said}' if said else ''}", expected="200 OK", fix=fix
-    )

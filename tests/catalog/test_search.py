@@ -18,8 +18,8 @@ import shapely.geometry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.catalog import transport
 from earthmap.catalog.api import coarsen
+from earthmap.catalog.documents import join
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.scene import Scene
 from earthmap.catalog.search import find_scenes, open_catalog, search_items
@@ -369,8 +369,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_of_a_server(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "TIMEOUT_S", (1.0, 0.3))
-    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda self, response=None: None)
+    monkeypatch.setenv("EARTHMAP_READ_TIMEOUT", "0.3")
+    monkeypatch.setenv("EARTHMAP_BACKOFF", "0.001")
     path = write_static(tmp_path, drawn_items())
     with file_server(tmp_path) as server:
         server.faults["/catalog.json"] = fault
@@ -391,7 +391,8 @@ def one_line(action: Any, kind: type[EarthmapError]) -> str:
     return text
 
 
-def test_a_server_that_is_not_there() -> None:
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARTHMAP_BACKOFF", "0.001")
     assert "cannot be reached" in one_line(lambda: open_catalog("http://127.0.0.1:9/stac"), CatalogError)
 
 
@@ -415,7 +416,7 @@ def test_files_that_are_no_catalogue(content: bytes, message: str, tmp_path: Pat
     assert re.search(message, text), text
 
 
-@pytest.mark.parametrize("address", ["nothing/catalog.json", ".", "s3://bucket/catalog.json"])
+@pytest.mark.parametrize("address", ["nothing/catalog.json", ".", "gs://bucket/catalog.json"])
 def test_addresses_without_a_catalogue(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "expected" in one_line(lambda: open_catalog(address), CatalogError)
@@ -478,5 +479,5 @@ def test_the_real_catalogue_is_the_same_from_an_api(real_data: Path, tmp_path: P
 
 
 def absolute(feature: Mapping[str, Any], base: str) -> Item:
-    assets = {key: {**asset, "href": transport.join(base, asset["href"])} for key, asset in feature["assets"].items()}
+    assets = {key: {**asset, "href": join(base, asset["href"])} for key, asset in feature["assets"].items()}
     return {**feature, "assets": assets}
