@@ -21,7 +21,8 @@ from earthmap.errors import BadRequestError, EarthmapError, EarthmapWarning, Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from earthmap.pipeline import Estimate, Job, Progress, Run
+    from earthmap.pipeline import Estimate, Job, Progress, Run, Sighting, Sightings
+    from earthmap.pipeline.doctor import Diagnosis
 
 SHOWN = 8
 """Images, and files left out, that are named on the terminal."""
@@ -39,18 +40,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"earthmap {earthmap.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_map(commands)
+    _add_scenes(commands)
     demo = commands.add_parser("demo", help="draw scenes with known truth and map them")
     demo.add_argument("--out", default="runs/demo", help="folder for scenes and results (default runs/demo)")
     _add_output(demo)
     report = commands.add_parser("report", help="write report.html and preview.png of a run again; show its numbers")
     report.add_argument("run", help="folder of a finished run, or s3:// address")
     _add_output(report)
+    _add_doctor(commands)
     return parser
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable last line on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress, no numbers")
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="try one small window of each collection of a catalogue")
+    doctor.add_argument("catalog", help="as --catalog of `earthmap map`")
+    doctor.add_argument(
+        "--collection", action="append", dest="collections", metavar="ID", default=[], help="repeatable (default: 20)"
+    )
+    doctor.add_argument("--area", help="look at items over it only; as --area of `earthmap map`")
+    _add_output(doctor)
 
 
 def _add_map(commands: Any) -> None:
@@ -79,7 +92,12 @@ def _add_map(commands: Any) -> None:
     add("--sensor", help="use this sensor's scenes only, such as sentinel-2-l2a")
     add("--resolution", type=float, metavar="METRES", help="pixel size (default: the finest of the scenes)")
     add("--tile-size", type=int, choices=[448, 224, 128], help="side of a tile's picture in pixels (default 448)")
-    add("--scenes", choices=["least_cloud", "latest", "all"], help="which observations of each cell are asked")
+    add(
+        "--scenes",
+        choices=["least_cloud", "latest", "all", "median"],
+        help="which observations of each cell are asked (default least_cloud)",
+    )
+    add("--nearest", metavar="DATE", help="ask the observations nearest to this date instead")
     add("--predictor", choices=["spectral", "oracle", "vlm"], help="what answers (default spectral)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
@@ -89,6 +107,19 @@ def _add_map(commands: Any) -> None:
     add("--refresh", action="store_true", help="search the catalogue again")
     add("--strict", action="store_true", help=f"exit {WITH_ERRORS} when a tile failed")
     _add_output(commands.choices["map"])
+
+
+def _add_scenes(commands: Any) -> None:
+    add = commands.add_parser("scenes", help="list what there is for an area and time").add_argument
+    add("--area", help="file (GeoJSON, GeoPackage, GeoParquet, Shapefile), W,S,E,N in degrees, WKT or GeoJSON text")
+    add("--catalog", help="STAC API, static catalogue, ItemCollection or stac-geoparquet; path or address")
+    add("--image", action="append", dest="images", metavar="PATH[@DATE]", help="image without a catalogue; repeatable")
+    add("--bands", metavar="NAMES", help="bands of such images that do not tell them, such as red,green,blue,nir")
+    add("--collection", action="append", dest="collections", metavar="ID", help="repeatable")
+    add("--datetime", help="STAC datetime or interval, such as 2024-06-01/2024-06-30")
+    add("--sensor", help="list this sensor's observations only, such as sentinel-2-l2a")
+    add("--out", metavar="PNG", help="write quick looks side by side")
+    _add_output(commands.choices["scenes"])
 
 
 _JOB_FLAGS = (
@@ -101,6 +132,12 @@ def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
     from earthmap.pipeline import parse_job, read_job
 
     values = {name: getattr(arguments, name) for name in _JOB_FLAGS if getattr(arguments, name) is not None}
+    if arguments.nearest:
+        if arguments.scenes:
+            raise JobError("--nearest and --scenes are both given", fix="leave one of them out")
+        values |= {"scenes": "nearest", "date": arguments.nearest}
+    elif arguments.scenes:
+        values["date"] = None
     if arguments.queries:
         values["queries"] = [{"text": text, "task": arguments.task} for text in arguments.queries]
     elif arguments.task:
@@ -131,6 +168,41 @@ def _map(arguments: argparse.Namespace) -> int:
     _show_run(run, arguments)
     failed = sum(run.summary["failed"].values())
     return WITH_ERRORS if arguments.strict and failed else DONE
+
+
+def _scenes(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import find_sightings
+
+    missing = [f"--{name}" for name in ("area", "catalog") if getattr(arguments, name) is None]
+    if missing and not arguments.images:
+        raise JobError(f"nothing says {', '.join(missing)}", fix="give these flags, or --image")
+    found = find_sightings(
+        {
+            "area": arguments.area,
+            "catalog": arguments.catalog,
+            "images": arguments.images or (),
+            "bands": arguments.bands or (),
+            "datetime": arguments.datetime,
+            "collections": arguments.collections or (),
+            "sensor": arguments.sensor,
+        },
+        pictures=arguments.out is not None,
+        say=_sayer(arguments),
+    )
+    if arguments.out is not None:
+        _write_strip(found, arguments)
+    _show_sightings(found, arguments)
+    return DONE
+
+
+def _write_strip(found: Sightings, arguments: argparse.Namespace) -> None:
+    from earthmap.outputs import render_strip
+    from earthmap.storage import Storage
+
+    count, shown = len(found.rows), len(found.panels)
+    title = f"{count} observation{'s' * (count != 1)}" + (f", of which {shown} are shown" if shown < count else "")
+    folder, _, name = arguments.out.rpartition("/")
+    Storage(folder or ".").write(name, render_strip(found.panels, title=title))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -175,6 +247,22 @@ def _report(arguments: argparse.Namespace) -> int:
     publish_report(run)
     _show_run(run, arguments)
     return DONE
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from earthmap.grid import AreaOfInterest
+    from earthmap.pipeline.doctor import diagnose
+
+    area = AreaOfInterest.normalize(arguments.area) if arguments.area else None
+    console = _console(stderr=True)
+    say = None if arguments.quiet else lambda step: console.print(step, style="dim")
+    found = diagnose(arguments.catalog, collections=arguments.collections, area=area, say=say)
+    if not arguments.quiet:
+        _show_diagnosis(found)
+    _last_line(arguments, {**dataclasses.asdict(found), "status": found.status})
+    return {"healthy": DONE, "partly": WITH_ERRORS, "ill": FAILED}[found.status]
 
 
 # ── what people see ──────────────────────────────────────────────────────────────────────────────────────────
@@ -275,12 +363,84 @@ def _show_run(run: Run, arguments: argparse.Namespace) -> None:
     _last_line(arguments, {"run": run.address, "summary": run.summary})
 
 
+def _show_diagnosis(found: Diagnosis) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from earthmap.pipeline.doctor import MAX_SKEW_S
+
+    console = _console()
+    if found.fault:
+        console.print(escape(found.fault))
+    if found.collections:
+        table = Table("collection", "sensor", "items", "window", "found", box=None)
+        for one in found.collections:
+            speed = (
+                f"{one.milliseconds:.0f} ms, {(one.bytes_per_second or 0) / 1e6:.1f} MB/s" if one.milliseconds else ""
+            )
+            finding = "[green]well[/green]" if one.healthy else f"[red]{one.cause}[/red]"
+            sensors = ", ".join(one.sensors)
+            table.add_row(escape(one.collection), sensors, f"{one.recognised} of {one.items}", speed, finding)
+        console.print(table)
+    for one in found.collections:
+        if not one.healthy:
+            fix = f"; to fix: {one.fix}" if one.fix else ""
+            console.print(escape(f"{one.collection}: {one.message}{fix} (credentials: {one.credentials})"))
+    if found.left_out:
+        console.print(f"{found.left_out} more collections were not looked at: name them with --collection")
+    if found.clock_skew_s is not None and abs(found.clock_skew_s) > MAX_SKEW_S:
+        console.print(f"[red]this machine's clock is {found.clock_skew_s:+,.0f} s off the service's: set it[/red]")
+
+
+def _show_sightings(found: Sightings, arguments: argparse.Namespace) -> None:
+    if not arguments.quiet:
+        console = _console()
+        console.print(_sightings_table(found), markup=False)
+        for row in [row for row in found.rows if row.problem][:SHOWN]:
+            console.print(f"{row.observation} could not be looked at: {row.problem}", markup=False)
+        for name, why in found.refused[:SHOWN]:
+            console.print(f"not understood: {name}: {why}", markup=False)
+        if len(found.refused) > SHOWN:
+            console.print(f"and {len(found.refused) - SHOWN} more items not understood; --json names all")
+    content: dict[str, Any] = {"observations": [row.to_dict() for row in found.rows]}
+    _last_line(arguments, content | {"refused": [{"id": name, "why": why} for name, why in found.refused]})
+
+
+def _sightings_table(found: Sightings) -> str:
+    """One line for each observation, in columns as wide as they need."""
+    head = ["UTC", "solar time", "sensor", "platform", "cover", "cloud", "off nadir", "sun", "orbit", "scenes"]
+    rows = [head, *(_sighting_cells(row) for row in found.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _sighting_cells(row: Sighting) -> list[str]:
+    def degrees(value: float | None) -> str:
+        return "" if value is None else f"{value:.0f}°"
+
+    cloud = "" if row.cloud is None else f"{row.cloud:.0%}" + ("" if row.cloud_measured else " stated")
+    orbit = f"{row.orbit_direction or ''} {'' if row.relative_orbit is None else row.relative_orbit}".strip()
+    return [
+        f"{row.datetime:%Y-%m-%d %H:%M}",
+        row.solar_time,
+        row.sensor,
+        row.platform or "",
+        f"{row.cover:.0%}",
+        cloud,
+        degrees(row.off_nadir_deg),
+        degrees(row.sun_elevation_deg),
+        orbit,
+        str(len(row.scenes)),
+    ]
+
+
 def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
     if arguments.json:
         sys.stdout.write(json.dumps(content, sort_keys=True) + "\n")
 
 
-_COMMANDS = {"map": _map, "demo": _demo, "report": _report}
+_COMMANDS = {"map": _map, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor}
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
