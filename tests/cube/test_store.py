@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import odc.geo.xr  # noqa: F401 - gives xarray its .odc
 import pytest
 import rioxarray  # noqa: F401 - gives xarray its .rio
 import xarray
