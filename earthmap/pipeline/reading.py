@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from earthmap.catalog import narrow
+from earthmap.catalog.signing import BLOBS, INSTALL
 from earthmap.cube import (
     Budget,
     CellManifest,
@@ -180,7 +181,10 @@ def _credentials_fix(place: str) -> str:
         )
     if place == "file":
         return "give this user permission to read the files, and run the same command again"
-    return "set what this host asks for (a token, GDAL_HTTP_HEADERS, a netrc file), and run the same command again"
+    if place.endswith(BLOBS):
+        return f"{INSTALL}, or set PC_SDK_SUBSCRIPTION_KEY; then run the same command again"
+    host = place.partition("://")[2]
+    return f"set EARTHMAP_TOKEN and EARTHMAP_HEADER_HOSTS={host} (docs/connection.md), and run the same command again"
 
 
 def _settled(read: CellRead, failures: Sequence[TileFailure], context: Context) -> tuple[TileFailure, ...]:

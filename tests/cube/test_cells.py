@@ -13,7 +13,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from rasterio.warp import transform_bounds
 
-from earthmap.catalog.scene import BandSource
+from earthmap.catalog.scene import BandSource, Scene
 from earthmap.cube import (
     ArrayImage,
     CellRead,
@@ -282,3 +282,126 @@ def test_a_frame_that_does_not_hold_the_tile_is_refused(cell: Cell) -> None:
     tile = cell.tiles()[0]
     with pytest.raises(GridError, match="no part of its frame"):
         reader.read(source("a"), cell.geobox, frame=tile.geobox)
+
+
+# ── what stands in for a scene that is lost ──────────────────────────────────────────────────────────────────
+
+
+Images = dict[str, ArrayImage | ReadError]
+
+
+def _lost(reason: str) -> ReadError:
+    return ReadError("lost", address="lost", reason=reason)
+
+
+@pytest.mark.parametrize("reason", ["damaged", "never_published", "unsupported", "too_large"])
+def test_another_scene_of_the_pass_fills_what_one_has_lost(cell: Cell, pool: ThreadPoolExecutor, reason: str) -> None:
+    values = drawn(cell)
+    reader = MemoryReader(images={"lost": _lost(reason), "b": image(cell, values)})
+    read = CellRead.of(cell, observation(scene("a", source("lost")), scene("b", source("b"))))
+    pixels = read_cell(reader, read, pool=pool)
+    assert pixels.failures == ()
+    assert {(lost.reason, lost.address) for lost in pixels.replaced} == {(reason, "lost")}
+    assert len(pixels.replaced) == 16
+    np.testing.assert_array_equal(pixels.data[0], values)
+
+
+@pytest.mark.parametrize("reason", ["refused", "unavailable", "denied", "unknown"])
+def test_what_may_pass_is_a_failure_whoever_shows_the_ground(
+    cell: Cell, pool: ThreadPoolExecutor, reason: str
+) -> None:  # fmt: skip
+    """Or the pixels of a cell would depend on the weather of the network."""
+    reader = MemoryReader(images={"lost": _lost(reason), "b": image(cell, drawn(cell))})
+    read = CellRead.of(cell, observation(scene("a", source("lost")), scene("b", source("b"))))
+    pixels = read_cell(reader, read, pool=pool)
+    assert len(pixels.failures) == 16
+    assert pixels.replaced == ()
+
+
+def test_a_lost_band_takes_the_whole_scene_out_of_its_tile(
+    cell: Cell, pool: ThreadPoolExecutor, write: Callable[..., str]
+) -> None:
+    """A pixel comes from one scene: never the red of one and the blue of another."""
+    blue, red, other = drawn(cell), drawn(cell), np.stack([drawn(cell)] * 2)
+    href = write("red.tif", red, cell.geobox, blockxsize=16, blockysize=16)
+    _damage(href, 232 + 50, 232 + 50)  # inside the core of row 2, column 2, away from every halo
+    names = {name: write(f"{name}.tif", values, cell.geobox) for name, values in (("blue", blue), ("other", other))}
+    first = scene("a", source(names["blue"], "blue"), source(href, "red"))
+    second = scene("b", source(names["other"], "blue"), source(names["other"], "red", index=2))
+    pixels = read_cell(RasterioReader(), CellRead.of(cell, observation(first, second)), pool=pool)
+    assert pixels.failures == ()
+    assert [lost.tile_id for lost in pixels.replaced] == [cell.tiles()[10].id]
+    inside = np.zeros(cell.geobox.shape, np.bool_)
+    inside[core(10, cell)] = True
+    np.testing.assert_array_equal(pixels.data[:, inside], other[:, inside])
+    np.testing.assert_array_equal(pixels.data[:, ~inside], np.stack([blue, red])[:, ~inside])
+
+
+def _with_copy(cell: Cell, *scenes: Scene, copy: Scene) -> CellRead:
+    return CellRead.of(cell, dataclasses.replace(observation(*scenes), copies=(copy,)))
+
+
+def test_an_older_copy_is_read_only_where_the_newest_is_lost(cell: Cell, pool: ThreadPoolExecutor) -> None:
+    half, old = drawn(cell), drawn(cell)
+    half[:232] = 0
+    images: Images = {"lost": _lost("damaged"), "half": image(cell, half), "old": image(cell, old)}
+    reader = Counting(MemoryReader(images=images))
+    scenes = (scene("new", source("lost")), scene("half", source("half")))
+    pixels = read_cell(reader, _with_copy(cell, *scenes, copy=scene("old", source("old"))), pool=pool)
+    assert pixels.failures == ()
+    np.testing.assert_array_equal(pixels.data[0, 232:], half[232:])  # a newer scene of the pass goes before the copy
+    np.testing.assert_array_equal(pixels.data[0, :232], old[:232])
+    whole = Counting(MemoryReader(images={**images, "lost": image(cell, drawn(cell))}))
+    read_cell(whole, _with_copy(cell, *scenes, copy=scene("old", source("old"))), pool=pool)
+    assert "old" not in whole.asked
+
+
+def test_copies_do_not_fill_what_no_scene_shows(cell: Cell, pool: ThreadPoolExecutor) -> None:
+    """A hole at the edge of a pass is no failure, and an older copy is not asked about it."""
+    half = drawn(cell)
+    half[:232] = 0
+    reader = Counting(MemoryReader(images={"half": image(cell, half), "old": image(cell, drawn(cell))}))
+    read = _with_copy(cell, scene("half", source("half")), copy=scene("old", source("old")))
+    pixels = read_cell(reader, read, pool=pool)
+    assert reader.asked == ["half"]
+    assert np.isnan(pixels.data[0, :232]).all()
+
+
+def test_a_copy_that_is_lost_too_leaves_the_failure_of_the_newest(cell: Cell, pool: ThreadPoolExecutor) -> None:
+    images: Images = {"lost": _lost("damaged"), "old": ReadError("no", address="old", reason="never_published")}
+    read = _with_copy(cell, scene("new", source("lost")), copy=scene("old", source("old")))
+    pixels = read_cell(MemoryReader(images=images), read, pool=pool)
+    assert {failure.reason for failure in pixels.failures} == {"damaged"}
+    assert len(pixels.failures) == 16
+
+
+def test_copies_are_in_no_key(cell: Cell) -> None:
+    """That a catalogue lists an older version as well changes no address."""
+    one = scene("new", source("a"))
+    assert CellRead.of(cell, observation(one)).key == _with_copy(cell, one, copy=scene("old", source("b"))).key
+
+
+@pytest.mark.parametrize("with_copy", [False, True])
+def test_tile_by_tile_the_same_stands_in(cell: Cell, pool: ThreadPoolExecutor, with_copy: bool) -> None:
+    half, old = drawn(cell), drawn(cell)
+    half[:, :232] = 0
+    reader = MemoryReader(
+        images={"lost": _lost("damaged"), "half": image(cell, half), "old": image(cell, old)}
+    )  # fmt: skip
+    scenes = (scene("new", source("lost")), scene("half", source("half")))
+    read = CellRead.of(cell, observation(*scenes))
+    if with_copy:
+        read = _with_copy(cell, *scenes, copy=scene("old", source("old")))
+    whole = read_cell(reader, read, pool=pool)
+    done, failures = [], []
+    for tile in cell.tiles():
+        try:
+            done.append(read_tile(reader, read, tile))
+        except ReadError as error:
+            failures.append(TileFailure.of(tile, error))
+    parts = assemble(read, done, failures)
+    assert parts.failures == whole.failures
+    assert parts.replaced == whole.replaced
+    halo = cell.grid.halo_px
+    inner = (slice(None), slice(halo, -halo), slice(halo, -halo))
+    np.testing.assert_array_equal(parts.data[inner], whole.data[inner])

@@ -113,5 +113,5 @@ def test_the_command_on_a_catalogue_that_is_well(drawn_catalog: Path, capsys: py
     assert main(["doctor", str(drawn_catalog), "--collection", "drawn-sentinel-2-l2a"]) == DONE
     said = capsys.readouterr()
     assert "drawn-sentinel-2-l2a" in said.out
-    assert "2 of 2" in said.out
+    assert "4 of 4" in said.out
     assert "well" in said.out
