@@ -1,4 +1,4 @@
-"""Real servers on this machine, for tests: files over HTTP with faults, S3 (moto), and a STAC API (pgstac).
+"""Real servers on this machine, for tests: files over HTTP with faults, S3 (moto), STAC APIs, and a proxy with faults.
 
 Each is a context manager: it listens on a free port of the loopback, is ready when the context is entered, and is
 ended by its own process id (or thread) when it is left.
@@ -7,6 +7,8 @@ ended by its own process id (or thread) when it is left.
 from __future__ import annotations
 
 import contextlib
+import email.utils
+import gzip
 import json
 import os
 import re
@@ -20,12 +22,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlencode
+
+import shapely
+import shapely.geometry
 
 PGSTAC_PYTHON = "EARTHMAP_PGSTAC_PYTHON"
 """Names the Python that has pypgstac, stac-fastapi.pgstac and uvicorn, where it is not in its usual place."""
@@ -128,16 +134,8 @@ class _Handler(SimpleHTTPRequestHandler):
 def file_server(folder: Path) -> Iterator[FileServer]:
     """`folder` over HTTP with byte ranges; faults may be set while it runs."""
     state = FileServer(address="")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, state=state, directory=str(folder)))
-    state.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with _served(partial(_Handler, state=state, directory=str(folder))) as state.address:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -340,3 +338,244 @@ def _wait_for_port(port: int, log: Path) -> None:
             return
         time.sleep(0.1)
     raise RuntimeError(f"PostgreSQL is not up:\n{log.read_text()[-2000:]}")
+
+
+@dataclass
+class SmallApi:
+    """A STAC API in this process, with the habits of one service or another."""
+
+    address: str = ""
+    items: list[Mapping[str, Any]] = field(default_factory=list)
+    links: str = "token"
+    """The next link: `token` (POST with its whole body), `merge` (POST with what changes), `relative` (GET)."""
+    methods: tuple[str, ...] = ("GET", "POST")
+    """Others are answered with 405."""
+    offered: tuple[str, ...] = ("GET", "POST")
+    """Methods of the search links on the landing page."""
+    largest: int | None = None
+    """Pages of more items are answered with `too_large`."""
+    most: int | None = None
+    """Searches with more matches are answered with `too_large`, however small the page."""
+    too_large: int = 502
+    count: bool = False
+    """Whether `numberMatched` is given."""
+    doubled: bool = False
+    """Whether each page begins with the last item of the page before."""
+    requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Method and parameters of each search."""
+
+
+class _ApiHandler(BaseHTTPRequestHandler):
+    """Landing page, collections and search, with paging by offset."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def __init__(self, *args: Any, state: SmallApi, **kwargs: Any) -> None:
+        self.state = state
+        super().__init__(*args, **kwargs)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        values = {name: entries[0] for name, entries in parse_qs(query).items()}
+        if path == "/search":
+            self._search("GET", values)
+        elif path == "/collections":
+            names = sorted({str(item["collection"]) for item in self.state.items})
+            self._answer(200, {"collections": [{"type": "Collection", "id": name, "links": []} for name in names]})
+        else:
+            links = [{"rel": "search", "href": "./search", "method": name} for name in self.state.offered]
+            self._answer(200, {"type": "Catalog", "id": "small", "stac_version": "1.0.0", "links": links})
+
+    def do_POST(self) -> None:
+        self._search("POST", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _search(self, method: str, values: dict[str, Any]) -> None:
+        state = self.state
+        state.requests.append((method, values))
+        limit, start = int(values.get("limit", 10)), int(values.get("token", 0))
+        found = [item for item in state.items if _wanted(item, values)]
+        too_large = (state.largest and limit > state.largest) or (state.most and len(found) > state.most)
+        if method not in state.methods:
+            self._answer(405, {"code": "MethodNotAllowed"})
+        elif too_large:
+            self._answer(state.too_large, {"message": "the answer is too large"})
+        else:
+            first = start - 1 if state.doubled and start else start
+            page: dict[str, Any] = {"type": "FeatureCollection", "features": found[first : start + limit], "links": []}
+            if state.count:
+                page["numberMatched"] = len(found)
+            if start + limit < len(found):
+                page["links"] = [self._next(values, str(start + limit))]
+            self._answer(200, page)
+
+    def _next(self, values: dict[str, Any], token: str) -> dict[str, Any]:
+        if self.state.links == "relative":
+            return {"rel": "next", "href": "search?" + urlencode(_as_query({**values, "token": token}))}
+        body = {"token": token} if self.state.links == "merge" else {**values, "token": token}
+        link = {"rel": "next", "href": f"{self.state.address}/search", "method": "POST", "body": body}
+        return {**link, "merge": True} if self.state.links == "merge" else link
+
+    def _answer(self, status: int, value: Any) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _wanted(item: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """Whether an item is in the searched collections, time and ground, as a GET or a POST states them."""
+    names = values.get("collections")
+    names = names.split(",") if isinstance(names, str) else names
+    if names and item["collection"] not in names:
+        return False
+    if values.get("datetime"):
+        start, _, end = str(values["datetime"]).partition("/")
+        if not start[:19] <= item["properties"]["datetime"][:19] <= (end or start)[:19]:
+            return False
+    ground = values.get("intersects")
+    if not ground:
+        return True
+    asked = shapely.geometry.shape(json.loads(ground) if isinstance(ground, str) else ground)
+    return bool(shapely.intersects(asked, shapely.geometry.shape(item["geometry"])))
+
+
+def _as_query(values: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of a POST as those of a GET."""
+    texts = {}
+    for name, value in values.items():
+        value = ",".join(value) if isinstance(value, list) else value
+        texts[name] = json.dumps(value) if isinstance(value, dict) else str(value)
+    return texts
+
+
+@contextlib.contextmanager
+def small_api(items: Iterable[Mapping[str, Any]]) -> Iterator[SmallApi]:
+    """A STAC API over `items` in this process; its habits may be changed while it runs."""
+    state = SmallApi(items=list(items))
+    with _served(partial(_ApiHandler, state=state)) as state.address:
+        yield state
+
+
+@dataclass
+class FaultProxy:
+    """A proxy in front of a service, with a script of what goes wrong."""
+
+    address: str = ""
+    upstream: str = ""
+    script: list[str] = field(default_factory=list)
+    """One fault for each coming search request, in order; `` passes it on."""
+    always: str = ""
+    """The fault of each search request beyond the script."""
+    passed: int = 0
+    """Search requests that were answered as upstream did."""
+    last: bytes = b""
+    """The page that was answered last."""
+
+    def next_fault(self) -> str:
+        """The fault of this request."""
+        return self.script.pop(0) if self.script else self.always
+
+
+class _FaultHandler(BaseHTTPRequestHandler):
+    """Passes requests on, with addresses in the answers made its own."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    _STATUS: ClassVar = {"429": "0", "429 date": "date", "503": "0", "429 long": "86400"}
+
+    def __init__(self, *args: Any, state: FaultProxy, **kwargs: Any) -> None:
+        self.state = state
+        super().__init__(*args, **kwargs)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._forward(None)
+
+    def do_POST(self) -> None:
+        self._forward(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _forward(self, body: bytes | None) -> None:
+        is_search = self.path.partition("?")[0].endswith("/search")
+        fault = self.state.next_fault() if is_search else ""
+        if fault[:3].isdigit():
+            self._refuse(fault)
+        elif fault == "html":
+            self._send(200, b"<!DOCTYPE html><html><body>Maintenance</body></html>")
+        elif fault == "other json":
+            self._send(200, b'{"code": "Oops", "description": "try again"}')
+        elif fault == "hang":
+            time.sleep(1.0)
+            self.close_connection = True
+        elif fault == "reset":
+            self.close_connection = True
+        elif fault == "repeat" and self.state.last:
+            self._send(200, self.state.last)
+        else:
+            self._pass_on(body, fault, is_search=is_search)
+
+    def _refuse(self, fault: str) -> None:
+        wait = self._STATUS.get(fault)
+        soon = email.utils.formatdate(time.time() + 1, usegmt=True)
+        said = {} if wait is None else {"Retry-After": soon if wait == "date" else wait}
+        self._send(int(fault[:3]), b"busy", said)
+
+    def _pass_on(self, body: bytes | None, fault: str, *, is_search: bool) -> None:
+        request = urllib.request.Request(self.state.upstream + self.path, data=body, method=self.command)
+        request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                data = answer.read().replace(self.state.upstream.encode(), self.state.address.encode())
+                status = answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                data, status = error.read(), error.code
+        if is_search and not fault:
+            self.state.passed += 1
+            self.state.last = data
+        if fault == "gzip":
+            self._send(status, gzip.compress(data)[:-20] + b"x" * 20, {"Content-Encoding": "gzip"})
+        elif fault == "half":  # whole by its length, and half a document
+            self._send(status, data[: len(data) // 2])
+        elif fault == "compressed":
+            self._send(status, gzip.compress(data), {"Content-Encoding": "gzip"})
+        else:
+            self._send(status, data, cut=fault == "truncated")
+
+    def _send(self, status: int, body: bytes, said: Mapping[str, str] | None = None, *, cut: bool = False) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in (said or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.close_connection = self.close_connection or cut
+
+
+@contextlib.contextmanager
+def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
+    """A proxy in front of the STAC API at `upstream`; its script may be written while it runs."""
+    state = FaultProxy(upstream=upstream)
+    with _served(partial(_FaultHandler, state=state)) as state.address:
+        yield state
+
+
+@contextlib.contextmanager
+def _served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """`handler` on a free port of the loopback; its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
