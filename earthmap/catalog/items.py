@@ -42,7 +42,8 @@ from earthmap.content import canonical_json
 from earthmap.errors import CatalogError, SensorError
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.quality import QUALITY_LAYERS
-from earthmap.sensors.registry import CALIBRATION, SENSORS, ItemFacts, Recognition, Sensor, is_ground_range, recognize
+from earthmap.sensors.recognition import CALIBRATION, Recognition, is_ground_range, recognize
+from earthmap.sensors.registry import SENSORS, ItemFacts, Sensor
 
 _FILL = {"scl": 0.0, "qa_pixel": 1.0}
 """Stored number of a quality layer that means "no data" (ESA; USGS LSDS-1619), whatever the file declares."""

@@ -13,7 +13,8 @@ from earthmap.sensors.bands import (
 from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.masks import REASONS, Reason, unseen
 from earthmap.sensors.quality import QUALITY_LAYERS, QualityLayer, reason_mask
-from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, Recognition, Sensor, get_sensor, recognize
+from earthmap.sensors.recognition import Recognition, recognize
+from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, Sensor, get_sensor
 from earthmap.sensors.views import NODATA_GREY, VIEWS, Channel, View, default_view, get_view, invert_view, make_view
 
 __all__ = [

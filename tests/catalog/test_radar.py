@@ -9,7 +9,8 @@ import pytest
 from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.scene import Scene
 from earthmap.predict.rules import UNCALIBRATED_SAR, rules_for, why_not
-from earthmap.sensors.registry import NOT_TERRAIN_CORRECTED, SENSORS
+from earthmap.sensors.recognition import NOT_TERRAIN_CORRECTED
+from earthmap.sensors.registry import SENSORS
 from earthmap.sensors.views import default_view
 
 
@@ -87,7 +88,8 @@ def test_complex_radar_of_an_aircraft_is_read_as_power() -> None:
 
 def test_uncalibrated_radar_answers_no_threshold() -> None:
     row = SENSORS["radar-uncalibrated"]
-    assert row.is_sar and not row.calibrated
+    assert row.is_sar
+    assert not row.calibrated
     assert rules_for(UNCALIBRATED_SAR, row.bands) == {}
     reason, message = why_not("water", UNCALIBRATED_SAR, ("vv",))
     assert reason == "uncalibrated"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from earthmap.errors import SensorError
 from earthmap.sensors.bands import OPTICAL_BANDS, PAN, SAR_BANDS, THERMAL_BANDS
-from earthmap.sensors.registry import NOT_TERRAIN_CORRECTED, SENSORS, BandFacts, ItemFacts, get_sensor, recognize
+from earthmap.sensors.recognition import NOT_TERRAIN_CORRECTED, recognize
+from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, get_sensor
 from earthmap.sensors.views import VIEWS, default_view
 
 
