@@ -22,6 +22,10 @@ DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
 
 
+_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience"})
+"""What does not change what is asked, and so is in no key."""
+
+
 class _Record(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -78,6 +82,8 @@ class JobSpec(_Record):
     """Observations that a `median` composite is made of, at most."""
     predictor: Literal["spectral", "oracle", "vlm"] = "spectral"
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
+    patience: float = pydantic.Field(default=600.0, ge=0)
+    """Seconds that are waited at most for providers that refuse or do not answer."""
     out: str
     store: str | None = None
     """Where cube and answers are kept, to be shared by several runs; None for `store` in the run folder."""
@@ -144,7 +150,7 @@ class Job:
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
-        asked = self.spec.model_dump(mode="json", exclude={"area", "queries", "out", "store", "cluster", "max_tiles"})
+        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries"})
         return content_key(asked, self.area.content_key(), [query.content_key() for query in self.queries])
 
     @property

@@ -2,7 +2,7 @@
 
 A group without failures is addressed by its content alone and shared by all runs. One with failures carries the
 execution that made it in its address, so that the next execution tries again what failed and nothing else; what
-several executions found damaged in the same way is settled, and addressed by its content as well (decisions/0004).
+several executions found damaged in the same way is settled, and addressed by its content as well (docs/decisions/0006).
 """
 
 from __future__ import annotations
