@@ -99,6 +99,7 @@ def _add_map(commands: Any) -> None:
     )
     add("--nearest", metavar="DATE", help="ask the observations nearest to this date instead")
     add("--predictor", choices=["spectral", "oracle", "vlm"], help="what answers (default spectral)")
+    add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
     add("--store", help="where cube and answers are kept, to be shared by runs (default: in the run folder)")
@@ -124,7 +125,7 @@ def _add_scenes(commands: Any) -> None:
 
 _JOB_FLAGS = (
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
-    "predictor", "max_tiles", "cluster", "store", "out",
+    "predictor", "patience", "max_tiles", "cluster", "store", "out",
 )  # fmt: skip
 
 
