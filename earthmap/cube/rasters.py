@@ -170,8 +170,11 @@ def _grids(dataset: DatasetReader, href: str) -> tuple[SourceGrid, ...]:
     grids = [SourceGrid(shape=dataset.shape, transform=dataset.transform, crs=crs)]
     rows, columns = dataset.shape
     check_levels(len(dataset.overviews(1)), href)
-    for factor in dataset.overviews(1):
-        shape = (-(-rows // factor), -(-columns // factor))
+    for level, factor in enumerate(dataset.overviews(1)):
+        shape = (rows // factor, columns // factor)
+        if rows % factor or columns % factor:  # some writers round up, others (GDAL's own COG driver) down
+            with _dataset(dataset.name, overview_level=level) as overview:
+                shape = overview.shape
         scale = Affine.scale(columns / shape[1], rows / shape[0])
         grids.append(SourceGrid(shape=shape, transform=dataset.transform @ scale, crs=crs))
     return tuple(grids)

@@ -2,20 +2,25 @@
 
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.cog import class_cog
+from earthmap.outputs.drawing import pole_in
 from earthmap.outputs.geoparquet import geoparquet_bytes
 from earthmap.outputs.numbers import headlines
 from earthmap.outputs.preview import render_preview
 from earthmap.outputs.report import render_report
 from earthmap.outputs.stac import result_item
+from earthmap.outputs.strip import StripPanel, render_strip
 
 __all__ = [
     "Backdrop",
+    "StripPanel",
     "class_cog",
     "geoparquet_bytes",
     "headlines",
     "mosaic_backdrop",
+    "pole_in",
     "render_preview",
     "render_report",
+    "render_strip",
     "result_item",
     "warp_backdrop",
 ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.plan import Plan, make_plan, open_images
     from earthmap.pipeline.publish import publish_report
     from earthmap.pipeline.run import Progress, run_job
+    from earthmap.pipeline.sightings import Sighting, Sightings, find_sightings
 
 __all__ = [
     "Estimate",
@@ -22,7 +23,10 @@ __all__ = [
     "Plan",
     "Progress",
     "Run",
+    "Sighting",
+    "Sightings",
     "explain",
+    "find_sightings",
     "make_plan",
     "map_area",
     "open_images",
@@ -40,7 +44,10 @@ _HOMES = {
     "Plan": "plan",
     "Progress": "run",
     "Run": "folder",
+    "Sighting": "sightings",
+    "Sightings": "sightings",
     "explain": "estimate",
+    "find_sightings": "sightings",
     "make_plan": "plan",
     "map_area": "api",
     "open_images": "plan",

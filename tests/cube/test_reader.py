@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -230,3 +231,23 @@ def test_the_twin_reads_the_same(image: str, cell: Cell) -> None:
         with pytest.raises(ReadError) as caught:
             reader.read(source(href), cell.geobox)
         assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("side", [1501, 1499, 1504])
+def test_overviews_lie_where_the_image_does_however_their_sizes_were_rounded(tmp_path: Path, side: int) -> None:
+    """GDAL's COG driver rounds sizes of overviews down, others up: a coarse ramp is right at the far edge."""
+    from odc.geo.geobox import GeoBox
+    from rasterio.shutil import copy
+
+    ramp = np.add.outer(np.zeros(side), np.arange(side, dtype=np.float64)).astype(np.float32)
+    transform = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    profile = {"driver": "GTiff", "count": 1, "height": side, "width": side, "dtype": "float32"}
+    with rasterio.open(tmp_path / "plain.tif", "w", crs="EPSG:32631", transform=transform, **profile) as file:
+        file.write(ramp, 1)
+    copy(tmp_path / "plain.tif", tmp_path / "cog.tif", driver="COG", blocksize=128, overview_resampling="average")
+    with rasterio.open(tmp_path / "cog.tif") as file:
+        assert file.overviews(1)
+    cells = GeoBox((side // 16, side // 16), transform @ Affine.scale(16), "EPSG:32631")
+    values = RasterioReader().read(source(str(tmp_path / "cog.tif"), "red"), cells)
+    expected = np.arange(side // 16) * 16 + 7.5
+    np.testing.assert_allclose(values[3, 1:-1], expected[1:-1], atol=0.6)
