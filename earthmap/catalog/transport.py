@@ -76,7 +76,10 @@ class CatalogIO(StacApiIO):
         if address.startswith("s3://") or "?" not in key:
             with contextlib.suppress(Exception):  # obstore raises errors of no common base; the next way tells why
                 store = from_url(home, **self.connection.obstore_options(home))
-                return cast(IO[bytes], _RemoteFile(store, urllib.parse.unquote(key), address))
+                remote = _RemoteFile(store, urllib.parse.unquote(key), address)
+                remote.read(1)  # a server may give no ranges, or a page instead of the file
+                remote.seek(0)
+                return cast(IO[bytes], remote)
         return io.BytesIO(self.fetch(address))
 
     def starts_with(self, address: str, magic: bytes) -> bool:
