@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthmap.grid.tiling import UTM_NORTH_DEG, UTM_SOUTH_DEG
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
     Bytes = NDArray[np.uint8]
     Bounds = tuple[float, float, float, float]
+
+ROUND_FROM_DEG = 60.0
+"""A map that reaches a polar cap is drawn around the pole where all of it is nearer to the pole than this parallel."""
 
 METRES_PER_DEGREE = 111_320.0
 """Of latitude, and of longitude at the equator, to half a percent: scale bars and picture sizes, never areas."""
@@ -34,7 +39,25 @@ class Backdrop:
     alpha: Bytes = field(repr=False, compare=False)
     """(y, x): 0 where there is no picture, else 255."""
     bounds: Bounds
-    """West, south, east, north in degrees; east is above 180 where the picture crosses the antimeridian."""
+    """West, south, east, north in degrees; east is above 180 where the picture crosses the antimeridian.
+
+    Of a picture around a pole: left, bottom, right, top in its plane (`plane_around`).
+    """
+
+
+def plane_around(pole: float) -> str:
+    """The CRS of a map around a pole (90 or -90): distances from it are true, Greenwich is below it in the north.
+
+    Maps count in it by METRES_PER_DEGREE, so that all that is known of degrees of latitude holds.
+    """
+    return f"+proj=aeqd +lat_0={pole:g} +lon_0=0 +datum=WGS84 +units=m +no_defs +type=crs"
+
+
+def pole_of(south: float, north: float) -> float | None:
+    """The pole (90 or -90) that ground between two parallels is drawn around; None for a map in degrees."""
+    if north > UTM_NORTH_DEG and south > ROUND_FROM_DEG:
+        return 90.0
+    return -90.0 if south < UTM_SOUTH_DEG and north < -ROUND_FROM_DEG else None
 
 
 def warp_backdrop(
@@ -52,6 +75,7 @@ def mosaic_backdrop(
     datetime: dt.datetime,
     sensor: str,
     max_px: int = 1600,
+    pole: float | None = None,
 ) -> Backdrop:
     """The pictures of one observation, in any zones, as one Backdrop; the first that is valid at a place is shown.
 
@@ -61,21 +85,23 @@ def mosaic_backdrop(
         datetime: When it was measured (UTC).
         sensor: Id of the sensor's row.
         max_px: Most pixels a side.
+        pole: 90 or -90 for a map around that pole (`pole_of`).
     """
-    middle = _degrees(pictures[0][2], 0.0)[0].mean()
-    edges = [_degrees(geobox, float(middle)) for _, _, geobox in pictures]
+    middle = 0.0 if pole else _degrees(pictures[0][2], 0.0)[0].mean()
+    edges = [_around(geobox, pole) if pole else _degrees(geobox, float(middle)) for _, _, geobox in pictures]
     west, east = min(float(lon.min()) for lon, _ in edges), max(float(lon.max()) for lon, _ in edges)
     south, north = min(float(lat.min()) for _, lat in edges), max(float(lat.max()) for _, lat in edges)
     turn = 360.0 if west < -180.0 else 0.0
     west, east, middle = west + turn, east + turn, middle + turn
-    squeeze = max(0.02, math.cos(math.radians((south + north) / 2)))
+    squeeze = 1.0 if pole else max(0.02, math.cos(math.radians((south + north) / 2)))
     finest_m = min(abs(geobox.affine.a) for _, _, geobox in pictures) or 1.0
     step = max((east - west) * squeeze / max_px, (north - south) / max_px, finest_m / METRES_PER_DEGREE)
     height, width = max(1, math.ceil((north - south) / step)), max(1, math.ceil((east - west) * squeeze / step))
     canvas = np.zeros((height, width, 4), np.uint8)
     bounds = (west, north - height * step, west + width * step / squeeze, north)
     for (rgb, valid, geobox), (lon, lat) in zip(pictures, edges, strict=True):
-        _paste(canvas, bounds, np.dstack([rgb, np.where(valid, 255, 0).astype(np.uint8)]), geobox, (lon + turn, lat))
+        rgba = np.dstack([rgb, np.where(valid, 255, 0).astype(np.uint8)])
+        _paste(canvas, bounds, rgba, geobox, (lon + turn, lat), pole)
     rgb, alpha = canvas[..., :3], np.where(canvas[..., 3] > 127, 255, 0).astype(np.uint8)
     return Backdrop(
         title=title, datetime=datetime, sensor=sensor, rgb=np.ascontiguousarray(rgb), alpha=alpha, bounds=bounds
@@ -84,6 +110,18 @@ def mosaic_backdrop(
 
 def _degrees(geobox: GeoBox, middle: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Longitudes (within half a turn of `middle`, or continuous where it is 0) and latitudes along the outline."""
+    lon, lat = _outline(geobox, "EPSG:4326")
+    around = middle or float(lon[0])
+    return around + (lon - around + 180.0) % 360.0 - 180.0, lat
+
+
+def _around(geobox: GeoBox, pole: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y along the outline in the plane around a pole, by METRES_PER_DEGREE."""
+    x, y = _outline(geobox, plane_around(pole))
+    return x / METRES_PER_DEGREE, y / METRES_PER_DEGREE
+
+
+def _outline(geobox: GeoBox, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     from pyproj import Transformer
 
     rows, columns = geobox.shape
@@ -91,10 +129,9 @@ def _degrees(geobox: GeoBox, middle: float) -> tuple[NDArray[np.float64], NDArra
     x = np.concatenate([along, along, np.zeros(33), np.ones(33)]) * columns
     y = np.concatenate([np.zeros(33), np.ones(33), along, along]) * rows
     affine = geobox.affine
-    there = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True)
-    lon, lat = there.transform(affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f)
-    around = middle or float(lon[0])
-    return around + (np.asarray(lon) - around + 180.0) % 360.0 - 180.0, np.asarray(lat)
+    there = Transformer.from_crs(str(geobox.crs), crs, always_xy=True)
+    x, y = there.transform(affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f)
+    return np.asarray(x), np.asarray(y)
 
 
 def _paste(
@@ -103,6 +140,7 @@ def _paste(
     rgba: Bytes,
     geobox: GeoBox,
     outline: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pole: float | None,
 ) -> None:
     """Warp one picture into its part of the canvas, where that shows nothing yet."""
     from affine import Affine
@@ -116,14 +154,15 @@ def _paste(
     left, right = _span((lon.min() - west) * per_x, (lon.max() - west) * per_x, width)
     top, bottom = _span((north - lat.max()) * per_y, (north - lat.min()) * per_y, height)
     into = np.zeros((4, bottom - top, right - left), np.uint8)
+    place = Affine(1 / per_x, 0.0, west + left / per_x, 0.0, -1 / per_y, north - top / per_y)
     coarser = METRES_PER_DEGREE / per_y > 1.5 * abs(geobox.affine.a)
     reproject(
         np.ascontiguousarray(np.moveaxis(rgba, -1, 0)),
         into,
         src_transform=geobox.affine,
         src_crs=str(geobox.crs),
-        dst_transform=Affine(1 / per_x, 0.0, west + left / per_x, 0.0, -1 / per_y, north - top / per_y),
-        dst_crs="EPSG:4326",
+        dst_transform=Affine.scale(METRES_PER_DEGREE) @ place if pole else place,
+        dst_crs=plane_around(pole) if pole else "EPSG:4326",
         src_alpha=4,
         dst_alpha=4,
         resampling=Resampling.average if coarser else Resampling.nearest,

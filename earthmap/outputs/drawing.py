@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop
+from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, plane_around, pole_of
 from earthmap.outputs.numbers import Numbers, date_label, parse_time
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ OTHER = "#7a6c9d"
 """Fill of an answer that names no known target."""
 INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#414e56", "#b5402f"
 
+_SEAM_DEG = 1e-7
+"""What is nearer than a centimetre is one line, where parts meet on the antimeridian around a pole."""
 _NEAR = dt.timedelta(hours=18)
 
 
@@ -165,15 +167,43 @@ def in_one_piece(
 ) -> tuple[NDArray[np.object_], NDArray[np.object_], list[Bounds], Bounds]:
     """Geometries and picture bounds on one continuous range of longitudes, and the bounds of all of it.
 
-    What spans more than half a turn lies on both sides of the antimeridian: there the west is moved by 360°.
+    What spans more than half a turn lies on both sides of the antimeridian: there the west is moved by 360°. Ground
+    in a polar cap comes out in the plane around its pole, in units of a degree of latitude (`pole_in`).
     """
     drawn, tiles = np.asarray(features.geometry, object), np.asarray(coverage.geometry, object)
     edges = [backdrop.bounds for backdrop in backdrops]
+    pole = pole_in(coverage)
+    if pole is not None:
+        drawn, tiles = _around_pole(drawn, pole), _around_pole(tiles, pole)
+        return drawn, tiles, edges, _frame_of(drawn, tiles, edges)
     frame = _frame_of(drawn, tiles, edges)
     if frame[2] - frame[0] > 180.0:
         drawn, tiles = _eastwards(drawn), _eastwards(tiles)
         frame = _frame_of(drawn, tiles, [(_east(w), s, _east(e), n) for w, s, e, n in edges])
     return drawn, tiles, [_beside(bounds, frame) for bounds in edges], frame
+
+
+def pole_in(coverage: geopandas.GeoDataFrame) -> float | None:
+    """The pole (90 or -90) that a map is drawn around; None for a map in degrees."""
+    if not len(coverage):
+        return None
+    _, south, _, north = (float(edge) for edge in coverage.total_bounds)
+    return pole_of(south, north)
+
+
+def _around_pole(geometries: NDArray[np.object_], pole: float) -> NDArray[np.object_]:
+    """Geometries in degrees in the plane around a pole; what was split at the antimeridian is whole again."""
+    import shapely
+    from pyproj import Transformer
+
+    there = Transformer.from_crs("OGC:CRS84", plane_around(pole), always_xy=True)
+
+    def to(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack(there.transform(degrees[:, 0], degrees[:, 1])) / METRES_PER_DEGREE
+
+    moved = shapely.make_valid(shapely.transform(shapely.segmentize(geometries, 1.0), to))
+    whole: NDArray[np.object_] = shapely.set_precision(moved, _SEAM_DEG)
+    return whole
 
 
 def _beside(bounds: Bounds, frame: Bounds) -> Bounds:
@@ -233,9 +263,9 @@ def _frame_of(drawn: NDArray[np.object_], tiles: NDArray[np.object_], edges: Seq
     return -0.5, -0.5, 0.5, 0.5
 
 
-def squeeze_at(frame: Bounds) -> float:
-    """How long a degree of longitude is beside one of latitude in the middle of `frame`."""
-    return max(0.02, math.cos(math.radians((frame[1] + frame[3]) / 2)))
+def squeeze_at(frame: Bounds, pole: float | None = None) -> float:
+    """How long a degree of longitude is beside one of latitude in the middle of `frame`; 1 in a map around a pole."""
+    return 1.0 if pole is not None else max(0.02, math.cos(math.radians((frame[1] + frame[3]) / 2)))
 
 
 def scale_bar_m(width_m: float) -> float:
@@ -245,9 +275,9 @@ def scale_bar_m(width_m: float) -> float:
     return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= most * (1 + 1e-9))
 
 
-def width_m(frame: Bounds) -> float:
+def width_m(frame: Bounds, squeeze: float) -> float:
     """Metres from west to east in the middle of `frame`."""
-    return (frame[2] - frame[0]) * METRES_PER_DEGREE * squeeze_at(frame)
+    return (frame[2] - frame[0]) * METRES_PER_DEGREE * squeeze
 
 
 def degree_label(value: float, *, axis: str) -> str:
@@ -256,6 +286,11 @@ def degree_label(value: float, *, axis: str) -> str:
     side = ("E" if value > 0 else "W") if axis == "x" else ("N" if value > 0 else "S")
     number = f"{abs(value):.4f}".rstrip("0").rstrip(".")
     return f"{number}°" if number in ("0", "180") else f"{number}° {side}"
+
+
+def pole_label(pole: float) -> str:
+    """What the axes of a map around a pole say."""
+    return f"km from the {'north' if pole > 0 else 'south'} pole; Greenwich is {'below' if pole > 0 else 'above'} it"
 
 
 def describe_time(feature_start: object, feature_end: object, *, pair: bool) -> str:

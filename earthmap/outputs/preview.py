@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthmap.outputs.backdrop import Backdrop, shrink
+from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, shrink
 from earthmap.outputs.drawing import (
     COLOURS,
     FAILED,
@@ -25,6 +25,8 @@ from earthmap.outputs.drawing import (
     list_moments,
     look_of,
     moments_of,
+    pole_in,
+    pole_label,
     scale_bar_m,
     squeeze_at,
     width_m,
@@ -66,6 +68,13 @@ class _Ground:
     pictures: Sequence[Backdrop]
     edges: Sequence[Bounds]
     frame: Bounds
+    pole: float | None
+    """The pole that the map is drawn around, if it is."""
+
+    @property
+    def squeeze(self) -> float:
+        """Length of a unit of x beside one of y."""
+        return squeeze_at(self.frame, self.pole)
 
 
 def render_preview(
@@ -123,6 +132,7 @@ def _ground(
         pictures=[shrink(backdrop, PANEL_PX) for backdrop in backdrops],
         edges=edges,
         frame=frame,
+        pole=pole_in(coverage),
     )
 
 
@@ -200,7 +210,7 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str) -> Any:
     FigureCanvasAgg(figure)
     figure.text(0.03, 0.962, _short(title, 84), fontsize=17, fontweight="bold", va="center")
     figure.text(0.03, 0.926, _short(_sensors(ground), 130), fontsize=10.5, color=QUIET, va="center")
-    for panel, place in zip(panels, _places(len(panels), ground.frame), strict=True):
+    for panel, place in zip(panels, _places(len(panels), ground.frame, ground.squeeze), strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
     handles, labels = _handles(ground)
     if handles:
@@ -226,9 +236,9 @@ def _lines(text: str, width: int) -> list[str]:
     return lines if len(lines) <= 3 else [*lines[:2], _short(" ".join(lines[2:]), width)]
 
 
-def _places(count: int, frame: Bounds) -> list[tuple[float, float, float, float]]:
+def _places(count: int, frame: Bounds, squeeze: float) -> list[tuple[float, float, float, float]]:
     """Left, bottom, width, height of each panel: of all grids the one with the largest panels at this shape."""
-    shape = max(1e-3, (frame[2] - frame[0]) * squeeze_at(frame)) / max(1e-3, frame[3] - frame[1])
+    shape = max(1e-3, (frame[2] - frame[0]) * squeeze) / max(1e-3, frame[3] - frame[1])
     left, bottom, width, height = (0.075, 0.09, 0.895, 0.80) if count == 1 else (0.03, 0.075, 0.94, 0.835)
     gap_x, gap_y = 0.015, 0.09
 
@@ -259,7 +269,7 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
     margin = 0.02 * max(east - west, north - south, 1e-4)
     axes.set_xlim(west - margin, east + margin)
     axes.set_ylim(south - margin, north + margin)
-    axes.set_aspect(1.0 / squeeze_at(ground.frame))
+    axes.set_aspect(1.0 / ground.squeeze)
     axes.set_facecolor("#eef1f0")
     if panel.picture is not None:
         _draw_picture(axes, ground.pictures[panel.picture], ground.edges[panel.picture])
@@ -267,7 +277,7 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         _draw_results(axes, ground, panel)
         _draw_unseen(axes, ground, panel)
     size = 12 if alone else 10
-    width = int(axes.get_position().width * 190)  # characters of the note that fit
+    width = max(8, int(axes.get_position().width * 190))  # characters of the note that fit
     note = _lines(panel.note, 110 if alone else width)
     fits = 90 if alone else int(axes.get_position().width * 130)  # characters of a bold title
     axes.set_title(
@@ -281,21 +291,27 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         0.0, 1.0, "\n".join(note), transform=axes.transAxes, fontsize=size - 1.5, color=QUIET, va="bottom",
         linespacing=1.1,
     )  # fmt: skip
-    _draw_scale_bar(axes, ground.frame)
+    _draw_scale_bar(axes, ground.frame, ground.squeeze)
     if alone:
-        _label_degrees(axes)
+        _label_axes(axes, ground.pole)
     else:
         axes.set_xticks([])
         axes.set_yticks([])
 
 
-def _label_degrees(axes: Any) -> None:
+def _label_axes(axes: Any, pole: float | None) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
         axis.set_major_locator(MaxNLocator(5))
-        axis.set_major_formatter(FuncFormatter(_degrees(name)))
+        axis.set_major_formatter(FuncFormatter(_degrees(name) if pole is None else _kilometres))
     axes.tick_params(labelsize=9, length=3)
+    if pole is not None:
+        axes.set_xlabel(pole_label(pole), fontsize=9, color=QUIET)
+
+
+def _kilometres(value: float, position: int) -> str:
+    return f"{value * METRES_PER_DEGREE / 1000:.4g}"
 
 
 def _degrees(axis: str) -> Callable[[float, int], str]:
@@ -368,9 +384,9 @@ def _path(shape: Any) -> Any:
     return Path.make_compound_path(*[Path(ring, closed=True) for ring in rings])
 
 
-def _draw_scale_bar(axes: Any, frame: Bounds) -> None:
-    metres = scale_bar_m(width_m(frame))
-    share = metres / width_m(frame) * (frame[2] - frame[0]) / abs(np.diff(axes.get_xlim())[0])
+def _draw_scale_bar(axes: Any, frame: Bounds, squeeze: float) -> None:
+    metres = scale_bar_m(width_m(frame, squeeze))
+    share = metres / width_m(frame, squeeze) * (frame[2] - frame[0]) / abs(np.diff(axes.get_xlim())[0])
     label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
     left, low = 0.03, 0.035
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "boxstyle": "round,pad=0.35"}

@@ -33,6 +33,8 @@ from earthmap.outputs.drawing import (
     list_moments,
     look_of,
     moments_of,
+    pole_in,
+    pole_label,
     squeeze_at,
 )
 from earthmap.outputs.numbers import Numbers, format_km2, format_share, moment_id
@@ -58,6 +60,7 @@ _TICKS = """
     if (number === "0" || number === "180") return number + "°";
     return number + "° " + (turned > 0 ? "%s" : "%s");
 """
+_KILOMETRES = f"return String(parseFloat((tick * {METRES_PER_DEGREE / 1000}).toPrecision(4)));"
 _SWITCH = """
     const chosen = date ? moments[date.value] : moments[Object.keys(moments)[0]];
     if (chosen === undefined) return;
@@ -99,7 +102,7 @@ def build_map(
 
     moments = list_moments(numbers)
     drawn, tiles, edges, frame = in_one_piece(features, coverage, backdrops)
-    figure = _figure(frame)
+    figure = _figure(frame, pole_in(coverage))
     images = _add_pictures(figure, backdrops, edges)
     shown = first_shown(moments)
     chosen = GroupFilter(column_name="moment", group=shown.id if shown else "")
@@ -108,7 +111,7 @@ def build_map(
     items = _add_coverage(figure, coverage, tiles, chosen, notes, moments, asked)
     items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
     lines = _add_legend(figure, items, shown.query_key if shown else None)
-    _add_scale_bar(figure, frame)
+    _add_scale_bar(figure, squeeze_at(frame, pole_in(coverage)))
     notes += _picture_notes(moments, backdrops)
     return WebMap(_layout(figure, moments, backdrops, images, lines=lines, chosen=chosen), notes)
 
@@ -122,12 +125,12 @@ def _picture_notes(moments: Sequence[Moment], backdrops: Sequence[Backdrop]) -> 
     return [f"{bare} of {len(moments)} dates have no picture behind the results."]
 
 
-def _figure(frame: Bounds) -> Any:
+def _figure(frame: Bounds, pole: float | None) -> Any:
     from bokeh.models import BoxZoomTool, CustomJSTickFormatter, PanTool, Range1d, ResetTool, SaveTool, WheelZoomTool
     from bokeh.plotting import figure
 
     west, south, east, north = frame
-    squeeze = squeeze_at(frame)
+    squeeze = squeeze_at(frame, pole)
     wide, high = max((east - west) * squeeze, 1e-4) * 1.06, max(north - south, 1e-4) * 1.06
     height = round(min(MAX_HEIGHT, max(MIN_HEIGHT, FRAME_WIDTH * high / wide)))
     step = max(wide / FRAME_WIDTH, high / height)  # degrees of latitude to a pixel
@@ -152,9 +155,11 @@ def _figure(frame: Bounds) -> Any:
     plot.title.text_font, plot.title.text_font_size = _FONT, "12px"
     plot.title.text_color, plot.title.text_font_style = QUIET, "normal"
     for axis, is_x, sides in ((plot.xaxis[0], "true", ("E", "W")), (plot.yaxis[0], "false", ("N", "S"))):
-        axis.formatter = CustomJSTickFormatter(code=_TICKS % (is_x, *sides))
+        axis.formatter = CustomJSTickFormatter(code=_TICKS % (is_x, *sides) if pole is None else _KILOMETRES)
         axis.ticker.desired_num_ticks = 5
         _quiet_axis(axis)
+    if pole is not None:
+        plot.xaxis[0].axis_label = pole_label(pole)
     return plot
 
 
@@ -440,10 +445,10 @@ def _add_legend(figure: Any, items: Sequence[tuple[str, Any, str | None]], quest
     return lines
 
 
-def _add_scale_bar(figure: Any, frame: Bounds) -> None:
+def _add_scale_bar(figure: Any, squeeze: float) -> None:
     from bokeh.models import CustomJS, MetricLength, Range1d, ScaleBar
 
-    per_degree = METRES_PER_DEGREE * squeeze_at(frame)
+    per_degree = METRES_PER_DEGREE * squeeze
     shown = figure.x_range
     metres = Range1d(start=0.0, end=(shown.end - shown.start) * per_degree)
     follow = "metres.end = (shown.end - shown.start) * per_degree"

@@ -22,6 +22,7 @@ from earthmap.outputs import (
     class_cog,
     geoparquet_bytes,
     mosaic_backdrop,
+    pole_in,
     render_preview,
     render_report,
     result_item,
@@ -214,7 +215,7 @@ def _write_pages(
     import earthmap
 
     features, coverage = frames[0], _by_layer(frames[1], summary)
-    backdrops = list(_backdrops(plan, works, Storage(job.store)))
+    backdrops = list(_backdrops(plan, works, Storage(job.store), pole_in(coverage)))
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
     page = render_report(
@@ -245,7 +246,7 @@ def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
     return coverage.assign(observation=shown)
 
 
-def _backdrops(plan: Plan, works: Sequence[CellWork], store: Storage) -> Iterator[Backdrop]:
+def _backdrops(plan: Plan, works: Sequence[CellWork], store: Storage, pole: float | None) -> Iterator[Backdrop]:
     """What the observations look like, for at most MAX_BACKDROPS of them."""
     members: dict[str, list[str]] = {}
     for work in works:
@@ -260,7 +261,9 @@ def _backdrops(plan: Plan, works: Sequence[CellWork], store: Storage) -> Iterato
             pictures = list(_pictures(store, members[name], step))
             if pictures:
                 title = f"{observation.datetime:%Y-%m-%d} {observation.sensor}"
-                yield mosaic_backdrop(pictures, title=title, datetime=observation.datetime, sensor=observation.sensor)
+                yield mosaic_backdrop(
+                    pictures, title=title, datetime=observation.datetime, sensor=observation.sensor, pole=pole
+                )
 
 
 def _pictures(store: Storage, paths: Iterable[str], step: int) -> Iterator[tuple[Any, Any, Any]]:

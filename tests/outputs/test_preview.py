@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import shapely
 from PIL import Image
 
-from earthmap.outputs.drawing import in_one_piece, look_of, scale_bar_m
+from earthmap.outputs.backdrop import pole_of
+from earthmap.outputs.drawing import in_one_piece, look_of, pole_in, scale_bar_m, squeeze_at
 from earthmap.outputs.preview import _lines, render_preview
 from tests.outputs import drawn_results as drawn
 
@@ -103,3 +105,24 @@ def test_gained_and_lost_do_not_look_alike() -> None:
 @pytest.mark.parametrize(("width", "bar"), [(8_000.0, 2_000.0), (7_999.0, 1_000.0), (210.0, 50.0), (3e6, 5e5)])
 def test_the_scale_bar_is_a_round_number(width: float, bar: float) -> None:
     assert scale_bar_m(width) == pytest.approx(bar)
+
+
+def test_a_map_around_a_pole_is_round() -> None:
+    """Ground that holds a pole is drawn around it, without a seam where its polygon is split in degrees."""
+    cap = geopandas.GeoDataFrame(geometry=[shapely.box(-180, 89.9, 180, 90)], crs="EPSG:4326")
+    shapes, tiles, _, frame = in_one_piece(cap, cap, [])
+    assert frame == pytest.approx((-0.1, -0.1, 0.1, 0.1), rel=5e-3)
+    for shape in (*shapes, *tiles):
+        assert shape.geom_type == "Polygon"
+        assert shape.contains(shapely.Point(0, 0.05))
+        assert shape.length == pytest.approx(2 * np.pi * 0.1, rel=5e-3)
+    assert pole_in(cap) == 90.0
+    assert squeeze_at((-1, -30, 1, -29), 90.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("south", "north", "pole"),
+    [(83, 84, None), (83, 84.1, 90.0), (-81, -79, -90.0), (-81, 10, None), (-90, 90, None), (89, 90, 90.0)],
+)
+def test_which_maps_are_drawn_around_a_pole(south: float, north: float, pole: float | None) -> None:
+    assert pole_of(south, north) == pole
