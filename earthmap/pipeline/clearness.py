@@ -3,7 +3,7 @@
 A scene states its cloud for a hundred kilometres; a cell is fifteen. The plan ranks observations by what is stated,
 which costs nothing; of the best few the cell's read stage measures how much of the cell they show, from the coarsest
 overview of their quality layers, and takes the best. The candidates depend on the cell's ground alone, and so does
-what is measured: a larger area changes nothing (decisions/0005).
+what is measured: a larger area changes nothing (decisions/0007).
 """
 
 from __future__ import annotations
