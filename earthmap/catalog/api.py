@@ -18,7 +18,7 @@ from earthmap.catalog.documents import join
 from earthmap.catalog.http import HEAVY
 from earthmap.catalog.intervals import Interval, format_time
 from earthmap.catalog.pages import entries
-from earthmap.catalog.source import Extent, SourceItem, Wanted, collection_extent, item_base
+from earthmap.catalog.source import Extent, SourceItem, Wanted, collection_extent, inherit, item_base
 from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class ApiCatalog:
         self._collection = collection
         self._limit = PAGE_ITEMS
         self._ways = _ways(landing, address)
+        self._old: dict[str, Mapping[str, Any]] | None = None
 
     @property
     def address(self) -> str:
@@ -90,15 +91,14 @@ class ApiCatalog:
 
     def collections(self) -> Mapping[str, Extent]:
         """The stated extents of all its collections, or of the one that its address names."""
+        documents = [document for document in self._documents() if self._collection in (None, document["id"])]
+        return {str(document["id"]): collection_extent(document) for document in documents}
+
+    def _documents(self) -> Iterator[Mapping[str, Any]]:
         data = find_link(self._landing, "data")
         href = data["href"] if data else self._address.rstrip("/") + "/collections"
         pages = self._io.get_pages(join(self._address, href))
-        documents = [document for page in pages for document in entries(page) if "id" in document]
-        return {
-            str(document["id"]): collection_extent(document)
-            for document in documents
-            if self._collection in (None, document["id"])
-        }
+        return (document for page in pages for document in entries(page) if "id" in document)
 
     def items(self, wanted: Wanted) -> Iterator[SourceItem]:
         """What the API finds for a ground that is no smaller than the request's and at most a second longer, each once.
@@ -151,8 +151,24 @@ class ApiCatalog:
             progress.pages += 1
             if progress.pages == 1:
                 progress.matched = _matched(page)
-            yield from (SourceItem(item, item_base(item, url)) for item in entries(page) if progress.is_new(item))
+            for item in entries(page):
+                if progress.is_new(item):
+                    yield SourceItem(self._whole(item), item_base(item, url))
             self._report(progress)
+
+    def _whole(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`item` with the common properties of its collection, which an API before STAC 1.0 may leave out."""
+        if not str(item.get("stac_version", "1")).startswith("0."):
+            return item
+        if self._old is None:
+            try:
+                self._old = {str(one["id"]): one for one in self._documents() if "properties" in one}
+            except CatalogError as error:
+                if error.status != 404:
+                    raise
+                self._old = {}  # it lists no collections, so its items are whole
+        node = self._old.get(SourceItem(item, "").collection)
+        return inherit(item, node) if node else item
 
     def _parameters(self, wanted: Wanted, method: str, url: str) -> dict[str, Any]:
         limit = _POST_VERTICES if method == "POST" else _GET_VERTICES

@@ -52,8 +52,9 @@ class SourceItem:
 
     @property
     def collection(self) -> str:
-        """Id of the item's collection; empty where it has none."""
-        return str(self.item.get("collection") or "")
+        """Id of the item's collection; empty where it has none. Before STAC 0.8 it stood among the properties."""
+        properties = self.item.get("properties") or {}
+        return str(self.item.get("collection") or properties.get("collection") or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +139,27 @@ def is_item(value: Any) -> bool:
         and isinstance(value.get("assets"), Mapping)
         and isinstance(value.get("properties"), Mapping)
     )
+
+
+def is_collection(document: Mapping[str, Any]) -> bool:
+    """True for a Collection of any version of STAC: before 1.0 it had no type, and an extent that Catalogs lack."""
+    return document.get("type") == "Collection" or ("type" not in document and "extent" in document)
+
+
+def inherit(item: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`item` with what it takes from the Catalog or Collection that it is in.
+
+    That is the collection's id where it names none and, before STAC 1.0, the collection's own properties (the commons
+    extension of 0.6 to 0.9).
+    """
+    if not is_collection(node):
+        return item
+    properties = item["properties"]
+    common = node.get("properties")
+    if isinstance(common, Mapping) and str(node.get("stac_version", "")).startswith("0."):
+        properties = {**common, **properties}
+    collection = item.get("collection") or properties.get("collection") or str(node["id"])
+    return {**item, "collection": collection, "properties": properties}
 
 
 def item_geometry(item: Mapping[str, Any]) -> BaseGeometry | None:

@@ -7,7 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from earthmap.catalog.documents import is_remote, join, not_stac
-from earthmap.catalog.source import Extent, SourceItem, Wanted, box_geometry, collection_extent, is_item
+from earthmap.catalog.source import (
+    Extent,
+    SourceItem,
+    Wanted,
+    box_geometry,
+    collection_extent,
+    inherit,
+    is_collection,
+    is_item,
+)
 from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -17,6 +26,10 @@ EXTENT_MARGIN_DEG = 0.1
 """How far outside a collection's stated extent its items are still looked for: extents are often rounded."""
 
 _THREADS = 8
+_AT_ONCE = 256
+"""Items fetched before they are given on, so that a long list of them is never held whole."""
+
+_REPORTED = 1_000
 
 Document = Mapping[str, Any]
 
@@ -41,18 +54,32 @@ class StaticCatalog:
     def collections(self) -> Mapping[str, Extent]:
         """The stated extents of all its collections."""
         nodes = self._nodes(Wanted())
-        return {str(node["id"]): collection_extent(node) for _, node in nodes if node.get("type") == "Collection"}
+        return {str(node["id"]): collection_extent(node) for _, node in nodes if is_collection(node)}
 
     def items(self, wanted: Wanted) -> Iterator[SourceItem]:
         """The items of the collections that can match."""
+        count = 0
         for address, node in self._nodes(wanted):
-            inside = node["id"] if node.get("type") == "Collection" else None
+            inside = str(node["id"]) if is_collection(node) else None
             if wanted.collections and inside is not None and inside not in wanted.collections:
                 continue
-            for href, item in self._fetch(_links(node, "item", address)):
-                if not is_item(item):
-                    raise not_stac(href, dict(item))
-                yield SourceItem(item if item.get("collection") or not inside else {**item, "collection": inside}, href)
+            for found in self._items_of(node, address):
+                yield SourceItem(inherit(found.item, node), found.base)
+                count += 1
+                if count % _REPORTED == 0:
+                    self._io.say(f"{count:,} items of {self._address} read")
+
+    def _items_of(self, node: Document, address: str) -> Iterator[SourceItem]:
+        """The items that a node links to, one by one or as ItemCollections."""
+        for href, item in self._fetch(_links(node, "item", address)):
+            if not is_item(item):
+                raise not_stac(href, dict(item))
+            yield SourceItem(item, href)
+        for href, page in self._fetch(_links(node, "items", address)):
+            features = page.get("features")
+            if not isinstance(features, list) or not all(is_item(feature) for feature in features):
+                raise not_stac(href, dict(page))
+            yield from (SourceItem(feature, href) for feature in features)
 
     def _nodes(self, wanted: Wanted) -> Iterator[tuple[str, Document]]:
         """The catalogues and collections in reach that do not state an extent away from the request."""
@@ -80,7 +107,9 @@ class StaticCatalog:
             yield from ((href, self._io.document(href)) for href in hrefs)
             return
         with ThreadPoolExecutor(_THREADS) as pool:
-            yield from zip(hrefs, pool.map(self._io.document, hrefs), strict=True)
+            for start in range(0, len(hrefs), _AT_ONCE):
+                part = hrefs[start : start + _AT_ONCE]
+                yield from zip(part, pool.map(self._io.document, part), strict=True)
 
 
 def is_container(document: Document) -> bool:
