@@ -1,4 +1,4 @@
-"""The cube as xarray: one lazy Dataset for each UTM zone, made of the cores of its cells."""
+"""The cube as xarray: one lazy Dataset for each zone, made of the cores of its cells."""
 
 from __future__ import annotations
 
