@@ -12,6 +12,7 @@
     ├── ReadError (OSError)                   an asset whose bytes do not become pixels: a ledger row
     ├── CredentialsError (OSError)            a provider that lets nothing be read: ends the run, exit code 1
     ├── IsolatedError (RuntimeError)          work in a subprocess that died, or overran its limits: a ledger row
+    ├── ClusterError (ConnectionError)        a Ray cluster that was lost in the middle of a run
     ├── StorageError (OSError)                run storage that cannot be read or written
     └── LedgerError (RuntimeError)            planned is not answered + skipped + failed: a defect, never hidden
 
@@ -133,6 +134,10 @@ class IsolatedError(EarthmapError, RuntimeError):
     def __init__(self, what: str, *, reason: str, expected: str | None = None, fix: str | None = None) -> None:
         self.reason = reason
         super().__init__(what, expected=expected, fix=fix)
+
+
+class ClusterError(EarthmapError, ConnectionError):
+    """The Ray cluster was lost in the middle of a run; what is committed stays."""
 
 
 class StorageError(EarthmapError, OSError):

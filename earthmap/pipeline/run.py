@@ -10,7 +10,9 @@ import contextlib
 import logging
 import os
 import pickle
+import queue
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +20,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 from earthmap.content import canonical_json
-from earthmap.cube import RasterioReader, Reader
-from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
+from earthmap.cube import Patience, RasterioReader, Reader
+from earthmap.errors import ClusterError, EarthmapError, JobError, LedgerError, RunFolderError
 from earthmap.merge import CellMerge, merge_cell
 from earthmap.pipeline.clearness import best_first
 from earthmap.pipeline.context import Committed, Context
@@ -35,6 +37,12 @@ from earthmap.storage import Storage
 
 MAX_BLOCKS = 2_000
 """Blocks that Ray Data cuts a plan into at most; below that, one a cell."""
+
+WATCH_S = 1.0
+"""How often a run looks after its cluster."""
+
+HEAD_LOST_S = 2.0
+"""A head that is not heard for so long is lost: what ran there is no more, even where another takes its place."""
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Ray's object store for a cluster that a run starts: only small rows pass through it."""
@@ -70,6 +78,10 @@ class CellDone:
     """Seconds that were waited for providers that refuse or do not answer, by provider."""
 
 
+STAGES = ("read", "predict", "merge")
+"""What workers do with a cell, in this order."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What an execution did, for `run.json`."""
@@ -79,6 +91,21 @@ class Tally:
     parts_computed: int = 0
     parts_reused: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    """By the clock, by step of the execution."""
+    worked: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Of all workers together, by stage."""
+    workers: int = 1
+    """Cells that could be worked on at once."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """How much of the time that workers had, from start to end of the execution, went into what; they sum to 1.
+
+        `other` is what no cell was worked on: search, start of Ray, its scheduling, publishing.
+        """
+        had = max(self.seconds["total"] * self.workers, sum(self.worked.values()))
+        shares = {stage: seconds / had for stage, seconds in self.worked.items()}
+        return {**shares, "other": 1.0 - sum(shares.values())}
 
 
 def run_job(
@@ -105,7 +132,7 @@ def run_job(
     with Lease(storage) as lease:
         tally, started = Tally(), time.monotonic()
         say("searching the catalogue")
-        plan = _plan(storage, job, refresh=refresh)
+        plan = _plan(storage, job, refresh=refresh, say=say)
         tally.seconds["plan"] = time.monotonic() - started
         context = Context(
             store=Storage(job.store),
@@ -117,6 +144,7 @@ def run_job(
             predictor=predictor_spec(job, plan),
             reader=reader or RasterioReader(),
             limits=limits or Limits(),
+            patience=Patience(run_s=job.spec.patience),
             by_cloud=job.spec.scenes == "least_cloud",
             by_observation=job.spec.scenes == "all",
         )
@@ -125,8 +153,11 @@ def run_job(
         done = _stream(plan, context, job, tally, report=report, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
+        publishing = time.monotonic()
         _publish(storage, job, plan, done)
+        tally.seconds["publish"] = time.monotonic() - publishing
         tally.seconds["total"] = time.monotonic() - started
+        say(", ".join(f"{name} {share:.0%}" for name, share in tally.shares.items()) + " of the time")
         _finish(storage, job, lease.execution, tally)
     return Run(storage.address)
 
@@ -148,10 +179,10 @@ def claim(storage: Storage, job: Job) -> None:
         )
 
 
-def _plan(storage: Storage, job: Job, *, refresh: bool) -> Plan:
+def _plan(storage: Storage, job: Job, *, refresh: bool, say: Callable[[str], None]) -> Plan:
     plan = None if refresh else read_plan(storage)
     if plan is None:
-        plan = make_plan(job)
+        plan = make_plan(job, say=say)
         write_plan(storage, plan)
     return plan
 
@@ -195,6 +226,8 @@ def _finish(storage: Storage, job: Job, execution: int, tally: Tally) -> None:
         "execution": execution,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": {name: round(value, 2) for name, value in tally.seconds.items()},
+        "worker_seconds": {name: round(value, 2) for name, value in tally.worked.items()},
+        "shares": {name: round(value, 4) for name, value in tally.shares.items()},
         "groups": {"read": tally.groups_read, "reused": tally.groups_reused},
         "parts": {"computed": tally.parts_computed, "reused": tally.parts_reused},
         "versions": versions,
@@ -214,9 +247,11 @@ def cluster(address: str | None) -> Iterator[None]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that still waits starts no other cluster
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what Ray says of dead workers, which it runs again
     if address is not None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` asks of those who connect
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a lost cluster is told once, and by us
         _knock(address)
     import ray
 
@@ -227,7 +262,8 @@ def cluster(address: str | None) -> Iterator[None]:
     if address is None:
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _unheard() if address else contextlib.nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(
             f"there is no Ray cluster at {address}: {error}",
@@ -237,6 +273,19 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Standard error of the process leads nowhere: Ray's core announces there that it is going to be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _knock(address: str) -> None:
@@ -262,14 +311,16 @@ def _received(reference: Any) -> Context:
     return context
 
 
-def _guarded(stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
-    """`stage`, with our own errors carried to the driver as rows, where they keep their words."""
+def _guarded(name: str, stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
+    """`stage` and its seconds, with our own errors carried to the driver as rows, where they keep their words."""
     if row["error"] is not None:
         return row
+    started = time.monotonic()
     try:
-        return stage(row)
+        result = stage(row)
     except EarthmapError as error:
-        return {"work": None, "groups": None, "parts": None, "done": None, "error": pickle.dumps(error)}
+        return {**dict.fromkeys(row), "error": pickle.dumps(error)}
+    return {**result, f"{name}_s": time.monotonic() - started}
 
 
 def _read_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -308,7 +359,7 @@ def _merge_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
         predicted=sum(committed.fresh for committed in parts.values()),
         waited=_waited(reads.values()),
     )
-    return {"work": None, "groups": None, "parts": None, "done": pickle.dumps(done), "error": None}
+    return {**row, "work": None, "groups": None, "parts": None, "done": pickle.dumps(done)}
 
 
 def _waited(reads: Iterable[Committed]) -> dict[str, float]:
@@ -342,19 +393,127 @@ def _dataset(plan: Plan, context: Context) -> Any:
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it raises what it also logs
     settings = ray.data.DataContext.get_current()
     settings.enable_progress_bars = False
     settings.enable_operator_progress_bars = False
     holder = [ray.put(context)]  # in a list, so that a worker fetches it when it needs it
-    schema = pa.schema([(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")])
+    kinds = [(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")]
+    schema = pa.schema([*kinds, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
     rows = [{"work": pickle.dumps(work)} for work in plan.work()]
     blocks = min(len(rows), MAX_BLOCKS)
     tables = [pa.Table.from_pylist(rows[start::blocks], schema=schema) for start in range(blocks)]
     dataset: Any = ray.data.from_arrow(tables)
-    for stage in (_read_row, _predict_row, _merge_row):
-        dataset = dataset.map(partial(_guarded, partial(stage, holder)), num_cpus=1)
+    cpus = {"read": _reading_cpus(plan)}
+    for name, stage in zip(STAGES, (_read_row, _predict_row, _merge_row), strict=True):
+        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), num_cpus=cpus.get(name, 1.0))
     return dataset
+
+
+def _reading_cpus(plan: Plan) -> float:
+    """What reading a cell asks of a node: half a core where it waits for a network.
+
+    Stages that ask for the same are one task to Ray; others overlap, the next cell read while this one is predicted.
+    """
+    sources = (source.href for one in plan.observations.values() for scene in one.scenes for source in scene.sources)
+    return 0.5 if any("://" in href and not href.startswith("file://") for href in sources) else 1.0
+
+
+class _Watch:
+    """What becomes of the cluster while a run waits for its cells.
+
+    Ray does the work of a lost node again by itself. For a lost head it waits for a minute and then ends the process
+    of the driver without a word, so that is found out here, before.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        import ray
+
+        here = ray.get_runtime_context()
+        self.address = here.gcs_address
+        host, _, port = self.address.rpartition(":")
+        own_ip: Callable[[], str] = ray.util.get_node_ip_address
+        local = host == own_ip()
+        self.head = ("127.0.0.1" if local else host.strip("[]"), int(port))  # it listens on every interface
+        self.own = here.get_node_id()
+        self.say = say
+        self.nodes = self._alive()
+        self.heard = self.looked = time.monotonic()
+
+    def _alive(self) -> dict[str, float]:
+        """CPUs of the nodes that are up."""
+        import ray
+
+        list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+        return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]}
+
+    @property
+    def cpus(self) -> int:
+        """Those of all nodes together."""
+        return int(sum(self.nodes.values()))
+
+    def wait(self, taken: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> dict[str, Any] | None:
+        """The next row, None after the last. Raises ClusterError when the head is lost, or what ended the rows."""
+        while True:
+            if time.monotonic() - self.looked >= WATCH_S:
+                self.look()
+            with contextlib.suppress(queue.Empty):
+                row = taken.get(timeout=WATCH_S)
+                if isinstance(row, BaseException):
+                    while not self.look():  # what Ray says of a cluster that is no more
+                        time.sleep(WATCH_S)
+                    raise row
+                return row
+
+    def look(self) -> bool:
+        """Whether the head is heard, and say so when a node is gone. Raises ClusterError when the head is."""
+        self.looked = time.monotonic()
+        try:
+            socket.create_connection(self.head, timeout=2).close()
+        except OSError as error:
+            if self.looked - self.heard < HEAD_LOST_S:
+                return False
+            raise self._lost(str(error)) from None
+        self.heard = self.looked
+        alive = self._alive()
+        if self.own not in alive:
+            raise self._lost("another took its place")
+        if self.nodes.keys() - alive.keys():
+            self.say("a node was lost; its work is done again")
+        self.nodes = alive
+        return True
+
+    def _lost(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the Ray cluster at {self.address} was lost in the middle of the run: {why}",
+            fix="start it again and run the same command: what is done is kept, and it goes on from there",
+        )
+
+
+def _rows(dataset: Any, watch: _Watch) -> Iterator[dict[str, Any]]:
+    """The rows of `dataset` as they come, the cluster watched all the while.
+
+    A thread takes them from Ray, where it may wait for ever for a cluster that is no more; it is left to itself then.
+    """
+    taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def take() -> None:
+        try:
+            for row in dataset.iter_rows():
+                taken.put(row)
+                if stop.is_set():
+                    return
+            taken.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where the rows are waited for
+            taken.put(error)
+
+    threading.Thread(target=take, name="earthmap-rows", daemon=True).start()
+    try:
+        while (row := watch.wait(taken)) is not None:
+            yield row
+    finally:
+        stop.set()
 
 
 def _stream(
@@ -370,16 +529,21 @@ def _stream(
 
     Raises:
         EarthmapError: what a worker could not turn into a row, such as a full disk.
+        ClusterError: when the cluster is lost.
     """
     done: list[CellDone] = []
     tiles = failed = 0
     with cluster(job.spec.cluster):
-        for row in _dataset(plan, context).iter_rows():
+        watch = _Watch(say)
+        tally.workers = max(1, min(watch.cpus, plan.cells))
+        for row in _rows(_dataset(plan, context), watch):
             if row["error"] is not None:
                 raise pickle.loads(row["error"])
             cell: CellDone = pickle.loads(row["done"])
             done.append(cell)
             _count(tally, cell)
+            for stage in STAGES:
+                tally.worked[stage] += row[f"{stage}_s"]
             for place, seconds in cell.waited.items():
                 say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
             tiles += cell.merge.tiles.bit_count()
