@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from earthmap.catalog.documents import is_remote, join, local_path
 from earthmap.catalog.fields import Item, number_of, properties_of, records_of, text_of
 from earthmap.catalog.source import item_geometry
-from earthmap.catalog.documents import is_remote, join, local_path
-from earthmap.sensors.bands import BANDS, resolve_band, resolve_family
+from earthmap.sensors.bands import BANDS, PAN, resolve_band, resolve_family
 from earthmap.sensors.registry import BandFacts
 
 METRES_PER_DEGREE = 111_319.49079327358
@@ -51,10 +51,13 @@ LAYERS = ("scl", "aot", "wvp")
 """Layers that only Sentinel-2's level 2A has."""
 
 _LAYER_NAMES = {
-    "cloud_probability": ("cloud", "cloud_probability", "cldprb", "msk_cldprb", "s2cloudless", "probability"),
-    "layover": ("mask", "layover", "layover_shadow_mask", "ls_map"),
+    "cloud_probability": ("cloud_probability", "cldprb", "msk_cldprb", "s2cloudless"),
+    "layover": ("layover", "layover_shadow_mask", "ls_map"),
 }
-"""How providers call a quality layer that has no name of its own (Earth Search c1, SAFE, s2cloudless; OPERA)."""
+"""How providers call a quality layer that has no name of its own (SAFE, s2cloudless; CEOS)."""
+
+_VAGUE_NAMES = {"cloud_probability": ("cloud", "probabilit"), "layover": ("mask", "layover")}
+"""A name that may be any layer, and what must stand in its words (Earth Search c1; OPERA): 0 and 1 are no percents."""
 
 _PICTURES = ("visual", "tci", "overview", "preview", "thumbnail", "rendered")
 
@@ -91,6 +94,7 @@ def data_bands(item: Item) -> tuple[list[AssetBand], bool]:
             continue
         into = pictures if _is_picture(key, asset) else data
         into += _asset_bands(item, key, family=family)
+    data = [one for one in data if one.band != PAN] or data
     if data and not (family is None and _is_worse(data, pictures)):
         return data, False
     return pictures, bool(pictures)
@@ -137,7 +141,8 @@ def _is_raster(asset: Mapping[str, Any]) -> bool:
         return False
     kind = str(asset.get("type") or "").lower()
     if kind:
-        return "tif" in kind or kind.startswith("image/jp2")
+        pictured = kind in ("image/png", "image/jpeg") and "data" in _roles(asset)  # of `earthmap.catalog.images`
+        return "tif" in kind or kind.startswith("image/jp2") or pictured
     return href.lower().split("?")[0].endswith((".tif", ".tiff", ".jp2"))
 
 
@@ -263,8 +268,16 @@ def layer_assets(item: Item, kind: str) -> Iterator[Mapping[str, Any]]:
             continue
         bands = records_of(asset.get("bands")) or records_of(asset.get("eo:bands"))
         spelled = {key, *(str(band.get("name")) for band in bands if len(bands) == 1)}
-        if any(_layer_name(name) in names for name in spelled):
+        if any(_layer_name(name) in names for name in spelled) or _is_said_to_be(kind, asset, spelled):
             yield asset
+
+
+def _is_said_to_be(kind: str, asset: Mapping[str, Any], spelled: Iterable[str]) -> bool:
+    if kind not in _VAGUE_NAMES:
+        return False
+    name, word = _VAGUE_NAMES[kind]
+    words = f"{asset.get('title')} {asset.get('description')}".lower()
+    return name in map(_layer_name, spelled) and word in words
 
 
 def _layer_name(name: str) -> str:

@@ -355,12 +355,14 @@ def test_temperature_without_a_unit_is_uncalibrated() -> None:
 
 
 def test_cloud_probability_stands_in_for_the_classification() -> None:
-    cloud = asset(href="./c.tif", roles=["data", "cloud"], **{"raster:bands": [{"data_type": "uint8"}]})
+    cloud = asset(href="./c.tif", roles=["data", "cloud"], title="Cloud Probabilities")
     item = drawn_item(
         {**s2_assets("B02", "B10"), "cloud": cloud}, platform="sentinel-2a", **{"s2:product_type": "S2MSI1C"}
     )
     scene = scene_from_item(item, base="/a/i.json")
     assert [source.band for source in scene.mask_sources] == ["cloud_probability"]
+    cloud["title"] = "Cloud mask"  # of 0 and 1: no percents
+    assert scene_from_item(item, base="/a/i.json").mask_sources == ()
     item["assets"]["SCL"] = asset(href="./s.tif")
     item["properties"]["s2:product_type"] = "S2MSI2A"
     assert [source.band for source in scene_from_item(item, base="/a/i.json").mask_sources] == ["scl"]
@@ -415,3 +417,16 @@ def test_drawn_worlds_are_read_as_they_were_drawn(drawn_world: Path) -> None:
             assert scene.world is not None
             assert scene.pass_id is not None or collection == "drawn-aerial"
             assert bool(scene.mask_sources) == (sensor == "sentinel-2-l2a")
+
+
+def test_layover_is_known_by_its_words() -> None:
+    gamma = "terrain-corrected gamma naught"
+    assets = {
+        "vv": asset(href="./vv.tif", description=gamma, **{"raster:bands": [{"data_type": "float32"}]}),
+        "mask": asset(href="./m.tif", roles=["data-mask"], title="Layover and shadow mask"),
+    }
+    item = drawn_item(assets, platform="sentinel-1a", **{"sar:product_type": "RTC"})
+    scene = scene_from_item(item, base="/a/i.json")
+    assert [source.band for source in scene.mask_sources] == ["layover"]
+    item["assets"]["mask"]["title"] = "Valid data"
+    assert scene_from_item(item, base="/a/i.json").mask_sources == ()
