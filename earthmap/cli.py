@@ -162,7 +162,7 @@ def _map(arguments: argparse.Namespace) -> int:
     job = _job(arguments, say)
     _say_images(job, say)
     if arguments.explain:
-        _show_estimate(explain(make_plan(job)), arguments)
+        _show_estimate(explain(make_plan(job, say=say)), arguments)
         return DONE
     with _progress(quiet=arguments.quiet) as (report, say):
         run = run_job(job, refresh=arguments.refresh, report=report, say=say)

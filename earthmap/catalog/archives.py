@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from earthmap.catalog.addresses import archive_kind, is_safe_name, split_member
+from earthmap.connection import Connection
 from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -189,9 +190,9 @@ def _tar_members(stream: IO[bytes]) -> Iterator[ArchiveMember]:
 def _opened(address: str) -> Iterator[IO[bytes]]:
     """`address` as a seekable stream; a remote one is read in ranges."""
     if address.startswith(("http://", "https://")):
-        import requests
+        from earthmap.catalog.http import open_session
 
-        with requests.Session() as session:
+        with open_session(Connection.from_environment()) as session:
             yield io.BufferedReader(cast(io.FileIO, _RangeFile(session, address)), buffer_size=2**18)
         return
     if address.startswith("s3://"):
@@ -199,7 +200,8 @@ def _opened(address: str) -> Iterator[IO[bytes]]:
         from obstore.store import from_url
 
         bucket, _, key = address.removeprefix("s3://").partition("/")
-        yield cast(IO[bytes], obstore.open_reader(from_url(f"s3://{bucket}"), key))
+        options = Connection.from_environment().obstore_options(address)
+        yield cast(IO[bytes], obstore.open_reader(from_url(f"s3://{bucket}", **options), key))
         return
     path = Path(address.removeprefix("file://"))
     if not path.is_file():
@@ -225,9 +227,7 @@ class _RangeFile(io.RawIOBase):
         import requests
 
         try:
-            answer = self._session.get(
-                self._address, headers={"Range": f"bytes={first}-{last}"}, timeout=(10.0, 60.0), stream=True
-            )
+            answer = self._session.get(self._address, headers={"Range": f"bytes={first}-{last}"}, stream=True)
         except requests.RequestException as error:
             raise OSError(f"{self._address} cannot be reached") from error
         if not answer.ok:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from earthmap.catalog.addresses import REMOTE, archive_kind, member_address
 from earthmap.catalog.archives import list_members
+from earthmap.connection import Connection
 from earthmap.content import content_key
 from earthmap.errors import CatalogError
 
@@ -269,8 +270,11 @@ def _remote_stamp(address: str) -> str:
         return ""
     import requests
 
+    from earthmap.catalog.http import open_session
+
     try:
-        answer = requests.head(address, timeout=(10.0, 30.0), allow_redirects=True)
+        with open_session(Connection.from_environment()) as session:
+            answer = session.head(address, allow_redirects=True)
     except requests.RequestException:
         return ""  # reading it says what is wrong
     return ":".join(answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))

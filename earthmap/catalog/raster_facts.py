@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -14,6 +14,7 @@ import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
 from earthmap.catalog.addresses import gdal_path
+from earthmap.connection import Connection
 from earthmap.errors import BadRequestError, ReadError
 from earthmap.grid import AreaOfInterest, to_lonlat
 from earthmap.grid.lonlat import check_finite
@@ -30,13 +31,6 @@ MAX_SIDE_PX = 2**20
 _UTM = re.compile(r"EPSG:32[67](?:0[1-9]|[1-5]\d|60)")  # ten times as fast as the way that takes any CRS
 _OUTLINE_PX = 256
 _CHEAP_PIXELS = 2**20
-_REMOTE: Mapping[str, Any] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MAX_RETRY": "2",
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +80,7 @@ def read_facts(address: str) -> RasterFacts:
 
     _settle()
     path = gdal_path(address)
-    remote = "/vsicurl/" in path or "/vsis3/" in path
-    with rasterio.Env(**(_REMOTE if remote else {}), GDAL_PAM_ENABLED=True):
+    with rasterio.Env(**Connection.from_environment().gdal_options(path), GDAL_PAM_ENABLED=True):
         try:
             with DatasetReader(path, driver=list(IMAGE_DRIVERS)) as dataset:
                 return _facts(dataset, address)

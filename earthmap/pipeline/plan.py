@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -175,11 +175,11 @@ def _grid(job: Job, scenes: Sequence[Scene]) -> Grid:
     )
 
 
-def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
+def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[str], None] | None = None) -> Plan:
     """Search the catalogue and lay out the work.
 
     Scenes are chosen for each cell from all that its whole ground shows, never for the area, so that a larger area
-    adds cells and changes none.
+    adds cells and changes none. `say` hears of waiting and of long searches.
 
     Raises:
         CatalogError: when the catalogue cannot be read or holds nothing for the area and time.
@@ -188,7 +188,7 @@ def make_plan(job: Job, source: CatalogSource | None = None) -> Plan:
     """
     spec = job.spec
     images = open_images(job)
-    source = source or open_source(job, images)
+    source = source or open_source(job, images, say=say)
     found = _search(source, job.area.geometry, job)
     grid = _grid(job, found.scenes)
     cells, bits = touched(job.area, grid)
@@ -218,11 +218,11 @@ def open_images(job: Job) -> ImageCatalog | None:
     return image_catalog(spec.images, datetime=spec.datetime, bands=spec.bands) if spec.images else None
 
 
-def open_source(job: Job, images: ImageCatalog | None) -> CatalogSource:
+def open_source(job: Job, images: ImageCatalog | None, *, say: Callable[[str], None] | None = None) -> CatalogSource:
     """The job's catalogue, its images, or both as one. Raises CatalogError."""
     if job.spec.catalog is None:
         return images or MemoryCatalog([], address="no catalogue")
-    catalog = open_catalog(job.spec.catalog)
+    catalog = open_catalog(job.spec.catalog, say=say)
     return catalog if images is None else JoinedCatalog([catalog, images])
 
 

@@ -124,7 +124,7 @@ def find_sightings(
     sources: list[CatalogSource] = []
     area = request["area"]
     if request["catalog"] is not None:
-        sources.append(open_catalog(request["catalog"]))
+        sources.append(open_catalog(request["catalog"], say=say))
     if request["images"]:
         bands = request["bands"]
         names = [part.strip() for part in bands.split(",")] if isinstance(bands, str) else bands
