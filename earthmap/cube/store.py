@@ -50,14 +50,14 @@ class CellManifest:
     cell_id: str
     observation: str
     sensor: str
+    end: datetime.datetime | None = None
+    """Time of a composite's last observation."""
     datetime: datetime.datetime
     bands: tuple[str, ...]
     scenes: tuple[str, ...]
     """Ids of the scenes, in order of precedence."""
     key: str
     """Content key of the read."""
-    end: datetime.datetime | None = None
-    """Time of a composite's last observation."""
     failures: tuple[TileFailure, ...] = ()
     replaced: tuple[TileFailure, ...] = ()
     """As `CellPixels.replaced`."""
