@@ -1,0 +1,220 @@
+"""A cluster of three nodes that loses one, or a worker, or its head: the map comes out as if nothing was.
+
+The nodes are Ray's own, all on this machine; the command that maps is a process of its own, as a person starts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
+from earthmap.synthetic import World, write_world
+from tests.pipeline.commands import Command, command, wait_until, write_job
+from tests.servers import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
+
+CPUS = 2
+"""Of each node: what a lost node did must find room on another (Ray waits for ever where there is none)."""
+
+FIRST = 5
+"""Cells that are done when the accident happens, of three dozen."""
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """25 km of valley, in coarse pixels: three dozen cells that are drawn in a second."""
+    west, south, side = 500_000.0, 5_060_000.0, 25_000.0
+    return World(
+        seed=3,
+        epsg=32631,
+        bounds=(west, south, west + side, south + side),
+        before=datetime.datetime(2024, 5, 1, 10, 30, tzinfo=datetime.UTC),
+        after=datetime.datetime(2024, 5, 11, 10, 30, tzinfo=datetime.UTC),
+        resolution_m=50.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def catalog(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalogue of its scenes."""
+    return write_world(world, tmp_path_factory.mktemp("wide"), sensors=("rgb",), columns=1)
+
+
+def _job(folder: Path, world: World, catalog: Path) -> Path:
+    return write_job(
+        folder, world, catalog, out=str(folder / "run"), collections=["drawn-aerial"], resolution=10.0, scenes="latest"
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: World, catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The features of a run that nothing happened to, on a cluster of one."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with command(str(_job(folder, world, catalog)), "--quiet") as running:
+        status, _, err = running.finish()
+    assert status == 0, err
+    return (folder / "run" / FEATURES_PATH).read_bytes()
+
+
+# ── three nodes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Nodes:
+    """A head and two more nodes."""
+
+    cluster: Any
+    address: str
+
+    @property
+    def others(self) -> list[Any]:
+        """The nodes that are not the head, in no order."""
+        return list(self.cluster.worker_nodes)
+
+    def at_work(self, node: Any) -> list[int]:
+        """Ids of the processes of `node` that work on a cell."""
+        (raylet,) = node.all_processes["raylet"]
+        return [pid for pid, name in _children(raylet.process.pid) if name.startswith("ray::Map")]
+
+
+def _children(parent: int) -> Iterator[tuple[int, str]]:
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                yield int(folder.name), (folder / "cmdline").read_bytes().decode(errors="replace")
+
+
+@contextlib.contextmanager
+def three_nodes(port: int) -> Iterator[Nodes]:
+    """A cluster of this machine whose head listens on `port`; nothing of it is left behind."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=CPUS, gcs_server_port=port, include_dashboard=False)
+        for _ in range(2):
+            cluster.add_node(num_cpus=CPUS)
+        yield Nodes(cluster, cluster.address)
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def ray_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+
+
+@pytest.fixture
+def nodes(ray_settings: None) -> Iterator[Nodes]:
+    """Three nodes for one test."""
+    with three_nodes(free_port()) as started:
+        yield started
+
+
+# ── what the accidents leave ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _manifests(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("store/**/manifest.json")}
+
+
+def _attempts(folder: Path, manifest: Path) -> int:
+    """How often the result that `manifest` commits was attempted."""
+    aim = manifest.parent.relative_to(folder / "run" / "store").as_posix()
+    return len(list((folder / "run/store/attempts" / hashlib.sha256(aim.encode()).hexdigest()[:24]).iterdir()))
+
+
+def _parts(folder: Path) -> int:
+    return len(list((folder / "run" / "store" / "parts").glob("*/*/manifest.json")))
+
+
+def _check_whole(folder: Path, undisturbed: bytes) -> dict[str, Any]:
+    """Same bytes, and a ledger with one answered row for each planned tile; run.json."""
+    import pandas as pd
+
+    assert (folder / "run" / FEATURES_PATH).read_bytes() == undisturbed
+    ledger = pd.read_parquet(io.BytesIO((folder / "run" / LEDGER_PATH).read_bytes()))
+    summary = json.loads((folder / "run" / "summary.json").read_bytes())
+    assert len(ledger) == summary["planned"] == summary["answered"] + sum(summary["skipped"].values())
+    assert not ledger.duplicated(["tile_id", "query", "observation"]).any()
+    record: dict[str, Any] = json.loads((folder / "run" / RUN_PATH).read_bytes())
+    return record
+
+
+def _in_the_middle(running: Command, folder: Path, moment: Callable[[], bool]) -> None:
+    assert wait_until(lambda: _parts(folder) >= FIRST and moment(), running, every=0.01)
+
+
+def test_a_lost_node_costs_nothing(
+    nodes: Nodes, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    with command(str(_job(tmp_path, world, catalog)), "--cluster", nodes.address) as running:
+        _in_the_middle(running, tmp_path, lambda: any(nodes.at_work(node) for node in nodes.others))
+        victim = max(nodes.others, key=lambda node: len(nodes.at_work(node)))
+        assert nodes.at_work(victim)
+        nodes.cluster.remove_node(victim, allow_graceful=False)
+        status, out, err = running.finish()
+    assert status == 0, err
+    record = _check_whole(tmp_path, undisturbed)
+    assert record["execution"] == 1
+    assert err.splitlines().count("a node was lost; its work is done again") == 1
+    assert "Traceback" not in out + err
+
+
+def test_a_lost_worker_costs_nothing(
+    nodes: Nodes, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    killed = list[int]()
+
+    def kill() -> bool:
+        for node in nodes.others:
+            for pid in nodes.at_work(node):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+        return bool(killed)
+
+    with command(str(_job(tmp_path, world, catalog)), "--cluster", nodes.address) as running:
+        _in_the_middle(running, tmp_path, kill)
+        status, out, err = running.finish()
+    assert killed
+    assert status == 0, err
+    _check_whole(tmp_path, undisturbed)
+    assert "lost" not in err, "the node is there"
+    assert "Traceback" not in out + err
+
+
+def test_after_a_lost_head_the_same_command_goes_on(
+    ray_settings: None, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    job = str(_job(tmp_path, world, catalog))
+    with three_nodes(free_port()) as nodes, command(job, "--cluster", nodes.address, "--quiet") as running:
+        _in_the_middle(running, tmp_path, lambda: True)
+        nodes.cluster.remove_node(nodes.cluster.head_node, allow_graceful=False)
+        status, out, err = running.finish(timeout=60)
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "was lost in the middle of the run" in err
+    committed = _manifests(tmp_path)
+    attempts = {path: _attempts(tmp_path, path) for path in committed}
+    assert _parts(tmp_path) >= FIRST
+    with three_nodes(free_port()) as nodes, command(job, "--cluster", nodes.address, "--quiet") as running:
+        assert running.finish()[0] == 0
+    record = _check_whole(tmp_path, undisturbed)
+    assert record["execution"] == 2
+    assert record["parts"]["reused"] + record["groups"]["reused"] == len(committed)
+    assert {path: path.read_bytes() for path in committed} == committed
+    assert {path: _attempts(tmp_path, path) for path in committed} == attempts, "computed again"
