@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from earthmap.catalog.http import open_session
 from earthmap.connection import S3, Connection, retry_after_s
 from earthmap.errors import JobError
+from tests.servers import s3_server
 
 SECRET = "s3cr3t-t0ken"
 
@@ -231,6 +233,29 @@ def test_obstore_sends_headers_and_uses_the_proxy(echo: Echo) -> None:
     assert (near, far) == ("/a.bin", "http://far.example/a.bin")
     assert sent["x-key"] == SECRET
     assert "x-key" not in plain
+
+
+def test_gdal_and_obstore_read_the_same_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    import obstore
+    import rasterio
+    from obstore.store import from_url
+
+    path = tmp_path / "a.tif"
+    shape = {"width": 8, "height": 8, "count": 1, "dtype": "uint8"}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as dataset:
+        dataset.write(np.arange(64, dtype=np.uint8).reshape(1, 8, 8))
+    with s3_server(tmp_path) as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        connection = Connection.from_environment()
+        store = from_url(server.address, **connection.obstore_options(server.address))
+        obstore.put(store, "deep/a.tif", path.read_bytes())
+        name = f"/vsis3/{server.bucket}/deep/a.tif"
+        for one in (connection, replace(connection, s3=replace(connection.s3, anonymous=True))):
+            with rasterio.Env(**one.gdal_options(name)), rasterio.open(name) as dataset:
+                assert dataset.read(1).ravel().tolist() == list(range(64))
 
 
 def test_a_time_out_ends_a_request(tmp_path: Path) -> None:
