@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from earthmap.merge import Merged, areas_m2, cell_codes, join, merge_cell, summa
 from earthmap.pipeline import Job, Plan, make_plan, parse_job, run_job
 from earthmap.pipeline.context import Context
 from earthmap.pipeline.reading import read_work
-from earthmap.pipeline.run import predictor_spec
+from earthmap.pipeline.run import cluster, predictor_spec
 from earthmap.pipeline.stages import gather, predict_stage, read_part
 from earthmap.sensors import SENSORS, Reason
 from earthmap.storage import Storage
@@ -469,9 +469,16 @@ def test_a_scene_on_its_own_lattice_is_copied(lattice: tuple[int, int], zone: in
 # ── whole runs ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with cluster(None):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(280)
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("name", ["Fiji", "south pole"])
 def test_a_whole_run(name: str, tmp_path: Path) -> None:
     """Map, rasters, item, page and picture of a place where longitudes jump or turn."""

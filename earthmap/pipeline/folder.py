@@ -78,7 +78,7 @@ class Run:
 
     @cached_property
     def cube(self) -> dict[str, xarray.Dataset]:
-        """The pixels behind the answers: one lazy Dataset for each UTM zone (`31N`), with dims time, y, x."""
+        """The pixels behind the answers: one lazy Dataset for each zone (`31N`), with dims time, y, x."""
         from earthmap.cube import open_cube
 
         return open_cube(Storage(self.job.store), area=self.job.area)
