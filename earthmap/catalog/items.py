@@ -116,7 +116,9 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
 
 def _time(item: Item) -> datetime.datetime:
     properties = properties_of(item)
-    interval = item_interval({"properties": {"datetime": properties.get("datetime")}}) or item_interval(item)
+    interval = item_interval({"properties": {"datetime": properties.get("datetime")}}) or item_interval(
+        {"properties": properties}
+    )
     if interval is None or interval.start is None or interval.end is None:
         raise CatalogError(
             f"{called(item)} has no time that can be read", expected="datetime, or start_datetime and end_datetime"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import shapely
 import shapely.geometry
 
@@ -169,13 +170,25 @@ def item_geometry(item: Mapping[str, Any]) -> BaseGeometry | None:
     that crosses the antimeridian (RFC 7946 asks for it to be cut; many catalogues do not cut it).
     """
     try:
-        geometry = shapely.geometry.shape(item["geometry"]) if item.get("geometry") else None
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, shapely.errors.ShapelyError):
+        with np.errstate(invalid="ignore", over="ignore"):
+            geometry = shapely.geometry.shape(item["geometry"]) if item.get("geometry") else None
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, shapely.errors.ShapelyError):
         geometry = None
     if geometry is None or geometry.is_empty:
         box = read_box(item.get("bbox"))
-        return box_geometry(box) if box else None
-    return as_meant(shapely.force_2d(geometry))
+        geometry = box_geometry(box) if box else None
+    if geometry is None or not _is_on_earth(geometry):
+        return None
+    try:
+        return as_meant(shapely.force_2d(geometry))
+    except shapely.errors.ShapelyError:  # rings of three equal points and the like
+        return None
+
+
+def _is_on_earth(geometry: BaseGeometry) -> bool:
+    """False for numbers that are no degrees, twice around the Earth or more: cutting them would take for ever."""
+    west, south, east, north = geometry.bounds
+    return bool(-720.0 <= west <= east <= 720.0 and -90.001 <= south <= north <= 90.001)
 
 
 def read_box(value: Any) -> Box | None:
@@ -187,7 +200,7 @@ def read_box(value: Any) -> Box | None:
     half = len(value) // 2
     try:
         return float(value[0]), float(value[1]), float(value[half]), float(value[half + 1])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -430,3 +430,35 @@ def test_layover_is_known_by_its_words() -> None:
     assert [source.band for source in scene.mask_sources] == ["layover"]
     item["assets"]["mask"]["title"] = "Valid data"
     assert scene_from_item(item, base="/a/i.json").mask_sources == ()
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        (("geometry", "coordinates", 0, 1, 0), 1e9),  # millions of turns around the Earth
+        (("geometry", "coordinates", 0, 1, 0), 1e308),
+        (("geometry", "coordinates", 0, 1, 1), 10**400),
+        (("geometry", "coordinates", 0, 1, 0), float("nan")),
+        (("properties", "gsd"), 10**400),
+        (("properties",), [1]),
+        (("properties", "datetime"), 10**400),
+        (("assets", "B02", "href"), "a\0b.tif"),
+        (("assets", "B02"), [5]),
+        (("bbox",), [1, 2]),
+    ],
+)
+def test_hostile_items_end_in_one_sentence(at: tuple[Any, ...], value: Any) -> None:
+    item = drawn_item(s2_assets("B02"), platform="sentinel-2a")
+    item["geometry"] = copy.deepcopy(SQUARE)
+    *path, last = at
+    node: Any = item
+    for step in path:
+        node = node[step]
+    node[last] = value
+    said = "the item drawn"
+    try:
+        scene_from_item(item, base="/a/i.json")
+    except (SensorError, CatalogError) as error:
+        said = str(error)
+    assert "the item drawn" in said
+    assert "\n" not in said
