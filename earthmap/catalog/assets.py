@@ -137,7 +137,7 @@ def _roles(asset: Mapping[str, Any]) -> frozenset[str]:
 def _is_raster(asset: Mapping[str, Any]) -> bool:
     """True for GeoTIFF and JPEG 2000: by media type, or by the file's name where there is none."""
     href = asset.get("href")
-    if not isinstance(href, str):
+    if not isinstance(href, str) or "\0" in href:
         return False
     kind = str(asset.get("type") or "").lower()
     if kind:
@@ -331,7 +331,8 @@ def _distance(item: Item, asset: Mapping[str, Any]) -> float | None:
 
 def _cos_latitude(item: Item) -> float:
     geometry = item_geometry(item)
-    return 1.0 if geometry is None or geometry.is_empty else math.cos(math.radians(geometry.centroid.y))
+    centre = None if geometry is None else geometry.centroid
+    return 1.0 if centre is None or centre.is_empty else math.cos(math.radians(centre.y))
 
 
 # -- addresses
