@@ -351,3 +351,65 @@ def test_a_mosaic_of_observations_has_one_name(
     assert segment[0]["observation"] in {*run.coverage.observation, "sentinel-2-l2a_mosaic"}
     page = run.storage.read("report.html").decode()
     assert "no observation" not in page
+
+
+# ── providers that refuse ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _images(folder: Path) -> list[str]:
+    return [f"/{path.relative_to(folder)}" for path in folder.rglob("*.tif")]
+
+
+def test_want_of_permission_ends_the_run_with_one_clear_error(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from earthmap.cli import FAILED, main
+    from tests.servers import file_server
+
+    area = tmp_path / "area.geojson"
+    area.write_text(json.dumps(_area(drawn_world, 0.3).to_geojson()))
+    with file_server(drawn_catalog.parent) as server:
+        server.faults |= dict.fromkeys(_images(drawn_catalog.parent), "html")  # a sign-in page, with 200
+        words = ["map", "--area", str(area), "--catalog", f"{server.address}/{drawn_catalog.name}", "--quiet"]
+        words += ["--collection", "drawn-sentinel-2-l2a", "--query", "Where is water?", "--tile-size", "128"]
+        words += ["--out", str(tmp_path / "run")]
+        assert main(words) == FAILED
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{server.address} lets nothing be read" in said
+        assert "set EARTHMAP_TOKEN" in said
+        server.faults.clear()
+        assert main(words) == 0
+
+
+def test_a_provider_that_is_busy_for_a_while_is_waited_for(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path
+) -> None:
+    import threading
+
+    from tests.servers import file_server
+
+    said: list[str] = []
+    with file_server(drawn_catalog.parent) as server:
+        victims = {path for path in _images(drawn_catalog.parent) if "B03" in path}
+        server.faults |= dict.fromkeys(victims, "busy")
+        job = _job(
+            drawn_world, f"{server.address}/{drawn_catalog.name}", tmp_path / "run", area=_area(drawn_world, 0.3)
+        )
+
+        def recover() -> None:
+            while victims.isdisjoint(request.split()[1] for request in list(server.requests)) and not stop.wait(0.1):
+                pass
+            stop.wait(3.0)  # longer than GDAL itself asks again
+            server.faults.clear()
+
+        stop = threading.Event()
+        watcher = threading.Thread(target=recover)
+        watcher.start()
+        try:
+            run = run_job(job, say=said.append)
+        finally:
+            stop.set()
+            watcher.join()
+    assert run.summary["failed"] == {}
+    assert any("waited" in line and server.address in line for line in said)
