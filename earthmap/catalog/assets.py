@@ -16,6 +16,7 @@ from typing import Any
 
 from earthmap.catalog.documents import is_remote, join, local_path
 from earthmap.catalog.fields import Item, number_of, properties_of, records_of, text_of
+from earthmap.catalog.netcdf_files import split_variable
 from earthmap.catalog.source import item_geometry
 from earthmap.sensors.bands import BANDS, PAN, resolve_band, resolve_family
 from earthmap.sensors.registry import BandFacts
@@ -135,14 +136,14 @@ def _roles(asset: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _is_raster(asset: Mapping[str, Any]) -> bool:
-    """True for GeoTIFF and JPEG 2000: by media type, or by the file's name where there is none."""
+    """True for GeoTIFF, JPEG 2000 and a step of a NetCDF variable: by media type, or else by the file's name."""
     href = asset.get("href")
     if not isinstance(href, str) or "\0" in href:
         return False
     kind = str(asset.get("type") or "").lower()
     if kind:
         pictured = kind in ("image/png", "image/jpeg") and "data" in _roles(asset)  # of `earthmap.catalog.images`
-        return "tif" in kind or kind.startswith("image/jp2") or pictured
+        return "tif" in kind or kind.startswith("image/jp2") or pictured or split_variable(href) is not None
     return href.lower().split("?")[0].endswith((".tif", ".tiff", ".jp2"))
 
 
