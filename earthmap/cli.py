@@ -444,7 +444,7 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 _COMMANDS = {"map": _map, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor}
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"earthmap: {message}\n")
 
 

@@ -155,7 +155,7 @@ def test_help_names_every_flag_of_a_job() -> None:
     )
     from earthmap.cli import _JOB_FLAGS
 
-    flags = {"collections": "collection"}
+    flags = {"collections": "collection", "images": "image"}
     assert [name for name in _JOB_FLAGS if f"--{flags.get(name, name).replace('_', '-')}" not in done.stdout] == []
 
 

@@ -74,7 +74,7 @@ def test_a_sentinel_2_product(tmp_path: Path, packed: bool, suffix: str) -> None
     assert (scene.sensor, scene.collection, scene.platform) == ("sentinel-2-l2a", "sentinel-2-l2a", "sentinel-2a")
     assert scene.id.startswith(f"{PRODUCT}-")
     assert scene.datetime.isoformat() == "2024-05-04T10:50:31.024000+00:00"
-    assert scene.pass_id == "GS2A_20240504T105031_046301"
+    assert scene.pass_id == "S2A_20240504T105031"
     assert (scene.cloud_cover, scene.resolution_m) == (12.5, 10.0)
     red = next(source for source in scene.sources if source.band == "red")
     assert red.href.endswith(f"_B04_10m{suffix}")

@@ -148,7 +148,9 @@ def test_the_same_pixels_over_http(image: str, cell: Cell, server: FileServer) -
     assert {request.split()[1] for request in server.requests} == {"/good.tif"}  # no search for sidecar files
 
 
-@pytest.mark.parametrize(("fault", "reason"), [("missing", "never_published"), ("busy", "refused"), ("html", "credentials")])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("missing", "never_published"), ("busy", "refused"), ("html", "credentials")]
+)
 def test_what_a_server_answers(
     fault: str, reason: str, image: str, cell: Cell, server: FileServer, tmp_path: Path
 ) -> None:

@@ -23,11 +23,11 @@ import pytest
 
 from earthmap.cube import RasterioReader
 from earthmap.pipeline import make_plan, read_job
+from earthmap.pipeline.context import Context
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
 from earthmap.pipeline.plan import cell_reads
-from earthmap.pipeline.run import predictor_spec
-from earthmap.pipeline.context import Context
 from earthmap.pipeline.reading import read_stage
+from earthmap.pipeline.run import predictor_spec
 from earthmap.pipeline.stages import predict_stage
 from earthmap.storage import Storage
 from earthmap.synthetic import World
