@@ -150,6 +150,7 @@ def _catalog_of(listing: Listing, address: str, day: Interval | None, bands: tup
     products, refused = _products(listing.files)
     with ThreadPoolExecutor(_THREADS) as pool:
         built = list(pool.map(lambda product: _built(product, day, bands), products))
+    built.append(_series([file for file in listing.files if file.is_series]))
     items = [item for one in built for item in one.items]
     left_out = (*listing.left_out, *refused, *(left for one in built for left in one.left_out))
     if not items:
@@ -162,7 +163,7 @@ def _nothing(address: str, left_out: Sequence[LeftOut]) -> CatalogError:
     if not left_out:
         return CatalogError(
             f"there is no image in {address}",
-            expected="GeoTIFF, JPEG 2000, PNG or JPEG with a georeference, or a SAFE or Landsat product",
+            expected="GeoTIFF, JPEG 2000, PNG or JPEG with a georeference, a SAFE or Landsat product, or NetCDF 4",
         )
     shown = "; ".join(f"{one.address}: {one.why}" for one in left_out[:_NAMED])
     more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
@@ -261,6 +262,24 @@ def _built(product: Product, day: Interval | None, bands: tuple[str, ...]) -> _B
         _raise_if_named(product.files[0].file, error)
         return _Built(left_out=(*left_out, LeftOut(address=product.files[0].file.address, why=str(error))))
     return _Built(items=items, left_out=tuple(left_out))
+
+
+def _series(files: Sequence[FoundFile]) -> _Built:
+    """The steps of time series, whose bands may lie in several files. Raises CatalogError for a named one that is none.
+
+    They tell their own dates; one written behind their path is no date of theirs.
+    """
+    from earthmap.catalog.netcdf import netcdf_items
+
+    good, left_out = [], []
+    for file in files:
+        try:
+            netcdf_items(file.address)
+            good.append(file.address)
+        except EarthmapError as error:
+            _raise_if_named(file, error)
+            left_out.append(LeftOut(address=file.address, why=str(error)))
+    return _Built(items=tuple(netcdf_items(*good)), left_out=tuple(left_out))
 
 
 def _has_data(read: Sequence[tuple[BandFile, RasterFacts]]) -> bool:

@@ -22,14 +22,15 @@ from earthmap.errors import CatalogError
 RASTERS = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
 """Endings of files that may be images."""
 
+SERIES = (".nc", ".nc4")
+"""Endings of files that may be time series."""
+
 METADATA = re.compile(
     r"(?:^|/)(?:MTD_\w+\.xml|manifest\.safe|[^/]*_MTL\.(?:json|txt|xml)|(?:annotation|calibration)/.+\.xml)$", re.I
 )
 """Files that say what images are: Sentinel's and Landsat's metadata."""
 
 _OTHER_IMAGES = (
-    ".nc",
-    ".nc4",
     ".h5",
     ".hdf",
     ".vrt",
@@ -84,6 +85,11 @@ class FoundFile:
     def is_raster(self) -> bool:
         """True where its ending is that of an image."""
         return self.name.lower().endswith(RASTERS)
+
+    @property
+    def is_series(self) -> bool:
+        """True where its ending is that of a time series."""
+        return self.name.lower().endswith(SERIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +216,7 @@ class _Scan:
         low = name.lower()
         if archive_kind(low):
             self._add_archive(str(path), name, date)
-        elif low.endswith(RASTERS) or METADATA.search(name):
+        elif low.endswith((*RASTERS, *SERIES)) or METADATA.search(name):
             try:
                 stamp = _stamp(path)
             except OSError as error:
@@ -231,6 +237,8 @@ class _Scan:
             relevant = member.name.lower().endswith(RASTERS) or METADATA.search(member.name)
             if member.refused and (relevant or archive_kind(member.name)):
                 self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=member.refused))
+            elif member.name.lower().endswith(SERIES):
+                self.left_out.append(LeftOut(address=where, why="a time series is read from a folder, not from an archive"))
             elif relevant:
                 stamp = member.stamp
                 found = FoundFile(address=where, name=f"{top}/{member.name}", stamp=stamp, named=False, date=date)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -487,3 +488,23 @@ def test_five_thousand_files(tmp_path: Path) -> None:
     assert time.process_time() - started < 25.0  # 9 s alone on one core
     assert len(catalog.ids) == 2_500
     assert said[:2] == ["2,000 files looked at", "4,000 files looked at"]
+
+
+def test_a_folder_of_time_series_is_its_steps(real_data: Path) -> None:
+    """Bands of 10 and 20 m lie in files of their own; what is no band of a sensor is left out and named."""
+    catalog = image_catalog([str(real_data / "01_s1_s2_l8_timeseries" / "00002806639B424A")])
+    found = find_scenes(catalog, catalog.footprint, datetime="2018-05")
+    counts = Counter(scene.sensor for scene in found.scenes)
+    assert counts["sentinel-1-db"] > 10
+    assert counts["sentinel-2-l2a"] > 5
+    stepped = [scene for scene in found.scenes if "#" in scene.sources[0].href and scene.sensor == "sentinel-2-l2a"]
+    assert {"red", "nir", "swir16"} <= {source.band for source in stepped[0].sources}
+    assert [one.address.rpartition("/")[2].partition("_")[0] for one in catalog.left_out] == ["AgERA5", "OUTPUT"]
+
+
+def test_a_damaged_time_series_is_named(tmp_path: Path) -> None:
+    (tmp_path / "S2_L2A.nc").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    with pytest.raises(CatalogError, match=r"S2_L2A\.nc cannot be read"):
+        image_catalog([str(tmp_path / "S2_L2A.nc")])
+    with pytest.raises(CatalogError, match=r"none of the 1 files .*S2_L2A\.nc cannot be read"):
+        image_catalog([str(tmp_path)])
