@@ -38,9 +38,10 @@ from earthmap.grid import (
 )
 from earthmap.merge import Merged, areas_m2, cell_codes, join, merge_cell, summarize
 from earthmap.pipeline import Job, Plan, make_plan, parse_job, run_job
+from earthmap.pipeline.cluster import cluster
 from earthmap.pipeline.context import Context
 from earthmap.pipeline.reading import read_work
-from earthmap.pipeline.run import cluster, predictor_spec
+from earthmap.pipeline.run import predictor_spec
 from earthmap.pipeline.stages import gather, predict_stage, read_part
 from earthmap.sensors import SENSORS, Reason
 from earthmap.storage import Storage

@@ -27,7 +27,7 @@ LAYERS = {
     "cli": 7,
 }  # fmt: skip
 
-RAY_MODULES = {"earthmap.pipeline.run"}
+RAY_MODULES = {"earthmap.pipeline.cluster", "earthmap.pipeline.run"}
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

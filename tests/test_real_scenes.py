@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(200)]
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """One cluster for the module."""
-    from earthmap.pipeline.run import cluster
+    from earthmap.pipeline.cluster import cluster
 
     with cluster(None):
         yield

@@ -495,7 +495,7 @@ def test_a_folder_of_time_series_is_its_steps(real_data: Path) -> None:
     catalog = image_catalog([str(real_data / "01_s1_s2_l8_timeseries" / "00002806639B424A")])
     found = find_scenes(catalog, catalog.footprint, datetime="2018-05")
     counts = Counter(scene.sensor for scene in found.scenes)
-    assert counts["sentinel-1-db"] > 10
+    assert counts["sentinel-1-db"] >= 10
     assert counts["sentinel-2-l2a"] > 5
     stepped = [scene for scene in found.scenes if "#" in scene.sources[0].href and scene.sensor == "sentinel-2-l2a"]
     assert {"red", "nir", "swir16"} <= {source.band for source in stepped[0].sources}

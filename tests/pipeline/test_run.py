@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """One cluster for the module: starting one takes longer than most tests."""
-    from earthmap.pipeline.run import cluster
+    from earthmap.pipeline.cluster import cluster
 
     with cluster(None):
         yield
@@ -234,6 +234,7 @@ class AbortingReader:
         return self.inner.read(source, geobox, frame=frame)
 
 
+@pytest.mark.slow  # a process of its own for each of 32 tiles
 def test_a_reader_that_aborts_costs_its_tile_only(
     drawn_world: World, drawn_catalog: Path, mapped: Run, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """One cluster for the module."""
-    from earthmap.pipeline.run import cluster
+    from earthmap.pipeline.cluster import cluster
 
     with cluster(None):
         yield

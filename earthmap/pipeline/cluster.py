@@ -1,0 +1,189 @@
+"""The Ray cluster of a run: connecting to it, and looking after it while rows come from it.
+
+Beside `earthmap.pipeline.run` the only module of the pipeline that imports Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from earthmap.errors import ClusterError, JobError
+
+WATCH_S = 1.0
+"""How often a run looks after its cluster."""
+
+HEAD_LOST_S = 2.0
+"""A head that is not heard for so long is lost: what ran there is no more, even where another takes its place."""
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Ray's object store for a cluster that a run starts: only small rows pass through it."""
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """A Ray cluster for the run: the caller's if one is connected, the one at `address`, else one of this machine.
+
+    Raises:
+        JobError: when there is no cluster at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that still waits starts no other cluster
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what Ray says of dead workers, which it runs again
+    if address is not None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` asks of those who connect
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a lost cluster is told once, and by us
+        _knock(address)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local: dict[str, Any] = {}
+    if address is None:
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        with _unheard() if address else contextlib.nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise JobError(
+            f"there is no Ray cluster at {address}: {error}",
+            fix="start one with `ray start --head`, or leave --cluster out to use this machine",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Standard error of the process leads nowhere: Ray's core announces there that it is going to be quiet."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that nobody listens at `host:port`; Ray itself tries for a minute and a half."""
+    target = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = target.rpartition(":")
+    if "://" in target or not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise JobError(
+            f"there is no Ray cluster at {target}: {error}",
+            fix="start one with `ray start --head`, or leave --cluster out to use this machine",
+        ) from error
+
+
+class Watch:
+    """What becomes of the cluster while a run waits for its cells.
+
+    Ray does the work of a lost node again by itself. For a lost head it waits for a minute and then ends the process
+    of the driver without a word, so that is found out here, before.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        import ray
+
+        here = ray.get_runtime_context()
+        self.address = here.gcs_address
+        host, _, port = self.address.rpartition(":")
+        own_ip: Callable[[], str] = ray.util.get_node_ip_address
+        local = host == own_ip()
+        self.head = ("127.0.0.1" if local else host.strip("[]"), int(port))  # it listens on every interface
+        self.own = here.get_node_id()
+        self.say = say
+        self.nodes = self._alive()
+        self.heard = self.looked = time.monotonic()
+
+    def _alive(self) -> dict[str, float]:
+        """CPUs of the nodes that are up."""
+        import ray
+
+        list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+        return {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in list_nodes() if node["Alive"]}
+
+    @property
+    def cpus(self) -> int:
+        """Those of all nodes together."""
+        return int(sum(self.nodes.values()))
+
+    def wait(self, taken: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> dict[str, Any] | None:
+        """The next row, None after the last. Raises ClusterError when the head is lost, or what ended the rows."""
+        while True:
+            if time.monotonic() - self.looked >= WATCH_S:
+                self.look()
+            with contextlib.suppress(queue.Empty):
+                row = taken.get(timeout=WATCH_S)
+                if isinstance(row, BaseException):
+                    while not self.look():  # what Ray says of a cluster that is no more
+                        time.sleep(WATCH_S)
+                    raise row
+                return row
+
+    def look(self) -> bool:
+        """Whether the head is heard, and say so when a node is gone. Raises ClusterError when the head is."""
+        self.looked = time.monotonic()
+        try:
+            socket.create_connection(self.head, timeout=2).close()
+        except OSError as error:
+            if self.looked - self.heard < HEAD_LOST_S:
+                return False
+            raise self._lost(str(error)) from None
+        self.heard = self.looked
+        alive = self._alive()
+        if self.own not in alive:
+            raise self._lost("another took its place")
+        if self.nodes.keys() - alive.keys():
+            self.say("a node was lost; its work is done again")
+        self.nodes = alive
+        return True
+
+    def _lost(self, why: str) -> ClusterError:
+        return ClusterError(
+            f"the Ray cluster at {self.address} was lost in the middle of the run: {why}",
+            fix="start it again and run the same command: what is done is kept, and it goes on from there",
+        )
+
+
+def watched_rows(dataset: Any, watch: Watch) -> Iterator[dict[str, Any]]:
+    """The rows of `dataset` as they come, the cluster watched all the while.
+
+    A thread takes them from Ray, where it may wait for ever for a cluster that is no more; it is left to itself then.
+    """
+    taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def take() -> None:
+        try:
+            for row in dataset.iter_rows():
+                taken.put(row)
+                if stop.is_set():
+                    return
+            taken.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where the rows are waited for
+            taken.put(error)
+
+    threading.Thread(target=take, name="earthmap-rows", daemon=True).start()
+    try:
+        while (row := watch.wait(taken)) is not None:
+            yield row
+    finally:
+        stop.set()
