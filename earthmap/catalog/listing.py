@@ -238,9 +238,8 @@ class _Scan:
             if member.refused and (relevant or archive_kind(member.name)):
                 self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=member.refused))
             elif member.name.lower().endswith(SERIES):
-                self.left_out.append(
-                    LeftOut(address=where, why="a time series is read from a folder, not from an archive")
-                )
+                why = "a time series is read from a folder, not from an archive"
+                self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=why))
             elif relevant:
                 stamp = member.stamp
                 found = FoundFile(address=where, name=f"{top}/{member.name}", stamp=stamp, named=False, date=date)
