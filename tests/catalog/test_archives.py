@@ -174,10 +174,10 @@ def test_circles_of_links_end(tmp_path: Path) -> None:
 
 
 def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
-    for name in ("a.nc", "b.vrt", "c.tar.gz", "readme.md", "d.tif.aux.xml"):
+    for name in ("a.hdf", "b.vrt", "c.tar.gz", "readme.md", "d.tif.aux.xml"):
         (tmp_path / name).write_text("x")
     left_out = list_images([str(tmp_path)]).left_out
-    assert [one.address.rpartition("/")[2] for one in left_out] == ["a.nc", "b.vrt", "c.tar.gz"]
+    assert [one.address.rpartition("/")[2] for one in left_out] == ["a.hdf", "b.vrt", "c.tar.gz"]
 
 
 def test_versions_of_a_file(tmp_path: Path) -> None:
@@ -213,3 +213,14 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 )
 def test_a_date_behind_a_path(text: str, parts: tuple[str, str | None]) -> None:
     assert split_date(text) == parts
+
+
+def test_time_series_are_found_in_folders_and_not_in_archives(tmp_path: Path) -> None:
+    import zipfile
+
+    (tmp_path / "a.nc").write_text("x")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("c.nc", "x")
+    listing = list_images([str(tmp_path)])
+    assert [file.name.rpartition("/")[2] for file in listing.files if file.is_series] == ["a.nc"]
+    assert [one.why for one in listing.left_out] == ["a time series is read from a folder, not from an archive"]
