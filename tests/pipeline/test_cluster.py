@@ -97,6 +97,15 @@ def _children(parent: int) -> Iterator[tuple[int, str]]:
                 yield int(folder.name), (folder / "cmdline").read_bytes().decode(errors="replace")
 
 
+HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 5_000,
+    "health_check_failure_threshold": 2,
+}
+"""The head hears of a lost node after a second; by default that takes longer than these runs."""
+
+
 @contextlib.contextmanager
 def three_nodes(port: int) -> Iterator[Nodes]:
     """A cluster of this machine whose head listens on `port`; nothing of it is left behind."""
@@ -104,7 +113,7 @@ def three_nodes(port: int) -> Iterator[Nodes]:
 
     cluster = Cluster()
     try:
-        cluster.add_node(num_cpus=CPUS, gcs_server_port=port, include_dashboard=False)
+        cluster.add_node(num_cpus=CPUS, gcs_server_port=port, include_dashboard=False, _system_config=HEALTH)
         for _ in range(2):
             cluster.add_node(num_cpus=CPUS)
         yield Nodes(cluster, cluster.address)
