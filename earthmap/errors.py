@@ -8,6 +8,7 @@
     │   ├── QueryError                        a question that cannot be asked
     │   ├── SensorError                       imagery that is not recognised or lacks what a query needs
     │   ├── CatalogError                      a catalogue that cannot be read, or holds nothing for the request
+    │   ├── ModelError                        a checkpoint, or input to the model, that cannot be used
     │   └── RunFolderError                    a run folder of another job, or held by another run
     ├── ReadError (OSError)                   an asset whose bytes do not become pixels: a ledger row
     ├── CredentialsError (OSError)            a provider that lets nothing be read: ends the run, exit code 1
@@ -96,6 +97,10 @@ class CatalogError(BadRequestError):
     ) -> None:
         self.status = status
         super().__init__(what, expected=expected, fix=fix)
+
+
+class ModelError(BadRequestError):
+    """A checkpoint, or input to the model, that cannot be used."""
 
 
 class RunFolderError(BadRequestError):

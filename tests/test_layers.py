@@ -21,7 +21,7 @@ LAYERS = {
     "errors": 0, "content": 0, "connection": 0, "storage": 0,
     "grid": 1, "sensors": 1, "tasks": 1,
     "catalog": 2, "synthetic": 2,
-    "cube": 3, "predict": 3,
+    "cube": 3, "model": 3, "predict": 3,
     "merge": 4, "metrics": 4, "outputs": 4,
     "pipeline": 5,
     "cli": 7,
@@ -86,7 +86,7 @@ def test_ray_is_imported_where_the_design_says() -> None:
     assert users == RAY_MODULES
 
 
-@pytest.mark.parametrize("part", ["grid", "sensors", "tasks", "synthetic.truth", "merge.aggregate"])
+@pytest.mark.parametrize("part", ["grid", "sensors", "tasks", "synthetic.truth", "merge.aggregate", "model"])
 def test_pure_parts_import_without_rasterio_ray_and_torch(part: str) -> None:
     code = f"import sys, earthmap.{part}; print([m for m in ('torch', 'ray', 'rasterio') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,38 @@
+"""Earth-OneVision: pictures and questions in token ids → scores and text (layer 3: torch; no Ray, no rasterio).
+
+torch is imported when something is computed. `earthmap.model.alignment`, whose heads are torch modules, is imported by
+those who train or make class maps.
+"""
+
+from earthmap.model.checkpoint import load_model, read_card, save_model
+from earthmap.model.config import MAX_TOKENS, PRESETS, Preset, get_preset
+from earthmap.model.decoding import TokenAutomaton, over_tokens
+from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, Written, lay_out_stem
+from earthmap.model.processing import PatchGrid, patch_grid, patchify
+from earthmap.model.words import Words, load_words, save_words, train_words
+
+__all__ = [
+    "MAX_TOKENS",
+    "PRESETS",
+    "Closed",
+    "Engine",
+    "PatchGrid",
+    "Preset",
+    "Slot",
+    "Stem",
+    "StemLayout",
+    "TokenAutomaton",
+    "Words",
+    "Written",
+    "get_preset",
+    "lay_out_stem",
+    "load_model",
+    "load_words",
+    "over_tokens",
+    "patch_grid",
+    "patchify",
+    "read_card",
+    "save_model",
+    "save_words",
+    "train_words",
+]
