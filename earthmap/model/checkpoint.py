@@ -39,7 +39,7 @@ def load_model(source: str | Path, *, dtype: torch.dtype) -> Any:
         model, found = Qwen3VLForConditionalGeneration.from_pretrained(
             str(source), dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:
+    except Exception as error:  # transformers, tokenizers and safetensors share no base class of their errors
         raise ModelError(f"the checkpoint {source} cannot be loaded: {first_line(error)}", fix=_FIX) from error
     _check_tensors(str(source), found)
     return model.eval()

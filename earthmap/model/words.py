@@ -144,7 +144,7 @@ def load_words(folder: str | Path) -> Words:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except Exception as error:
+    except Exception as error:  # transformers, tokenizers and safetensors share no base class of their errors
         raise ModelError(
             f"the tokenizer of {folder} cannot be loaded: {first_line(error)}",
             expected="tokenizer.json and tokenizer_config.json",
