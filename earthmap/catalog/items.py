@@ -7,7 +7,7 @@ What the item says of the measurement decides; the names of item and collection 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import shapely
@@ -107,11 +107,18 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         relative_orbit=relative_orbit_of(item),
         created=text_of(properties, "created", "updated", "s2:generation_time"),
         world=canonical_json(properties["earthmap:world"]) if properties.get("earthmap:world") else None,
-        notes=tuple(dict.fromkeys((*found.notes, *notes))),
+        notes=tuple(dict.fromkeys((*found.notes, *notes, *_told(properties)))),
     )
 
 
 # -- where and when
+
+
+def _told(properties: Mapping[str, Any]) -> Iterator[str]:
+    """What was noted when the item was made from files, such as a date that only the file's own tag tells."""
+    stated = properties.get("earthmap:notes")
+    if isinstance(stated, list):
+        yield from (note for note in stated if isinstance(note, str))
 
 
 def _time(item: Item) -> datetime.datetime:

@@ -145,7 +145,7 @@ def run_job(
         tally.seconds["publish"] = time.monotonic() - publishing
         tally.seconds["total"] = time.monotonic() - started
         say(", ".join(f"{name} {share:.0%}" for name, share in tally.shares.items()) + " of the time")
-        _finish(storage, job, lease.execution, tally)
+        _finish(storage, job, plan, execution=lease.execution, tally=tally)
     return Run(storage.address)
 
 
@@ -200,7 +200,7 @@ def _publish(storage: Storage, job: Job, plan: Plan, done: Sequence[CellDone]) -
     publish(storage, job=job, plan=plan, merges=[cell.merge for cell in done], ledger=ledger)
 
 
-def _finish(storage: Storage, job: Job, execution: int, tally: Tally) -> None:
+def _finish(storage: Storage, job: Job, plan: Plan, *, execution: int, tally: Tally) -> None:
     import platform
 
     import ray
@@ -217,6 +217,7 @@ def _finish(storage: Storage, job: Job, execution: int, tally: Tally) -> None:
         "shares": {name: round(value, 4) for name, value in tally.shares.items()},
         "groups": {"read": tally.groups_read, "reused": tally.groups_reused},
         "parts": {"computed": tally.parts_computed, "reused": tally.parts_reused},
+        "left_out": [{"id": name, "why": why} for name, why in plan.refused],
         "versions": versions,
     }
     storage.write(RUN_PATH, canonical_json(content).encode())

@@ -508,3 +508,12 @@ def test_a_damaged_time_series_is_named(tmp_path: Path) -> None:
         image_catalog([str(tmp_path / "S2_L2A.nc")])
     with pytest.raises(CatalogError, match=r"none of the 1 files .*S2_L2A\.nc cannot be read"):
         image_catalog([str(tmp_path)])
+
+
+def test_what_was_assumed_of_a_file_reaches_its_scene(tmp_path: Path) -> None:
+    path = write_raster(
+        tmp_path / "field.tif", np.full((3, 64, 64), 90, np.uint8), tags={"TIFFTAG_DATETIME": "2024:05:04 10:30:00"}
+    )
+    catalog = image_catalog([str(path)])
+    (scene,) = find_scenes(catalog, catalog.footprint).scenes
+    assert "time from the file's own tag, which may be that of processing" in scene.notes

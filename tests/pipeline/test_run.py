@@ -414,3 +414,30 @@ def test_a_provider_that_is_busy_for_a_while_is_waited_for(
             watcher.join()
     assert run.summary["failed"] == {}
     assert any("waited" in line and server.address in line for line in said)
+
+
+def test_images_without_a_catalogue_become_a_map(tmp_path: Path) -> None:
+    """A picture whose western half is green: that half is the vegetation, and what was no image is named."""
+    import rasterio
+
+    pixels = np.empty((3, 256, 256), np.uint8)
+    pixels[:] = np.array([150, 140, 130], np.uint8)[:, None, None]
+    pixels[:, :, :128] = np.array([60, 130, 50], np.uint8)[:, None, None]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    with rasterio.open(
+        folder / "field_2024-05-04.tif", "w", driver="GTiff", width=256, height=256, count=3, dtype="uint8",
+        crs="EPSG:32631", transform=rasterio.Affine(1.0, 0.0, 540_000.0, 0.0, -1.0, 5_060_000.0), photometric="RGB",
+    ) as file:  # fmt: skip
+        file.write(pixels)
+    (folder / "notes.img").write_text("no image")
+    job = parse_job(
+        {"images": [str(folder)], "queries": ["Where is vegetation?"], "tile_size": 128, "out": str(tmp_path / "run")}
+    )
+    run = run_job(job)
+    found = run.features.to_crs(32631)
+    assert set(found.answer) == {"vegetation"}
+    assert found.union_all().area == pytest.approx(128 * 256, rel=0.02)
+    assert found.total_bounds == pytest.approx([540_000, 5_059_744, 540_128, 5_060_000], abs=2.0)
+    left_out = _record(run)["left_out"]
+    assert [one["id"].rpartition("/")[2] for one in left_out] == ["notes.img"]
