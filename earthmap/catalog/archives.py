@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from earthmap.catalog.addresses import archive_kind, is_safe_name, split_member
+from earthmap.catalog.ranges import RangedFile
 from earthmap.connection import Connection
 from earthmap.errors import CatalogError
 
@@ -39,6 +40,7 @@ MAX_EXPANSION, EXPANDS_FROM_BYTES = 500, 2**30
 _END = b"PK\x05\x06"
 _END_BYTES = 22 + 65_535
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What the standard library raises of archives that are damaged, encrypted or packed in a way it does not know.
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -210,18 +212,17 @@ def _opened(address: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-class _RangeFile(io.RawIOBase):
+class _RangeFile(RangedFile):
     """A file behind http, read in ranges. Raises OSError where the server gives none."""
 
     def __init__(self, session: requests.Session, address: str) -> None:
         self._session = session
         self._address = address
-        self._place = 0
         answer = self._get(0, 0)
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if answer.status_code != 206 or not total.isdigit():
             raise OSError(f"the server of {address} does not serve parts of files; fetch the archive first")
-        self._size = int(total)
+        super().__init__(int(total))
 
     def _get(self, first: int, last: int) -> requests.Response:
         import requests
@@ -234,26 +235,6 @@ class _RangeFile(io.RawIOBase):
             raise OSError(f"{self._address} answered {answer.status_code} {answer.reason}")
         return answer
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        count = min(len(buffer), self._size - self._place)
-        if count <= 0:
-            return 0
-        answer = self._get(self._place, self._place + count - 1)
-        data: bytes = answer.raw.read(count)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+    def fetch(self, start: int, count: int) -> bytes:
+        data: bytes = self._get(start, start + count - 1).raw.read(count)
+        return data

@@ -14,6 +14,7 @@ from pystac_client.stac_api_io import StacApiIO
 from earthmap.catalog.documents import PARQUET, is_remote, local_path, parse_json, read_file
 from earthmap.catalog.http import HEAVY_RETRIES, Answer, ask, open_session, shown
 from earthmap.catalog.pages import Page, PageRequest, read_pages
+from earthmap.catalog.ranges import RangedFile
 from earthmap.connection import Connection
 from earthmap.errors import CatalogError, EarthmapError
 
@@ -114,43 +115,23 @@ class CatalogIO(StacApiIO):
         return ask(self.session, request, read, connection=self.connection, heavy_retries=heavy_retries, say=self.say)
 
 
-class _RemoteFile(io.RawIOBase):
+class _RemoteFile(RangedFile):
     """A remote file read in ranges. Raises OSError where a range cannot be had."""
 
     def __init__(self, store: ObjectStore, key: str, address: str) -> None:
         import obstore
 
+        super().__init__(int(obstore.head(store, key)["size"]))
         self._store, self._key, self._address = store, key, address
-        self._place, self._size = 0, int(obstore.head(store, key)["size"])
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        self._place = max(0, start + offset)
-        return self._place
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def fetch(self, start: int, count: int) -> bytes:
         import obstore
 
-        count = min(len(buffer), self._size - self._place)
-        if count <= 0:
-            return 0
         try:
-            data = bytes(obstore.get_range(self._store, self._key, start=self._place, length=count))
+            return bytes(obstore.get_range(self._store, self._key, start=start, length=count))
         except Exception as error:  # obstore raises errors of no common base
             said = str(error).split("Debug source")[0].strip()[:300]
             raise OSError(f"a part of {shown(self._address)} cannot be had: {said}") from error
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
 
 
 def _request(wanted: PageRequest) -> Request:
