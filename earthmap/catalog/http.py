@@ -90,7 +90,7 @@ class _Adapter(HTTPAdapter):
         )
 
     def add_headers(self, request: PreparedRequest, **kwargs: Any) -> None:
-        """As `HTTPAdapter.add_headers`: those for this host; after a redirection to another one those of the first are taken back."""
+        """As `HTTPAdapter.add_headers`: those for this host; behind a redirection the first host's are taken back."""
         allowed = self._connection.headers_for(str(request.url))
         for name, value in self._connection.headers:
             if name in allowed:
