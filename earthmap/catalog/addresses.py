@@ -106,6 +106,41 @@ def check_href(href: str, *, catalogue: str) -> None:
         raise _forbidden(href, "a catalogue on the public network names a machine of this one")
 
 
+def check_redirect(target: str, *, origin: str) -> None:
+    """Nothing, where a server at the http(s) address `origin` may send its reader on to `target`.
+
+    An address on the public network leads to no machine of the network that this one stands in, and none to the place
+    where clouds hand out keys, or to anything but http(s). Host names are taken as they are written.
+
+    Raises:
+        ReadError: with the reason `forbidden_address`; it shows neither query nor user, which may hold secrets.
+
+    Example:
+        >>> check_redirect("http://10.0.0.2/a.tif", origin="http://10.0.0.1/a.tif")
+    """
+    why = None
+    if not target.lower().startswith(("http://", "https://")):
+        why = "is no http(s) address"
+    else:
+        host, ours = _host_number(target), _host_number(origin)
+        if host is not None and (host.is_link_local or host in _KEY_SERVICES):
+            why = "is where machines in a cloud get their keys"
+        elif host is not None and not host.is_global and (ours is None or ours.is_global):
+            why = "is a machine of this network"
+    if why:
+        raise ReadError(
+            f"the address {_plain(origin)} is not read: it redirects to {_plain(target)}, which {why}",
+            address=_plain(origin),
+            reason="forbidden_address",
+            expected="a redirection to a public address, or inside the network that the address names itself",
+            fix="name the file where it really stands",
+        )
+
+
+def _plain(address: str) -> str:
+    return re.sub(r"(?<=//)[^/@]*@", "", re.split(r"[?#]", address)[0])[:300]
+
+
 _Number = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _KEY_SERVICES = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")))

@@ -93,20 +93,33 @@ def read_text(address: str, *, limit: int = MAX_TEXT_BYTES) -> bytes:
 
 
 def _head(address: str, count: int) -> bytes:
+    with open_file(address) as stream:
+        return stream.read(count)
+
+
+@contextmanager
+def open_file(address: str) -> Iterator[IO[bytes]]:
+    """The file or member at `address` as a seekable stream; what is remote is read in ranges.
+
+    Raises:
+        OSError, KeyError, or what the archive modules raise: where it is missing, or its archive is damaged.
+    """
     member = split_member(address)
     if member is None:
         with _opened(address) as stream:
-            return stream.read(count)
+            yield stream
+        return
     with _opened(member.archive) as stream:
         if member.kind == "zip":
             with zipfile.ZipFile(stream) as archive, archive.open(member.name) as inner:
-                return inner.read(count)
+                yield inner
+            return
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             opened = tar.extractfile(member.name)
             if opened is None:
                 raise KeyError(member.name)
             with opened:
-                return opened.read(count)
+                yield opened
 
 
 # -- zip

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
+from earthmap.catalog.addresses import check_redirect
 from earthmap.connection import Connection, retry_after_s
-from earthmap.errors import CatalogError
+from earthmap.errors import CatalogError, ReadError
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Request, Response, Session
@@ -99,9 +100,27 @@ class _Adapter(HTTPAdapter):
                 del request.headers[name]
 
 
+class _Session(requests.Session):
+    """Follows redirections as requests does, but none that `check_redirect` refuses."""
+
+    def get_redirect_target(self, resp: Response) -> str | None:
+        """As `Session.get_redirect_target`, asked at every hop. Raises ReadError (`forbidden_address`)."""
+        target = super().get_redirect_target(resp)
+        if target is not None:
+            try:
+                check_redirect(urljoin(str(resp.url), target), origin=str(resp.url))
+            except ReadError:
+                resp.close()
+                raise
+        return target
+
+
 def open_session(connection: Connection) -> Session:
-    """A session that reaches the network as `connection` says and repeats nothing by itself."""
-    session = requests.Session()
+    """A session that reaches the network as `connection` says, repeats nothing by itself, and leads nowhere forbidden.
+
+    What it sends raises ReadError (`forbidden_address`) for a redirection that `check_redirect` refuses.
+    """
+    session = _Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(connection))
     return session
@@ -197,6 +216,8 @@ def _ask_once(session: Session, request: Request, connection: Connection) -> Ans
                 raise error
             content = _content(response, address, connection)
             return Answer(address=str(response.url), content=content)
+    except ReadError as error:
+        raise CatalogError(error.what, expected=error.expected, fix=error.fix) from error
     except requests.exceptions.RequestException as error:
         known = _unreachable(address, error, connection)
         if isinstance(error, _LASTING):

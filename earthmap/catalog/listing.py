@@ -17,7 +17,7 @@ from earthmap.catalog.addresses import REMOTE, archive_kind, member_address
 from earthmap.catalog.archives import list_members
 from earthmap.connection import Connection
 from earthmap.content import content_key
-from earthmap.errors import CatalogError
+from earthmap.errors import CatalogError, ReadError
 
 RASTERS = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg")
 """Endings of files that may be images."""
@@ -284,6 +284,6 @@ def _remote_stamp(address: str) -> str:
     try:
         with open_session(Connection.from_environment()) as session:
             answer = session.head(address, allow_redirects=True)
-    except requests.RequestException:
+    except (requests.RequestException, ReadError):
         return ""  # reading it says what is wrong
     return ":".join(answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))

@@ -14,6 +14,7 @@ import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
 from earthmap.catalog.addresses import gdal_path
+from earthmap.catalog.admission import UnansweredError, admit
 from earthmap.connection import Connection
 from earthmap.errors import BadRequestError, ReadError
 from earthmap.grid import AreaOfInterest, to_lonlat
@@ -79,7 +80,7 @@ def read_facts(address: str) -> RasterFacts:
     from rasterio.io import DatasetReader
 
     _settle()
-    path = gdal_path(address)
+    path = gdal_path(_admitted(address))
     with rasterio.Env(**Connection.from_environment().gdal_options(path), GDAL_PAM_ENABLED=True):
         try:
             with DatasetReader(path, driver=list(IMAGE_DRIVERS)) as dataset:
@@ -94,6 +95,19 @@ def read_facts(address: str) -> RasterFacts:
                 reason="damaged",
                 expected="a whole GeoTIFF, JPEG 2000, PNG or JPEG",
             ) from error
+
+
+def _admitted(address: str) -> str:
+    """Where `address` leads. Raises ReadError."""
+    try:
+        return admit(address, href=address)
+    except UnansweredError as error:
+        raise ReadError(
+            f"{address} cannot be read: {error}",
+            address=address,
+            reason="unavailable",
+            expected="an image that is there",
+        ) from None
 
 
 @functools.cache

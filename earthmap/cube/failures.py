@@ -322,6 +322,8 @@ def probe(address: str) -> Probe | None:
                 return Probe(status=status, broken=True, retry_after_s=wait, date=said.get("Date"))
     except requests.exceptions.RequestException:
         return Probe(status=None)
+    except ReadError:
+        return None  # it redirects to where nothing is read: the address says no more
     stated = int(said["Content-Length"]) if said.get("Content-Length", "").isdigit() else 0
     broken = len(start) < min(stated, _PROBE_BYTES)
     return Probe(status=status, start=start, broken=broken, retry_after_s=wait, date=said.get("Date"))

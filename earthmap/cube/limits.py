@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthmap.catalog.admission import Fetch, check_directories
 from earthmap.cube.failures import Cause, read_error
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def check_levels(levels: int, href: str) -> None:
         raise read_error(href, Cause.TOO_LARGE, f"{href} has {levels:,} overviews, over {MAX_LEVELS}")
 
 
+def _part_of(data: bytes) -> Fetch:
+    return lambda start, count: data[start : start + count]
+
+
 def check_beside(path: str, href: str) -> None:
     """Raises ReadError (`unsupported`) where a file beside the local image, which GDAL would open with it, is no plain
     TIFF. Nothing is looked for beside a remote one."""
@@ -69,6 +74,7 @@ def check_beside(path: str, href: str) -> None:
             continue
         with beside.open("rb") as file:
             data = file.read()
+        check_directories(_part_of(data), f"{beside.name} beside {href}")
         if not data.startswith(_TIFF) or b"OVERVIEW_FILE" in data:
             raise read_error(href, Cause.UNSUPPORTED, f"the file {beside.name} beside {href} is no plain TIFF")
         check_beside(str(beside), href)

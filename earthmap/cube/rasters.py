@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from earthmap.catalog.addresses import gdal_path, split_member
+from earthmap.catalog.addresses import check_redirect, gdal_path, split_member
+from earthmap.catalog.admission import UnansweredError, admit, is_redirected
 from earthmap.catalog.archives import read_text
 from earthmap.catalog.netcdf_files import split_variable
 from earthmap.catalog.scene import BandSource
@@ -285,7 +287,8 @@ class RasterioReader:
         try:
             return self._read(source, geobox, frame, renew=False)
         except ReadError as error:
-            if error.reason not in _DENIALS or self.sign(source.href) == source.href:
+            address = self.sign(source.href)
+            if error.reason not in _DENIALS or (address == source.href and not is_redirected(address)):
                 raise
         return self._read(source, geobox, frame, renew=True)  # once: the signature may have been withdrawn
 
@@ -299,7 +302,11 @@ class RasterioReader:
         if named is not None:
             return read_variable(named, source, geobox, frame=frame, max_pixels=self.max_pixels)
         address = self.sign(href, renew=renew)
-        path = gdal_path(address)
+        try:
+            reached = admit(address, href=href, renew=renew)
+        except UnansweredError as error:
+            raise _failure(href, (address,), error, ()) from None
+        path = gdal_path(reached)
 
         def fetch(document: str) -> bytes:
             return read_text(self.sign(document, renew=renew))
@@ -313,7 +320,8 @@ class RasterioReader:
                 raise read_error(href, Cause.UNSUPPORTED, f"{href} has no band {source.index}") from None
             except (RasterioError, MemoryError) as error:
                 # Without its context, whose texts hold the signed address.
-                raise _failure(href, address, error, log) from None
+                raise _failure(href, (reached, address), error, log) from None
+            _check_followed(log, reached)
         note_read(href)
         return values
 
@@ -321,13 +329,31 @@ class RasterioReader:
 _DENIALS = frozenset({Cause.CREDENTIALS, Cause.DENIED, Cause.EXPIRED})
 
 
-def _failure(href: str, address: str, error: BaseException, log: Iterable[str]) -> ReadError:
-    """What `error` means; a remote address is asked once more where exception and log leave it open."""
-    texts = [text.replace(address, href) for text in (texts_of(error), *log)]
+_FOLLOWED = re.compile(r"(?:effective|redirect) URL:? (https?://\S+)", re.IGNORECASE)
+
+
+def _check_followed(log: Iterable[str], address: str) -> None:
+    """Raises ReadError where GDAL's log says that `address`, which led nowhere before, sent it somewhere forbidden.
+
+    The request was made by then; what it brought is not used.
+    """
+    for line in log:
+        for target in _FOLLOWED.findall(line):
+            check_redirect(target, origin=address)
+
+
+def _failure(href: str, addresses: tuple[str, ...], error: BaseException, log: Iterable[str]) -> ReadError:
+    """What `error` means; a remote address is asked once more where exception and log leave it open.
+
+    `addresses` are what `href` was read by, the last of them the one to ask.
+    """
+    texts = [texts_of(error), *log]
+    for address in addresses:
+        texts = [text.replace(address, href) for text in texts]
     told = [_unnamed(text, href) for text in texts]
     evidence = Evidence(text=told[0], log=tuple(told[1:]), read_before=was_read(href))
     cause = classify(evidence)
-    answer = probe(address) if cause in _OPEN else None
+    answer = probe(addresses[-1]) if cause in _OPEN else None
     if answer is not None:
         evidence = dataclasses.replace(evidence, probe=answer)
         cause = classify(evidence)

@@ -310,8 +310,8 @@ _FILES: list[tuple[Callable[[Path, bytes, Cell], None], set[str]]] = [
     (_pipeline, {"damaged", "unsupported"}),
     (_huge, {"too_large", "damaged", "no_georeference"}),
     (_bomb, {"too_large"}),
-    (lambda path, data, cell: _chain(path, 3, loop=True), {"damaged", "no_georeference"}),
-    (lambda path, data, cell: _chain(path, 20_000, loop=False), {"no_georeference"}),
+    (lambda path, data, cell: _chain(path, 3, loop=True), {"damaged"}),
+    (lambda path, data, cell: _chain(path, 20_000, loop=False), {"too_large"}),
 ]
 
 
