@@ -42,8 +42,8 @@ from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, re
 from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.plan import CellWork, Question, cell_reads
 
-READ_THREADS = 4
-"""Bands of one cell read at the same time; reading waits more than it computes."""
+READ_THREADS = 8
+"""Bands of one cell read at the same time: far away a third faster than 4, on the same processor time (bench_read)."""
 
 SETTLED_AFTER = 3
 """Executions that must find the same lasting failure before a tile is skipped and not tried again."""
