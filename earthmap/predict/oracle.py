@@ -17,8 +17,7 @@ from earthmap.predict.protocol import Picture, TileInput
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
-from earthmap.tasks.query import Query
-from earthmap.tasks.registry import mask_legend
+from earthmap.tasks.query import Query, mask_legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

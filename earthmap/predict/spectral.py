@@ -32,8 +32,7 @@ from earthmap.predict.rules import (
 from earthmap.sensors.masks import Reason, unseen
 from earthmap.sensors.registry import SENSORS
 from earthmap.tasks.answer import UNSEEN, Answer
-from earthmap.tasks.query import Query
-from earthmap.tasks.registry import mask_legend
+from earthmap.tasks.query import Query, mask_legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,15 +5,23 @@ from earthmap.tasks.answer import (
     UNSEEN,
     Answer,
     answer_columns,
+    answer_from_columns,
     answer_schema,
     decode_mask,
     encode_mask,
 )
-from earthmap.tasks.query import Query
-from earthmap.tasks.registry import MAX_TEXT, SYNONYMS, TARGETS, TASKS, Task, guess_task, make_query, mask_legend
+from earthmap.tasks.prompts import PROMPT_VERSION, closed_choices, label_questions, picture_name, question_prompt
+from earthmap.tasks.query import MAX_TEXT, Query, make_query, mask_legend
+from earthmap.tasks.registry import CATEGORIES, LAND_COVER_TASKS, TASKS, Task
+from earthmap.tasks.understanding import guess_task
+from earthmap.tasks.vocabulary import CHANGES, SYNONYMS, TARGETS
 
 __all__ = [
+    "CATEGORIES",
+    "CHANGES",
+    "LAND_COVER_TASKS",
     "MAX_TEXT",
+    "PROMPT_VERSION",
     "STATUSES",
     "SYNONYMS",
     "TARGETS",
@@ -23,10 +31,15 @@ __all__ = [
     "Query",
     "Task",
     "answer_columns",
+    "answer_from_columns",
     "answer_schema",
+    "closed_choices",
     "decode_mask",
     "encode_mask",
     "guess_task",
+    "label_questions",
     "make_query",
     "mask_legend",
+    "picture_name",
+    "question_prompt",
 ]

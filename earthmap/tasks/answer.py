@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthmap.errors import QueryError
+from earthmap.tasks.serialization import Instance, parse, quantize, serialize
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -30,7 +33,8 @@ class Answer:
     status: str
     """`answered`, `skipped` (a stated reason why it was not asked) or `failed` (it was, and broke)."""
     value: str | None = None
-    """`yes` or `no` for presence, the share with 4 decimals for a fraction, the largest class for a mask."""
+    """By the task's answer: `yes` or `no`, a share with 4 decimals, the choice, the labels said yes joined by `; `, the
+    number of things found, the text shortened to 200 characters, the largest class of a mask."""
     probability: float | None = None
     """Of `value`, calibrated; None where the predictor has none to give."""
     fraction: float | None = None
@@ -51,6 +55,24 @@ class Answer:
     """The file that a failure is about."""
     notes: tuple[str, ...] = ()
     """What a reader of the answer should know: `uncalibrated`, `shadow counted as seen` …"""
+    text: str | None = None
+    """What the model wrote; None where it wrote nothing."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Probability of each choice, or of each label by itself."""
+    instances: tuple[Instance, ...] = ()
+    """What was found, in coordinates 0–1 of the picture (core and halo), x right and y down."""
+    instance_scores: tuple[float, ...] = ()
+    """Of each instance, 0 to 1; empty where the predictor has none to give."""
+
+    def __post_init__(self) -> None:
+        if self.instance_scores and len(self.instance_scores) != len(self.instances):
+            raise QueryError(
+                f"{len(self.instance_scores)} scores of {len(self.instances)} instances",
+                expected="one of each, or none",
+            )
+        odd = [score for score in (*self.scores.values(), *self.instance_scores) if not 0.0 <= score <= 1.0]
+        if odd:
+            raise QueryError(f"a score of {odd[0]}", expected="a probability from 0 to 1")
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
@@ -97,12 +119,23 @@ def answer_schema() -> pa.Schema:
             ("message", text),
             ("address", text),
             ("notes", strings),
+            ("text", text),
+            ("scores", text),  # JSON {"harbour": 0.7}
+            ("instances", text),  # SLIS of the picture; empty where there are none
+            ("instance_scores", pa.list_(pa.float64())),
         ]
     )
 
 
 def answer_columns(answer: Answer) -> dict[str, Any]:
-    """The columns of `answer_schema` that an answer itself fills."""
+    """The columns of `answer_schema` that an answer itself fills.
+
+    Instances are written in whole bins; one of which nothing is left by that is left out, with its score.
+
+    Raises:
+        QueryError: for an instance that cannot be written (its time, the size of its mask).
+    """
+    kept = [index for index, one in enumerate(answer.instances) if quantize(one) is not None]
     return {
         "status": answer.status,
         "value": answer.value,
@@ -116,4 +149,29 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         "message": answer.message,
         "address": answer.address,
         "notes": list(answer.notes),
+        "text": answer.text,
+        "scores": json.dumps(dict(answer.scores), sort_keys=True, allow_nan=False),
+        "instances": serialize(answer.instances[index] for index in kept) if kept else "",
+        "instance_scores": [answer.instance_scores[index] for index in kept] if answer.instance_scores else [],
     }
+
+
+def answer_from_columns(row: Mapping[str, Any], *, side_px: int) -> Answer:
+    """The answer in a row of `answer_schema`; what `answer_columns` wrote, instances as `quantize` leaves them.
+
+    `side_px` is the side of the core, which is the mask's.
+    """
+    return Answer(
+        mask=None if row["mask"] is None else decode_mask(row["mask"], side_px),
+        legend={int(code): name for code, name in json.loads(row["legend"]).items()},
+        notes=tuple(row["notes"]),
+        scores=json.loads(row["scores"]),
+        instances=parse(row["instances"]).instances,
+        instance_scores=tuple(row["instance_scores"]),
+        **{name: row[name] for name in _PLAIN_COLUMNS},
+    )
+
+
+_PLAIN_COLUMNS = (
+    "status", "value", "probability", "fraction", "seen_px", "stage", "reason", "message", "address", "text",
+)  # fmt: skip

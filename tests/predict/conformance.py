@@ -13,8 +13,7 @@ import pytest
 from earthmap.predict.protocol import Picture, Predictor, TileInput
 from earthmap.sensors.masks import Reason
 from earthmap.tasks.answer import STATUSES, UNSEEN, Answer
-from earthmap.tasks.query import Query
-from earthmap.tasks.registry import make_query, mask_legend
+from earthmap.tasks.query import Query, make_query, mask_legend
 
 ONE_DATE = (
     make_query("Is there any water?"),

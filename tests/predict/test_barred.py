@@ -13,8 +13,7 @@ from earthmap.predict.rules import RULES, SAR, UNCALIBRATED
 from earthmap.sensors.bands import OPTICAL_BANDS
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.registry import SENSORS
-from earthmap.tasks import make_query
-from earthmap.tasks.registry import TARGETS
+from earthmap.tasks import TARGETS, make_query
 
 GRID = Grid(resolution_m=30, picture_px=128)
 TILE = Tile(GRID, Zone(31, True), 500, 40)

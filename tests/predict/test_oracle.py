@@ -11,8 +11,8 @@ from earthmap.grid.tiling import Tile
 from earthmap.predict import OraclePredictor, Predictor, SpectralPredictor, TileInput, build_predictor
 from earthmap.sensors.masks import Reason
 from earthmap.synthetic import CLASSES, World, small_world, truth_on
+from earthmap.tasks import TARGETS, make_query
 from earthmap.tasks.answer import UNSEEN, Answer
-from earthmap.tasks.registry import TARGETS, make_query
 from tests.predict.conformance import PredictorTests, changed
 from tests.worlds import clear_picture, middle_tile
 

@@ -18,7 +18,7 @@ from earthmap.predict import Picture, SpectralPredictor, TileInput, build_predic
 from earthmap.predict.rules import BAND_NAMES, PRECEDENCE, RULES, SYMBOLS
 from earthmap.predict.spectral import mean_filter
 from earthmap.sensors.masks import Reason
-from earthmap.tasks.registry import TARGETS, make_query
+from earthmap.tasks import TARGETS, make_query
 
 GRID = Grid(resolution_m=10, picture_px=128)
 TILE = Tile(GRID, Zone(31, True), 500, 40)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthmap.errors import QueryError
-from earthmap.tasks.registry import MAX_TEXT, SYNONYMS, TARGETS, TASKS, make_query, mask_legend
+from earthmap.tasks import LAND_COVER_TASKS, MAX_TEXT, SYNONYMS, TARGETS, TASKS, make_query, mask_legend
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_plain_questions(text: str, task: str, targets: tuple[str, ...]) -> None
     assert (query.task, query.targets, query.dates) == (task, targets, TASKS[task].dates)
 
 
-@pytest.mark.parametrize("example", list(TASKS.values()), ids=lambda task: task.id)
-def test_every_task_is_guessed_from_its_own_example(example: object) -> None:
-    assert make_query(example.example).task == example.id  # type: ignore[attr-defined]
+@pytest.mark.parametrize("task", LAND_COVER_TASKS)
+def test_every_task_of_land_cover_is_guessed_from_its_own_example(task: str) -> None:
+    assert make_query(TASKS[task].example).task == task
 
 
 @pytest.mark.parametrize(
