@@ -9,6 +9,7 @@
     │   ├── SensorError                       imagery that is not recognised or lacks what a query needs
     │   ├── CatalogError                      a catalogue that cannot be read, or holds nothing for the request
     │   ├── ModelError                        a checkpoint, or input to the model, that cannot be used
+    │   ├── TrainingError                     a table of stages, or training data, that nothing can be learned from
     │   └── RunFolderError                    a run folder of another job, or held by another run
     ├── ReadError (OSError)                   an asset whose bytes do not become pixels: a ledger row
     ├── CredentialsError (OSError)            a provider that lets nothing be read: ends the run, exit code 1
@@ -101,6 +102,10 @@ class CatalogError(BadRequestError):
 
 class ModelError(BadRequestError):
     """A checkpoint, or input to the model, that cannot be used."""
+
+
+class TrainingError(BadRequestError):
+    """A table of stages, or training data, that nothing can be learned from."""
 
 
 class RunFolderError(BadRequestError):

@@ -23,7 +23,7 @@ LAYERS = {
     "catalog": 2, "synthetic": 2,
     "cube": 3, "model": 3, "predict": 3,
     "merge": 4, "metrics": 4, "outputs": 4,
-    "pipeline": 5,
+    "pipeline": 5, "training": 5,
     "cli": 7,
 }  # fmt: skip
 
