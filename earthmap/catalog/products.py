@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,12 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from earthmap.catalog.archives import read_text
+from earthmap.catalog.markup import MarkupError, parse_xml
 from earthmap.errors import CatalogError
 
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from earthmap.catalog.intervals import Interval
     from earthmap.catalog.listing import FoundFile
 
@@ -57,23 +59,24 @@ def left_of(metadata: FoundFile, files: Sequence[FoundFile], used: Set[str], wha
     return ((metadata.address, f"{len(names)} of its files are {what}: {', '.join(names)}"),) if names else ()
 
 
-def read_xml(address: str) -> ElementTree.Element:
-    """The root of a metadata file. Raises CatalogError for what is no XML, or declares entities of its own."""
-    data = read_text(address)
-    if re.search(rb"<!(?:DOCTYPE|ENTITY)", data):
-        raise CatalogError(f"{address} declares entities", expected="metadata as the agency writes them")
+def read_xml(address: str) -> Element:
+    """The root of a metadata file. Raises CatalogError for what is no XML, or has a document type."""
     try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise CatalogError(f"{address} is no XML: {error}", fix="fetch the product again") from error
+        return parse_xml(read_text(address))
+    except MarkupError as error:
+        raise CatalogError(
+            f"{address} is no XML that is read: it holds {error}",
+            expected="metadata as the agency writes them",
+            fix="fetch the product again",
+        ) from error
 
 
-def tag_texts(root: ElementTree.Element, name: str) -> list[str]:
+def tag_texts(root: Element, name: str) -> list[str]:
     """The texts of all elements of this name, whatever their namespace, in order."""
     return [(element.text or "").strip() for element in root.iter() if element.tag.rpartition("}")[2] == name]
 
 
-def tag_text(root: ElementTree.Element, name: str) -> str | None:
+def tag_text(root: Element, name: str) -> str | None:
     """The text of the first element of this name that has one; None where there is none."""
     return next((text for text in tag_texts(root, name) if text), None)
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
+from earthmap.catalog.markup import MarkupError, parse_xml
 from earthmap.cube.warp import Block
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from xml.etree.ElementTree import Element
 
-MAX_DEPTH = 32
-"""Elements inside elements; the annotation has six."""
+    from numpy.typing import NDArray
 
 MAX_NUMBERS = 20_000_000
 """Numbers of all vectors of one annotation; a strip of ten minutes has two million."""
@@ -158,7 +156,7 @@ def radar_tables(calibration: bytes, noise: bytes | None) -> RadarTables:
     Raises:
         AnnotationError: for what is no such annotation, declares entities, or is larger than any product's.
     """
-    root = parse_xml(calibration)
+    root = _root(calibration)
     count = _Counter()
     sigma = _table(root.iterfind("calibrationVectorList/calibrationVector"), "sigmaNought", count)
     if any((vector.values <= 0).any() for vector in sigma.vectors):
@@ -166,7 +164,7 @@ def radar_tables(calibration: bytes, noise: bytes | None) -> RadarTables:
     polarization = (root.findtext("adsHeader/polarisation") or "").strip().lower()
     if noise is None:
         return RadarTables(polarization=polarization, sigma=sigma)
-    other = parse_xml(noise)
+    other = _root(noise)
     if (other.findtext("adsHeader/polarisation") or "").strip().lower() != polarization:
         raise AnnotationError("calibration and noise of two polarizations")
     old = other.find("noiseVectorList") is not None
@@ -182,32 +180,11 @@ def radar_tables(calibration: bytes, noise: bytes | None) -> RadarTables:
     )
 
 
-def parse_xml(data: bytes) -> ElementTree.Element:
-    """The root of an XML document without a document type: no entities, no other files. Raises AnnotationError."""
-    builder, parser, depth = ElementTree.TreeBuilder(), expat.ParserCreate(), [0]
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        depth[0] += 1
-        if depth[0] > MAX_DEPTH:
-            raise AnnotationError(f"elements {MAX_DEPTH} deep")
-        builder.start(name, attributes)
-
-    def end(name: str) -> None:
-        depth[0] -= 1
-        builder.end(name)
-
-    def refuse(*_: object) -> None:
-        raise AnnotationError("a document type, which could declare entities")
-
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = refuse
-    parser.buffer_text = True
+def _root(data: bytes) -> Element:
     try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise AnnotationError(f"no XML: {error}") from error
-    return builder.close()
+        return parse_xml(data)
+    except MarkupError as error:
+        raise AnnotationError(str(error)) from error
 
 
 class _Counter:
@@ -216,7 +193,7 @@ class _Counter:
     def __init__(self) -> None:
         self.left = MAX_NUMBERS
 
-    def numbers(self, element: ElementTree.Element, name: str) -> NDArray[np.float64]:
+    def numbers(self, element: Element, name: str) -> NDArray[np.float64]:
         text = (element.findtext(name) or "").split()
         self.left -= len(text)
         if self.left < 0:
@@ -226,14 +203,14 @@ class _Counter:
         except ValueError as error:
             raise AnnotationError(f"{name} that is no list of numbers") from error
 
-    def number(self, element: ElementTree.Element, name: str) -> float:
+    def number(self, element: Element, name: str) -> float:
         found = self.numbers(element, name)
         if len(found) != 1 or not np.isfinite(found[0]):
             raise AnnotationError(f"{name} that is not one number")
         return float(found[0])
 
 
-def _table(elements: Iterable[ElementTree.Element], values: str, count: _Counter) -> LineTable:
+def _table(elements: Iterable[Element], values: str, count: _Counter) -> LineTable:
     vectors = [
         Vector(count.number(one, "line"), count.numbers(one, "pixel"), count.numbers(one, values)) for one in elements
     ]
@@ -243,7 +220,7 @@ def _table(elements: Iterable[ElementTree.Element], values: str, count: _Counter
     return LineTable(ordered)
 
 
-def _azimuth(element: ElementTree.Element, count: _Counter) -> AzimuthNoise:
+def _azimuth(element: Element, count: _Counter) -> AzimuthNoise:
     read: Callable[[str], int] = lambda name: int(count.number(element, name))  # noqa: E731
     lines, factors = count.numbers(element, "line"), count.numbers(element, "noiseAzimuthLut")
     if len(lines) != len(factors) or not len(lines) or (np.diff(lines) <= 0).any() or not np.isfinite(factors).all():

@@ -96,7 +96,7 @@ def test_text_that_expands_without_end_is_refused(tmp_path: Path) -> None:
 def test_entities_are_refused(tmp_path: Path) -> None:
     laughs = b'<!DOCTYPE a [<!ENTITY l "ha"><!ENTITY m "&l;&l;">]><a>&m;</a>'
     (tmp_path / "a.xml").write_bytes(laughs)
-    with pytest.raises(CatalogError, match="declares entities"):
+    with pytest.raises(CatalogError, match="document type"):
         read_xml(str(tmp_path / "a.xml"))
     (tmp_path / "b.xml").write_bytes(b"<a>" * 200_000)
     with pytest.raises(CatalogError, match="is no XML"):

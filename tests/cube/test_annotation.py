@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from earthmap.catalog.scene import RadarAnnotation, scene_from_dict, scene_to_dict
 from earthmap.cube import RasterioReader
-from earthmap.cube.annotation import AnnotationError, parse_xml, radar_tables
+from earthmap.cube.annotation import AnnotationError, radar_tables
 from earthmap.cube.warp import Block
 from earthmap.errors import ReadError
 from tests.cube.annotations import calibration_xml, noise_xml
@@ -134,12 +133,6 @@ OUTSIDE = b"""<!DOCTYPE a SYSTEM "file:///etc/passwd"><calibration/>"""
 def test_documents_that_are_no_annotation(document: bytes) -> None:
     with pytest.raises(AnnotationError):
         radar_tables(document, None)
-
-
-@given(st.binary(max_size=200))
-def test_no_bytes_escape_the_parser(data: bytes) -> None:
-    with contextlib.suppress(AnnotationError):
-        parse_xml(data)
 
 
 def test_noise_of_another_polarization() -> None:
