@@ -35,7 +35,7 @@ from earthmap.catalog.passes import (
     vintage_of,
 )
 from earthmap.catalog.quantities import calibrate, is_readable, sun_elevation
-from earthmap.catalog.radar import GROUND_RANGE_M, ground_range_spacing, has_calibration, radar_annotation
+from earthmap.catalog.radar import GROUND_RANGE_M, ground_range_spacing, has_calibration, noise_kept, radar_annotation
 from earthmap.catalog.scene import BandSource, Scene
 from earthmap.catalog.source import item_geometry
 from earthmap.content import canonical_json
@@ -76,6 +76,7 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
     time, ground = _time(item), _ground(item)
     chosen = [one for band in sensor.bands for one in best_of(data, band) if is_readable(one, sensor)]
     calibrations, notes = calibrate(chosen, sensor=sensor, properties=properties, time=time)
+    noisy = noise_kept(item, [one.band for one in chosen]) if sensor.id == "sentinel-1-grd" else None
     return Scene(
         id=str(item.get("id") or ""),
         collection=str(item.get("collection") or ""),
@@ -96,7 +97,7 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         mask_sources=_mask_sources(item, sensor, base),
         off_nadir_deg=number_of(properties.get("view:off_nadir", properties.get("eo:off_nadir"))),
         sun_elevation_deg=sun_elevation(properties),
-        convention=found.convention,
+        convention=noisy or found.convention,
         cloud_cover=number_of(properties.get("eo:cloud_cover")),
         platform=platform_of(item),
         pass_id=pass_id_of(item, platform_of(item)),
@@ -107,7 +108,7 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         relative_orbit=relative_orbit_of(item),
         created=text_of(properties, "created", "updated", "s2:generation_time"),
         world=canonical_json(properties["earthmap:world"]) if properties.get("earthmap:world") else None,
-        notes=tuple(dict.fromkeys((*found.notes, *notes, *_told(properties)))),
+        notes=tuple(dict.fromkeys((*found.notes, *([noisy] if noisy else []), *notes, *_told(properties)))),
     )
 
 

@@ -34,6 +34,19 @@ def has_calibration(item: Item, bands: Sequence[str]) -> bool:
     return bool(channels) and all(_href(item, f"schema-calibration-{band}", "/") for band in channels)
 
 
+NOISE_KEPT = "noise not removed"
+"""The note, and the convention, of sigma nought without its noise annotation: dark ground comes out brighter."""
+
+
+def noise_kept(item: Item, bands: Sequence[str]) -> str | None:
+    """The note on polarizations among `bands` that have no noise annotation; None where each has."""
+    channels = [band for band in bands if band in SAR_BANDS]
+    without = [band for band in channels if _href(item, f"schema-noise-{band}", "/") is None]
+    if not without:
+        return None
+    return NOISE_KEPT if len(without) == len(channels) else f"{NOISE_KEPT} from {', '.join(without)}"
+
+
 def _href(item: Item, key: str, base: str) -> str | None:
     asset = item["assets"].get(key)
     href = asset.get("href") if isinstance(asset, Mapping) else None

@@ -62,7 +62,7 @@ class CellManifest:
     replaced: tuple[TileFailure, ...] = ()
     """As `CellPixels.replaced`."""
     notes: tuple[str, ...] = ()
-    """What a reader of its pixels should know, such as `offset_suspect`."""
+    """What a reader of its pixels should know, such as `noise not removed` or `offset_suspect`."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Pixels of the cell without its halo ring, by reason."""
     size_bytes: int = 0
@@ -230,6 +230,12 @@ def _count_reasons(read: CellRead, mask: NDArray[np.uint8]) -> dict[str, int]:
     return {names.get(code, str(code)): int(counts[code]) for code in np.flatnonzero(counts).tolist()}
 
 
+def _notes(read: CellRead, pixels: CellPixels) -> tuple[str, ...]:
+    """What was assumed of its scenes, and what the pixels themselves say of that."""
+    suspect = offset_notes(pixels.data, read.bands, pixels.mask, SENSORS[read.observation.sensor])
+    return tuple(dict.fromkeys((*(note for scene in read.observation.scenes for note in scene.notes), *suspect)))
+
+
 def write_cell(
     storage: Storage, read: CellRead, pixels: CellPixels, *, path: str | None = None
 ) -> CellManifest:  # fmt: skip
@@ -262,7 +268,7 @@ def write_cell(
         end=read.observation.end,
         failures=pixels.failures,
         replaced=pixels.replaced,
-        notes=offset_notes(pixels.data, read.bands, pixels.mask, SENSORS[read.observation.sensor]),
+        notes=_notes(read, pixels),
         reasons=_count_reasons(read, pixels.mask),
         size_bytes=sum(len(data) for data in objects.values()),
         checksums={name: hashlib.sha256(data).hexdigest() for name, data in objects.items()},

@@ -133,16 +133,16 @@ def _seen(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]
 
 
 def _unsuspected(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
-    notes = tuple(note for group in asked for note in group.manifest.notes)
+    suspected = [note for group in asked for note in group.manifest.notes if note.startswith(OFFSET_SUSPECT)]
     for group in fallbacks:
         if not group.manifest.is_suspect and _failure_of(tile, [group]) is None:
             return _Seen(
                 tile=tile,
                 groups=[group],
                 notes=(f"the next-best observation stands in for one that is {OFFSET_SUSPECT}",),
-                message=f"answered from {group.manifest.observation}: {'; '.join(notes)}",
+                message=f"answered from {group.manifest.observation}: {'; '.join(suspected)}",
             )
-    return _Seen(tile=tile, groups=asked, notes=notes)
+    return _Seen(tile=tile, groups=asked)
 
 
 def _failure_of(tile: Tile, groups: Sequence[CellGroup]) -> TileFailure | None:
@@ -193,9 +193,10 @@ def _failed(failure: TileFailure) -> Answer:
 
 
 def _noted(answer: Answer, item: _Seen) -> Answer:
-    if not item.notes:
-        return answer
-    return dataclasses.replace(answer, notes=(*answer.notes, *item.notes), message=answer.message or item.message)
+    """The answer with what should be known of its pixels, and of what stands in for what."""
+    of_pixels = (note for group in item.groups for note in group.manifest.notes)
+    notes = tuple(dict.fromkeys((*answer.notes, *of_pixels, *item.notes)))
+    return dataclasses.replace(answer, notes=notes, message=answer.message or item.message)
 
 
 def _ask(inputs: Sequence[TileInput], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
