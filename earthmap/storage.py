@@ -31,6 +31,14 @@ def _connect(address: str, connection: Connection | None) -> Any:
     return obstore.store.from_url(address, **connection.obstore_options(address))
 
 
+def _remove_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 class Storage:
     """One folder or S3 prefix. Small and picklable: it carries its address and connects where it is used.
 
@@ -121,6 +129,15 @@ class Storage:
             raise self._failed("write", path, error) from error
         return True
 
+    def write_file(self, path: str, local: Path) -> None:
+        """Put the bytes of the file `local` at `path`, a piece at a time, whole or not at all."""
+        import obstore
+
+        try:
+            obstore.put(self._store(writing=True), path, local)
+        except Exception as error:  # obstore raises errors of no common base
+            raise self._failed("write", path, error) from error
+
     def exists(self, path: str) -> bool:
         """True where an object stands at `path`."""
         import obstore
@@ -155,6 +172,25 @@ class Storage:
             return
         except Exception as error:  # obstore raises errors of no common base
             raise self._failed("delete", path, error) from error
+
+    def clear(self, prefix: str) -> None:
+        """Remove everything below `prefix`, in a folder with the folders that are empty then."""
+        import obstore
+
+        try:
+            if paths := self.list(prefix):
+                obstore.delete(self._store(), paths)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # obstore raises errors of no common base
+            raise self._failed("delete", prefix, error) from error
+        if self.is_local:
+            root = Path(self.address)
+            for folder in sorted((root / prefix).rglob("*/"), reverse=True):
+                _remove_empty(folder)
+            for folder in (root / prefix, *(root / prefix).parents):
+                if folder == root or not _remove_empty(folder):
+                    return
 
     def zarr(self, path: str, *, read_only: bool = False) -> ZarrObjectStore[Any]:
         """A Zarr v3 store rooted at `path`; to read from a folder that is not there raises FileNotFoundError."""

@@ -36,7 +36,7 @@ from earthmap.grid import (
     pixel_to_lonlat,
     touched,
 )
-from earthmap.merge import Merged, areas_m2, cell_codes, join, merge_cell, summarize
+from earthmap.merge import areas_m2, cell_codes, merge_cell, summarize
 from earthmap.pipeline import Job, Plan, make_plan, parse_job, run_job
 from earthmap.pipeline.cluster import cluster
 from earthmap.pipeline.context import Context
@@ -46,6 +46,7 @@ from earthmap.pipeline.stages import gather, predict_stage, read_part
 from earthmap.sensors import SENSORS, Reason
 from earthmap.storage import Storage
 from earthmap.synthetic import World, small_world, write_world
+from tests.merge.maps import Merged, joined
 
 # ── drawn places ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +145,7 @@ def _run(world: World, job: Job) -> Mapped:
             codes[work.cell] = cell_codes(work.cell, masks)
         for path in paths.values():
             groups[work.cell] = open_cell(context.store, path)
-    merged = join(merges, area=job.area, queries=context.queries)
+    merged = joined(merges, area=job.area, queries=context.queries)
     wet = {cell: _truth(world, cell) == 1 for cell in codes}
     counted = {cell: owned_pixels(cell) & inside(job.area.geometry, cell.core_geobox) for cell in codes}
     return Mapped(world=world, job=job, plan=plan, merged=merged, codes=codes, groups=groups, wet=wet, counted=counted)
@@ -265,7 +266,7 @@ def _touching(shapes: np.ndarray) -> list[tuple[int, int]]:
 
 def test_the_numbers_are_those_of_the_ground(mapped: Mapped) -> None:
     queries = {query.content_key(): query for query in mapped.job.queries}
-    summary = summarize(mapped.merged.rows, area=mapped.job.area, queries=queries)
+    summary = summarize(mapped.merged.sums, area=mapped.job.area, queries=queries)
     (layer,) = summary["queries"][0]["observations"]
     geod = pyproj.Geod(ellps="WGS84")
     parts = shapely.get_parts(shapely.segmentize(mapped.job.area.geometry, 0.01))

@@ -1,24 +1,24 @@
 """Tile answers as ground: exact across seams, whatever the order of cells (layer 4)."""
 
-from earthmap.merge.aggregate import summarize
-from earthmap.merge.cells import CellMerge, Layer, Pieces, Source, TileRow, merge_cell
+from earthmap.merge.aggregate import Sums, summarize
+from earthmap.merge.cells import CellMerge, merge_cell
 from earthmap.merge.georeference import areas_m2
-from earthmap.merge.join import COVERAGE_COLUMNS, FEATURE_COLUMNS, Merged, join
+from earthmap.merge.join import Joining
 from earthmap.merge.rasters import cell_codes, counted_pixels
+from earthmap.merge.tables import COVERAGE_ORDER, FEATURE_ORDER, PLACE, coverage_schema, feature_schema
 
 __all__ = [
-    "COVERAGE_COLUMNS",
-    "FEATURE_COLUMNS",
+    "COVERAGE_ORDER",
+    "FEATURE_ORDER",
+    "PLACE",
     "CellMerge",
-    "Layer",
-    "Merged",
-    "Pieces",
-    "Source",
-    "TileRow",
+    "Joining",
+    "Sums",
     "areas_m2",
     "cell_codes",
     "counted_pixels",
-    "join",
+    "coverage_schema",
+    "feature_schema",
     "merge_cell",
     "summarize",
 ]

@@ -1,21 +1,170 @@
 """The numbers of a run: counts, areas and shares, with what was not seen beside them.
 
 Areas are areas of pixels (resolution² / k², k the point scale of the projection), counted where the pixel's centre lies
-in the area and on the tile's own ground. km² have four digits after the point, shares four.
+in the area and on the tile's own ground. km² have four digits after the point, shares four. Each cell has its sums;
+those of cells added up in the plan's order are those of the run.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from earthmap.errors import LedgerError
+from earthmap.merge.layers import Layer
 from earthmap.tasks import STATUSES, TASKS, Query
 
 if TYPE_CHECKING:
     from earthmap.grid import AreaOfInterest
-    from earthmap.merge.cells import Layer, TileRow
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileNumbers:
+    """The ground that one answer is about, in m² of its pixels."""
+
+    area_m2: float
+    """Of its pixels, counted where the centre lies in the area and on the tile's own ground."""
+    seen_m2: float
+    """Of its pixels that could be seen."""
+    by_answer_m2: Mapping[str, float]
+    """Of its pixels by what they are."""
+
+
+@dataclass(slots=True, kw_only=True)
+class LayerSums:
+    """Sums over the answers of one layer."""
+
+    task: str
+    counts: dict[str, int] = field(default_factory=dict)
+    """Answers by status, those that were not answered by status and reason: `failed damaged`."""
+    area_m2: float = 0.0
+    seen_m2: float = 0.0
+    by_answer_m2: dict[str, float] = field(default_factory=dict)
+    observations: set[str] = field(default_factory=set)
+    times: set[str] = field(default_factory=set)
+    """ISO texts of the first and the last time."""
+    notes: set[str] = field(default_factory=set)
+    yes: int = 0
+    """Answers that are yes."""
+    share_m2: float = 0.0
+    """Of the answered ground that was seen, what the answers say is of the targets."""
+    shared_m2: float = 0.0
+    """The answered ground that was seen."""
+
+    def add(self, other: LayerSums) -> None:
+        """Add what another part of the layer comes to."""
+        for name in ("area_m2", "seen_m2", "yes", "share_m2", "shared_m2"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        _add(self.counts, other.counts)
+        _add(self.by_answer_m2, other.by_answer_m2)
+        self.observations |= other.observations
+        self.notes |= other.notes
+        times = sorted(self.times | other.times, key=datetime.datetime.fromisoformat)
+        self.times = {times[0], times[-1]} if times else set()
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums over the answers of a cell, or of many."""
+
+    tiles: int = 0
+    seen_m2: float = 0.0
+    """Over the tiles, the most that any one observation showed of each."""
+    layers: dict[Layer, LayerSums] = field(default_factory=dict)
+
+    def add(self, layer: Layer, row: Mapping[str, Any], numbers: TileNumbers, *, task: str) -> None:
+        """Add one answer (a row of `answer_schema`); `tiles` and `seen_m2` are not its concern."""
+        status, answered = row["status"], row["status"] == "answered"
+        times = {time.isoformat() for time in (row["datetime_min"], row["datetime_max"]) if time is not None}
+        weight = numbers.seen_m2 if answered else 0.0
+        self.layers.setdefault(layer, LayerSums(task=task)).add(
+            LayerSums(
+                task=task,
+                counts={status if answered else f"{status} {row['reason'] or 'unknown'}": 1},
+                area_m2=numbers.area_m2,
+                seen_m2=numbers.seen_m2,
+                by_answer_m2=dict(numbers.by_answer_m2),
+                observations={row["observation"]} - {""},
+                times=times,
+                notes=set(row["notes"]) if times and answered else set(),
+                yes=int(answered and row["value"] == "yes"),
+                share_m2=(row["fraction"] or 0.0) * weight,
+                shared_m2=weight,
+            )
+        )
+
+    def update(self, cell: Sums) -> None:
+        """Add what another cell comes to; the cells' order is that of the last digits."""
+        self.tiles, self.seen_m2 = self.tiles + cell.tiles, self.seen_m2 + cell.seen_m2
+        for layer, sums in cell.layers.items():
+            self.layers.setdefault(layer, LayerSums(task=sums.task)).add(sums)
+
+    def to_json(self) -> str:
+        """Its one JSON form, exact to the last digit."""
+        layers = [[dataclasses.astuple(layer), _plain(sums)] for layer, sums in sorted(self.layers.items())]
+        return json.dumps([self.tiles, self.seen_m2, layers], sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sums:
+        """The inverse of `to_json`."""
+        tiles, seen_m2, layers = json.loads(text)
+        return cls(tiles, seen_m2, {Layer(*layer): _layer_sums(plain) for layer, plain in layers})
+
+
+def _add(sums: dict[str, _Number], more: Mapping[str, _Number]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value
+
+
+def _plain(sums: LayerSums) -> dict[str, Any]:
+    plain = dataclasses.asdict(sums)
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}
+
+
+def _layer_sums(plain: Mapping[str, Any]) -> LayerSums:
+    sets = {name: set(plain[name]) for name in ("observations", "times", "notes")}
+    return LayerSums(**{**plain, **sets})
+
+
+# ── what the summary says ────────────────────────────────────────────────────────────────────────────────────
+
+
+def summarize(sums: Sums, *, area: AreaOfInterest, queries: Mapping[str, Query]) -> dict[str, Any]:
+    """What `summary.json` says.
+
+    `seen_km2` is, over the tiles, the most that any one observation showed of each: a lower bound of the ground seen
+    by at least one.
+
+    Raises:
+        LedgerError: when the counts do not balance.
+    """
+    total: dict[str, int] = {}
+    for layer in sums.layers.values():
+        _add(total, layer.counts)
+    return {
+        **_counts(total),
+        "tiles": sums.tiles,
+        "area_km2": round(area.area_km2, 4),
+        "seen_km2": _km2(sums.seen_m2),
+        "queries": [
+            {
+                "query_key": key,
+                "text": query.text,
+                "task": query.task,
+                "targets": list(query.targets),
+                "observations": [_layer(layer, members) for layer, members in _layers(sums, key)],
+            }
+            for key, query in queries.items()
+        ],
+    }
 
 
 def _km2(square_metres: float) -> float:
@@ -26,104 +175,61 @@ def _share(part: float, whole: float) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def _counts(rows: Sequence[TileRow]) -> dict[str, Any]:
-    """Planned, answered, and skipped and failed by reason. Raises LedgerError where a row is none of them."""
-    by_status = {status: [row for row in rows if row.status == status] for status in STATUSES}
-    if sum(map(len, by_status.values())) != len(rows):
-        raise LedgerError(f"{len(rows)} rows are not all answered, skipped or failed")
+def _counts(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Planned, answered, and skipped and failed by reason. Raises LedgerError where an answer is none of them."""
+    planned, known = sum(counts.values()), Counter[str]()
+    reasons: dict[str, dict[str, int]] = {"skipped": {}, "failed": {}}
+    for name, number in sorted(counts.items()):
+        status, _, reason = name.partition(" ")
+        known[status] += number
+        if status in reasons:
+            reasons[status][reason] = number
+    if sum(known[status] for status in STATUSES) != planned:
+        raise LedgerError(f"{planned} rows are not all answered, skipped or failed")
+    return {"planned": planned, "answered": known["answered"], **reasons}
+
+
+def _layers(sums: Sums, query: str) -> list[tuple[Layer, LayerSums]]:
+    mine = [(layer, own) for layer, own in sums.layers.items() if layer.query == query]
+    return sorted(mine, key=lambda item: (min(item[1].times, default=""), item[0]))
+
+
+def _layer(layer: Layer, sums: LayerSums) -> dict[str, Any]:
+    times = sorted(sums.times, key=datetime.datetime.fromisoformat)
+    numbers = _polygon_numbers(sums) if TASKS[sums.task].merge == "polygons" else _tile_numbers(sums)
     return {
-        "planned": len(rows),
-        "answered": len(by_status["answered"]),
-        "skipped": dict(sorted(Counter(row.reason or "unknown" for row in by_status["skipped"]).items())),
-        "failed": dict(sorted(Counter(row.reason or "unknown" for row in by_status["failed"]).items())),
-    }
-
-
-def summarize(rows: Sequence[TileRow], *, area: AreaOfInterest, queries: Mapping[str, Query]) -> dict[str, Any]:
-    """What `summary.json` says.
-
-    `seen_km2` is, over the tiles, the most that any one observation showed of each: a lower bound of the ground seen
-    by at least one.
-
-    Raises:
-        LedgerError: when the counts do not balance.
-    """
-    best: dict[str, float] = {}
-    for row in rows:
-        best[row.tile_id] = max(best.get(row.tile_id, 0.0), row.seen_m2)
-    return {
-        **_counts(rows),
-        "tiles": len(best),
-        "area_km2": round(area.area_km2, 4),
-        "seen_km2": _km2(sum(best.values())),
-        "queries": [
-            {
-                "query_key": key,
-                "text": query.text,
-                "task": query.task,
-                "targets": list(query.targets),
-                "observations": [_layer(layer, members) for layer, members in _layers(rows, key)],
-            }
-            for key, query in queries.items()
-        ],
-    }
-
-
-def _layers(rows: Iterable[TileRow], query: str) -> list[tuple[Layer, list[TileRow]]]:
-    grouped: dict[Layer, list[TileRow]] = {}
-    for row in rows:
-        if row.layer.query == query:
-            grouped.setdefault(row.layer, []).append(row)
-    return sorted(grouped.items(), key=lambda item: (_first_time(item[1]), item[0]))
-
-
-def _first_time(rows: Iterable[TileRow]) -> str:
-    return min((row.source.datetime_min.isoformat() for row in rows if row.source), default="")
-
-
-def _layer(layer: Layer, rows: Sequence[TileRow]) -> dict[str, Any]:
-    sources = [row.source for row in rows if row.source is not None]
-    total, seen = sum(row.area_m2 for row in rows), sum(row.seen_m2 for row in rows)
-    task = TASKS[rows[0].task]
-    numbers = _polygon_numbers(rows, total, seen) if task.merge == "polygons" else _tile_numbers(rows, task.id)
-    return {
-        "observation": _observation(layer, rows),
+        "observation": _observation(layer, sums.observations),
         "sensor": layer.sensor or None,
-        "datetime_min": min(source.datetime_min for source in sources).isoformat() if sources else None,
-        "datetime_max": max(source.datetime_max for source in sources).isoformat() if sources else None,
-        "notes": sorted({note for source in sources for note in source.notes}),
-        **_counts(rows),
-        "area_km2": _km2(total),
-        "seen_km2": _km2(seen),
+        "datetime_min": times[0] if times else None,
+        "datetime_max": times[-1] if times else None,
+        "notes": sorted(sums.notes),
+        **_counts(sums.counts),
+        "area_km2": _km2(sums.area_m2),
+        "seen_km2": _km2(sums.seen_m2),
         **numbers,
     }
 
 
-def _observation(layer: Layer, rows: Iterable[TileRow]) -> str:
+def _observation(layer: Layer, names: set[str]) -> str:
     """The observation that a layer shows; `<sensor>_mosaic` where its cells have different ones."""
-    names = {row.observation for row in rows if row.observation}
     if layer.observation or not names:
         return layer.observation
-    return names.pop() if len(names) == 1 else f"{layer.sensor}_mosaic"
+    return next(iter(names)) if len(names) == 1 else f"{layer.sensor}_mosaic"
 
 
-def _polygon_numbers(rows: Sequence[TileRow], total: float, seen: float) -> dict[str, Any]:
+def _polygon_numbers(sums: LayerSums) -> dict[str, Any]:
     """km² and share of the seen ground by answer; bounds: the unseen ground has none of it, or nothing else."""
-    sums: Counter[str] = Counter()
-    for row in rows:
-        sums.update(row.by_answer_m2)
-    unseen = max(total - seen, 0.0)
+    unseen = max(sums.area_m2 - sums.seen_m2, 0.0)
+    found = sorted(sums.by_answer_m2.items())
     return {
-        "km2": {name: _km2(value) for name, value in sorted(sums.items())},
-        "share_of_seen": {name: _share(value, seen) for name, value in sorted(sums.items())},
-        "bounds_km2": {name: [_km2(value), _km2(value + unseen)] for name, value in sorted(sums.items())},
+        "km2": {name: _km2(value) for name, value in found},
+        "share_of_seen": {name: _share(value, sums.seen_m2) for name, value in found},
+        "bounds_km2": {name: [_km2(value), _km2(value + unseen)] for name, value in found},
     }
 
 
-def _tile_numbers(rows: Sequence[TileRow], task: str) -> dict[str, Any]:
-    answered = [row for row in rows if row.status == "answered"]
-    if task == "presence":
-        return {"yes_tiles": sum(row.value == "yes" for row in answered), "answered_tiles": len(answered)}
-    weighted = [(row.fraction or 0.0, row.seen_m2) for row in answered]
-    weight = sum(size for _, size in weighted)
-    return {"mean_fraction": _share(sum(share * size for share, size in weighted), weight), "tiles": len(answered)}
+def _tile_numbers(sums: LayerSums) -> dict[str, Any]:
+    answered = sums.counts.get("answered", 0)
+    if sums.task == "presence":
+        return {"yes_tiles": sums.yes, "answered_tiles": answered}
+    return {"mean_fraction": _share(sums.share_m2, sums.shared_m2), "tiles": answered}

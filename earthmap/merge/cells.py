@@ -1,7 +1,12 @@
-"""One cell's answers as ground: polygons of its masks, and what each tile saw. Needs nothing of other cells."""
+"""One cell's answers as ground: what its tiles saw, and the polygons of its masks. Needs nothing of other cells.
+
+Regions that no other cell can touch are finished here, where cells are worked on side by side; the others leave as
+they are.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,80 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from earthmap.grid import AreaOfInterest, Cell, owned_ground, pixel_area_m2
+from earthmap.grid import AreaOfInterest, Cell, pixel_area_m2
+from earthmap.merge.aggregate import Sums, TileNumbers
+from earthmap.merge.layers import Layer, Source, tile_names
 from earthmap.merge.rasters import cell_codes, counted_pixels
+from earthmap.merge.regions import Regions, about, clipped, feature_rows, ground_of, on_border
+from earthmap.merge.tables import coverage_schema, feature_schema, placed_table, region_schema
 from earthmap.merge.vectors import label_regions, trace
-from earthmap.tasks import TASKS, UNSEEN, Query
+from earthmap.tasks import TASKS, UNSEEN, Query, encode_mask
 
 if TYPE_CHECKING:
-    import datetime
-
     import pyarrow as pa
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Layer:
-    """What is joined into one map: one query, one sensor, and one observation where several are asked."""
-
-    query: str
-    """Content key of the query."""
-    sensor: str
-    """Empty where there was nothing to look at."""
-    observation: str
-    """Empty where each cell has the one observation that was chosen for it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where what a cell says in one layer comes from."""
-
-    scenes: tuple[str, ...]
-    datetime_min: datetime.datetime
-    datetime_max: datetime.datetime
-    predictor: str
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pieces:
-    """The regions of one cell's masks in one layer, in whole pixels of the zone's lattice."""
-
-    layer: Layer
-    source: Source
-    polygons: NDArray[np.object_] = field(repr=False)
-    """x eastwards and y northwards from the lattice's anchor, in pixels."""
-    answers: tuple[str, ...]
-    """What each region is: `water`, `water gained`."""
-    tiles: NDArray[np.uint16] = field(repr=False)
-    """Bit i is set where the region has a pixel of `cell.tiles()[i]`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileRow:
-    """One answer row with the ground that it is about: a row of the coverage."""
-
-    tile_id: str
-    layer: Layer
-    observation: str
-    task: str
-    status: str
-    stage: str | None
-    reason: str | None
-    message: str | None
-    address: str | None
-    value: str | None
-    probability: float | None
-    fraction: float | None
-    source: Source | None
-    geometry: Any = field(repr=False)
-    """Owned ground of the tile ∩ area, EPSG:4326."""
-    area_m2: float
-    """Of its pixels, counted where the centre lies in that ground."""
-    seen_m2: float
-    """Of its pixels that could be seen."""
-    by_answer_m2: Mapping[str, float]
-    """Of its pixels by what they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,32 +36,40 @@ class CellMerge:
     cell_id: str
     tiles: int
     """Bit i is set where `cell.tiles()[i]` belongs to the job."""
-    pieces: tuple[Pieces, ...]
-    rows: tuple[TileRow, ...]
+    features: pa.Table = field(repr=False)
+    """What is found and finished (`feature_schema` and PLACE)."""
+    regions: pa.Table = field(repr=False)
+    """What may go on in another cell (`region_schema`)."""
+    coverage: pa.Table = field(repr=False)
+    """What was seen (`coverage_schema` and PLACE): one row for each tile, query and observation."""
+    sums: Sums
+    """The numbers of its tiles."""
+    classes: Mapping[tuple[str, str], bytes] = field(repr=False)
+    """Codes of the counted pixels by query and observation, as `encode_mask` writes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ground:
     """The job's share of a cell: polygons for maps, pixels for numbers."""
 
+    places: Mapping[str, tuple[slice, slice]]
+    """Rows and columns of each tile in the cell's core."""
     polygons: Mapping[str, Any]
+    """Owned ground of each tile ∩ area, EPSG:4326."""
     areas_m2: Mapping[str, float]
+    counted: NDArray[np.bool_]
+    """(cell_core_px, cell_core_px) pixels that numbers count."""
     weights: NDArray[np.float64]
-    """(cell_core_px, cell_core_px) m² of the pixels that numbers count, 0 elsewhere."""
+    """(cell_core_px, cell_core_px) m² of those, 0 elsewhere."""
 
     @classmethod
     def of(cls, cell: Cell, area: AreaOfInterest, tiles: int) -> _Ground:
         mine = [tile for bit, tile in enumerate(cell.tiles()) if tiles >> bit & 1]
-        parts = [_areal(shapely.intersection(owned_ground(tile), area.geometry)) for tile in mine]
-        weights = np.where(counted_pixels(cell, area), pixel_area_m2(cell.core_geobox), 0.0)
-        sizes = {tile.id: float(weights[tile.core_slices].sum()) for tile in mine}
-        return cls({tile.id: part for tile, part in zip(mine, parts, strict=True)}, sizes, weights)
-
-
-def _areal(geometry: Any) -> Any:
-    """The polygons of a geometry; an intersection may bring lines and points along."""
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    return shapely.multipolygons([part for part in parts if part.geom_type == "Polygon" and part.area > 0])
+        counted = counted_pixels(cell, area)
+        weights = np.where(counted, pixel_area_m2(cell.core_geobox), 0.0)
+        places = {tile.id: tile.core_slices for tile in mine}
+        sizes = {name: float(weights[place].sum()) for name, place in places.items()}
+        return cls(places, dict(zip(places, ground_of(mine, area), strict=True)), sizes, counted, weights)
 
 
 def merge_cell(
@@ -140,24 +91,88 @@ def merge_cell(
         tiles: which of the cell's tiles belong to the job, as bits.
         by_observation: keep the observations of one-date questions apart, as `scenes: all` asks.
     """
-    ground = _Ground.of(cell, area, tiles)
+    import pyarrow as pa
+
+    made = _Made(cell, area, _Ground.of(cell, area, tiles))
+    for (layer, observation), members in _grouped(answers, queries, by_observation=by_observation):
+        made.add(layer, observation, members, queries[layer.query])
+    return CellMerge(
+        cell_id=cell.id,
+        tiles=tiles,
+        features=placed_table(made.features, feature_schema()),
+        regions=pa.Table.from_pylist(made.regions, schema=region_schema()),
+        coverage=placed_table(made.coverage, coverage_schema()),
+        sums=dataclasses.replace(made.sums, tiles=len(made.seen_m2), seen_m2=sum(made.seen_m2.values())),
+        classes=made.classes,
+    )
+
+
+def _grouped(
+    answers: pa.Table, queries: Mapping[str, Query], *, by_observation: bool
+) -> list[tuple[tuple[Layer, str], list[dict[str, Any]]]]:
+    """The rows of each layer and observation, in an order of their own."""
     grouped: dict[tuple[Layer, str], list[dict[str, Any]]] = {}
     for row in answers.to_pylist():
-        layer = _layer(row, by_observation=by_observation and queries[row["query"]].dates == 1)
+        apart = by_observation and queries[row["query"]].dates == 1
+        layer = Layer(row["query"], row["sensor"] or "", row["observation"] if apart else "")
         grouped.setdefault((layer, row["observation"]), []).append(row)
-    pieces, rows = list[Pieces](), list[TileRow]()
-    for (layer, _), members in sorted(grouped.items(), key=lambda item: item[0]):
-        source = _source(members)
-        task = TASKS[queries[layer.query].task]
-        codes = cell_codes(cell, {row["tile_id"]: row["mask"] for row in members})
-        if task.merge == "polygons" and source is not None:
-            pieces.append(_pieces(cell, codes, layer, source, legend=_legend(members)))
-        rows += _tile_rows(cell, members, layer, codes, task=task.id, ground=ground)
-    return CellMerge(cell_id=cell.id, tiles=tiles, pieces=tuple(pieces), rows=tuple(rows))
+    return sorted(grouped.items(), key=lambda item: item[0])
 
 
-def _layer(row: Mapping[str, Any], *, by_observation: bool) -> Layer:
-    return Layer(row["query"], row["sensor"] or "", row["observation"] if by_observation else "")
+class _Made:
+    """What a cell comes to, layer by layer."""
+
+    def __init__(self, cell: Cell, area: AreaOfInterest, ground: _Ground) -> None:
+        self.cell, self.area, self.ground = cell, area, ground
+        self.features: list[dict[str, Any]] = []
+        self.regions: list[dict[str, Any]] = []
+        self.coverage: list[dict[str, Any]] = []
+        self.classes: dict[tuple[str, str], bytes] = {}
+        self.sums = Sums()
+        self.seen_m2: dict[str, float] = {}
+        """By tile, the most that any one observation showed of it."""
+
+    def add(self, layer: Layer, observation: str, rows: Sequence[Mapping[str, Any]], query: Query) -> None:
+        """One layer and observation of the cell."""
+        source, merge = Source.of(rows), TASKS[query.task].merge
+        codes = cell_codes(self.cell, {row["tile_id"]: row["mask"] for row in rows})
+        if merge == "polygons" and source is not None:
+            counted = np.where(self.ground.counted, codes, np.uint8(UNSEEN))
+            self.classes[layer.query, observation] = encode_mask(counted)
+            self._add_regions(codes, layer, source, query, legend=_legend(rows))
+        for row in rows:
+            numbers = _numbers(row, codes, self.ground)
+            self.sums.add(layer, row, numbers, task=query.task)
+            self.seen_m2[row["tile_id"]] = max(self.seen_m2.get(row["tile_id"], 0.0), numbers.seen_m2)
+            self.coverage.append(_coverage(row, layer, numbers, self.ground))
+            if merge == "tiles" and row["status"] == "answered":
+                self.features.append(_square(row, layer, numbers, query, self.ground))
+
+    def _add_regions(
+        self, codes: NDArray[np.uint8], layer: Layer, source: Source, query: Query, *, legend: Mapping[int, str]
+    ) -> None:
+        polygons, kinds, bits = _outlines(self.cell, codes)
+        names = [tile.id for tile in self.cell.tiles()]
+        inside = ~_on_core_edge(polygons, self.cell)
+        for code in np.unique(kinds).tolist():
+            own = np.flatnonzero(inside & (kinds == code))
+            tiles = [tile_names(names, mask) for mask in bits[own].tolist()]
+            regions = Regions(polygons[own], tiles, [frozenset([source])] * len(own))
+            parts, origin = clipped(
+                regions, self.cell.grid, self.cell.zone, area=self.area, ground=self.ground.polygons.__getitem__
+            )
+            unfinished = np.isin(origin, origin[on_border(parts.geometries)])
+            inside[own[origin[unfinished]]] = False
+            self.features += feature_rows(parts.taken(np.flatnonzero(~unfinished)), layer, legend[code], query)
+        about_source = source.to_json()
+        for index in np.flatnonzero(~inside).tolist():
+            self.regions.append(
+                {
+                    "geometry": shapely.to_wkb(polygons[index]), "query": layer.query, "sensor": layer.sensor,
+                    "observation": layer.observation, "answer": legend[int(kinds[index])],
+                    "tiles": int(bits[index]), "source": about_source,
+                }
+            )  # fmt: skip
 
 
 def _legend(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
@@ -168,69 +183,75 @@ def _legend(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:
     return legend
 
 
-def _source(rows: Sequence[Mapping[str, Any]]) -> Source | None:
-    seen = [row for row in rows if row["datetime_min"] is not None]
-    if not seen:
-        return None
-    return Source(
-        scenes=tuple(sorted({scene for row in seen for scene in row["scenes"]})),
-        datetime_min=min(row["datetime_min"] for row in seen),
-        datetime_max=max(row["datetime_max"] for row in seen),
-        predictor=seen[0]["predictor"],
-        notes=tuple(sorted({note for row in seen if row["status"] == "answered" for note in row["notes"]})),
-    )
+def _outlines(
+    cell: Cell, codes: NDArray[np.uint8]
+) -> tuple[NDArray[np.object_], NDArray[np.uint8], NDArray[np.uint16]]:
+    """The regions of a cell's codes in whole pixels of the zone's lattice: polygons, codes, and the tiles of each.
 
-
-def _pieces(cell: Cell, codes: NDArray[np.uint8], layer: Layer, source: Source, *, legend: Mapping[int, str]) -> Pieces:
+    x counts eastwards and y northwards from the lattice's anchor. Bit i of the tiles is set where the region has a
+    pixel of `cell.tiles()[i]`.
+    """
     side = cell.grid.cell_core_px
     labels = label_regions(codes)
     polygons, numbers = trace(labels, west_px=cell.column * side, north_px=(cell.row + 1) * side)
     bits = np.zeros(int(numbers.max(initial=0)) + 1, np.uint16)
     kinds = np.zeros(len(bits), np.uint8)
     for bit, tile in enumerate(cell.tiles()):
-        block = labels[tile.core_slices]
-        found, first = np.unique(block, return_index=True)
+        found, first = np.unique(labels[tile.core_slices], return_index=True)
         bits[found] |= np.uint16(1 << bit)
         kinds[found] = codes[tile.core_slices].ravel()[first]
-    return Pieces(
-        layer=layer,
-        source=source,
-        polygons=polygons,
-        answers=tuple(legend[int(code)] for code in kinds[numbers]),
-        tiles=bits[numbers],
+    return polygons, kinds[numbers], bits[numbers]
+
+
+def _on_core_edge(polygons: NDArray[np.object_], cell: Cell) -> NDArray[np.bool_]:
+    """Which lattice polygons reach the edge of the cell's core."""
+    west, south, east, north = shapely.bounds(polygons).T
+    side = cell.grid.cell_core_px
+    left, low = cell.column * side, cell.row * side
+    found: NDArray[np.bool_] = (west == left) | (south == low) | (east == left + side) | (north == low + side)
+    return found
+
+
+def _numbers(row: Mapping[str, Any], codes: NDArray[np.uint8], ground: _Ground) -> TileNumbers:
+    where = ground.places[row["tile_id"]]
+    counts = np.bincount(codes[where].ravel(), weights=ground.weights[where].ravel(), minlength=256)
+    return TileNumbers(
+        area_m2=ground.areas_m2[row["tile_id"]],
+        seen_m2=float(counts[:UNSEEN].sum()),
+        by_answer_m2={label: float(counts[int(code)]) for code, label in json.loads(row["legend"]).items()},
     )
 
 
-def _tile_rows(
-    cell: Cell,
-    rows: Sequence[Mapping[str, Any]],
-    layer: Layer,
-    codes: NDArray[np.uint8],
-    *,
-    task: str,
-    ground: _Ground,
-) -> list[TileRow]:
-    places = {tile.id: tile for tile in cell.tiles()}
-    result = []
-    for row in rows:
-        name = row["tile_id"]
-        where = places[name].core_slices
-        counts = np.bincount(codes[where].ravel(), weights=ground.weights[where].ravel(), minlength=256)
-        by_answer = {label: float(counts[int(code)]) for code, label in json.loads(row["legend"]).items()}
-        result.append(
-            TileRow(
-                tile_id=name,
-                layer=layer,
-                task=task,
-                source=_source([row]),
-                geometry=ground.polygons[name],
-                area_m2=ground.areas_m2[name],
-                seen_m2=float(counts[:UNSEEN].sum()),
-                by_answer_m2=by_answer,
-                **{key: row[key] for key in _COPIED},
-            )
-        )
-    return result
+def _square(
+    row: Mapping[str, Any], layer: Layer, numbers: TileNumbers, query: Query, ground: _Ground
+) -> dict[str, Any]:
+    """An answer about a whole tile stays a square."""
+    source = Source.of([row])
+    return {
+        **about(query, layer, [source] if source else []),
+        "geometry": ground.polygons[row["tile_id"]],
+        "answer": row["value"],
+        "probability": row["probability"],
+        "fraction": row["fraction"],
+        "area_m2": round(numbers.area_m2, 2),
+        "tile_ids": [row["tile_id"]],
+    }
 
 
-_COPIED = ("observation", "status", "stage", "reason", "message", "address", "value", "probability", "fraction")
+def _coverage(row: Mapping[str, Any], layer: Layer, numbers: TileNumbers, ground: _Ground) -> dict[str, Any]:
+    shown = row["datetime_min"] is not None
+    return {
+        "geometry": ground.polygons[row["tile_id"]],
+        "query_key": layer.query,
+        "seen_share": round(numbers.seen_m2 / numbers.area_m2, 6) if numbers.area_m2 else 0.0,
+        "area_km2": round(numbers.area_m2 / 1e6, 6),
+        "seen_km2": round(numbers.seen_m2 / 1e6, 6),
+        "sensor": layer.sensor or None,
+        "scenes": sorted(set(row["scenes"])) if shown else [],
+        **{name: row[name] for name in _COPIED},
+    }
+
+
+_COPIED = (
+    "tile_id", "observation", "status", "stage", "reason", "message", "address", "datetime_min", "datetime_max",
+)  # fmt: skip

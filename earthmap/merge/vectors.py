@@ -8,7 +8,7 @@ a tile's border falls on such a line and leaves no trace either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -293,55 +293,64 @@ def unite(polygons: Geometries, groups: Ints) -> Geometries:
     return result
 
 
-def seam_pairs(polygons: Geometries, side_px: int) -> Ints:
-    """(n, 2) pairs of lattice polygons that share a stretch of a line between cells; a corner is not a stretch.
+class Stretches(NamedTuple):
+    """Edges of polygons along lines that others may touch."""
 
-    The polygons are of one answer and do not overlap; `side_px` is the side of a cell's core.
+    ends: Floats
+    """(n, 2) where each starts and ends on its line, the smaller first."""
+    member: Ints
+    """The polygon of each."""
+    line: Floats
+    """(n, 2) axis that is constant along the line (0 for x), and its value there."""
+
+    def taken(self, index: NDArray[Any]) -> Stretches:
+        """Some of them."""
+        return Stretches(self.ends[index], self.member[index], self.line[index])
+
+
+def seam_stretches(polygons: Geometries, side_px: int) -> Stretches:
+    """Where lattice polygons lie along the lines between cells; a corner is no stretch.
+
+    `side_px` is the side of a cell's core.
     """
-    stretches = _stretches(polygons, lambda axis, at: np.mod(at, side_px) == 0.0)
-    return _overlaps([(ends, member, np.column_stack([at, axis])) for ends, member, at, axis in stretches])
+    return _stretches(polygons, lambda axis, at: np.mod(at, side_px) == 0.0)
 
 
-def border_pairs(polygons: Geometries) -> Ints:
-    """(n, 2) pairs of polygons in EPSG:4326 that share a stretch of a zone's border.
+def border_stretches(polygons: Geometries) -> Stretches:
+    """Where polygons in EPSG:4326 lie along a zone's border.
 
     A border is a 6° meridian, of which 180 and -180 are one, the equator, 84° N or 80° S. The meridians that polygons
     were cut along around the poles are among them.
     """
-    stretches = _stretches(
+    found = _stretches(
         polygons, lambda axis, at: np.mod(at, 6.0) == 0.0 if axis == 0 else np.isin(at, BORDER_PARALLELS)
     )
-    wrapped = [(ends, member, np.where(at == -180.0, 180.0, at), axis) for ends, member, at, axis in stretches]
-    return _overlaps([(ends, member, np.column_stack([at, axis])) for ends, member, at, axis in wrapped])
+    return found._replace(line=np.where(found.line == -180.0, 180.0, found.line))
 
 
-def _stretches(
-    polygons: Geometries, on_line: Callable[[int, Floats], NDArray[np.bool_]]
-) -> list[tuple[Floats, Ints, Floats, Ints]]:
-    """The edges along lines of constant x, then y, that `on_line` chooses: ends, polygon, place of the line, axis."""
+def _stretches(polygons: Geometries, on_line: Callable[[int, Floats], NDArray[np.bool_]]) -> Stretches:
+    """The edges along lines of constant x, then y, that `on_line` chooses."""
     if not len(polygons):
-        return []
+        return Stretches(np.empty((0, 2)), np.empty(0, np.int64), np.empty((0, 2)))
     rings = rings_of(polygons)
     before, member = rings.previous(rings.xy), rings.owner[rings.ring]
     found = []
     for axis in (0, 1):
         at = rings.xy[:, axis]
         along = np.flatnonzero((at == before[:, axis]) & on_line(axis, at))
-        ends = np.column_stack([before[along, 1 - axis], rings.xy[along, 1 - axis]])
-        found.append((np.sort(ends, axis=1), member[along], at[along], np.full(len(along), axis)))
-    return found
+        ends = np.sort(np.column_stack([before[along, 1 - axis], rings.xy[along, 1 - axis]]), axis=1)
+        found.append((ends, member[along], np.column_stack([np.full(len(along), float(axis)), at[along]])))
+    return Stretches(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
 
-def _overlaps(stretches: Sequence[tuple[Floats, Ints, Floats]]) -> Ints:
-    """Pairs of members whose intervals overlap in the same place, each once, sorted."""
-    if not stretches:
-        return np.empty((0, 2), np.int64)
-    ends, member, place = (np.concatenate(column) for column in zip(*stretches, strict=True))
-    order = np.lexsort((ends[:, 1], ends[:, 0], *place.T))
+def overlaps(stretches: Stretches) -> Ints:
+    """(n, 2) pairs of polygons with stretches of one line that overlap, each pair once, sorted."""
+    ends, member, line = stretches
+    order = np.lexsort((ends[:, 1], ends[:, 0], *line.T))
     pairs: set[tuple[int, int]] = set()
     unfinished: list[tuple[float, int]] = []
     here: list[float] = []
-    rows = zip(*ends[order].T.tolist(), member[order].tolist(), place[order].tolist(), strict=True)
+    rows = zip(*ends[order].T.tolist(), member[order].tolist(), line[order].tolist(), strict=True)
     for low, high, who, where in rows:
         if where != here:
             here, unfinished = where, []

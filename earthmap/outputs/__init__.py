@@ -3,8 +3,9 @@
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.cog import class_cog
 from earthmap.outputs.drawing import pole_in
-from earthmap.outputs.geoparquet import geoparquet_bytes
+from earthmap.outputs.geoparquet import write_geoparquet, write_parquet
 from earthmap.outputs.numbers import headlines
+from earthmap.outputs.ordering import Ordering
 from earthmap.outputs.preview import render_preview
 from earthmap.outputs.report import render_report
 from earthmap.outputs.stac import result_item
@@ -12,9 +13,9 @@ from earthmap.outputs.strip import StripPanel, render_strip
 
 __all__ = [
     "Backdrop",
+    "Ordering",
     "StripPanel",
     "class_cog",
-    "geoparquet_bytes",
     "headlines",
     "mosaic_backdrop",
     "pole_in",
@@ -23,4 +24,6 @@ __all__ = [
     "render_strip",
     "result_item",
     "warp_backdrop",
+    "write_geoparquet",
+    "write_parquet",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK_PX = 512
 """Side of the file's internal tiles."""
+
+CACHE_MB = 32
+"""Decoded blocks that GDAL may keep while it writes."""
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "water": (38, 110, 190),
@@ -39,14 +42,14 @@ def colour_of(label: str) -> tuple[int, int, int]:
 
 
 def class_cog(
-    cells: Sequence[Cell], codes: Callable[[Cell], NDArray[np.uint8]], *, legend: Mapping[int, str], path: Path
+    cells: Sequence[Cell], codes: Iterable[NDArray[np.uint8]], *, legend: Mapping[int, str], path: Path
 ) -> None:
     """Write one class raster of `cells`, which lie in one zone of one grid, to the local file `path`.
 
     Args:
         cells: what the raster covers, at least one; ground between them stays nodata and takes no space.
-        codes: the (cell_core_px, cell_core_px) codes of a cell, row 0 in the north: 0 is none of the classes, 255
-            unseen or outside the area. Called for one cell at a time.
+        codes: the (cell_core_px, cell_core_px) codes of each cell, row 0 in the north: 0 is none of the classes, 255
+            unseen or outside the area. Taken one at a time.
         legend: what the other codes mean; written as tags (`class_1=water`) and as a colour table.
         path: whole when this returns.
     """
@@ -64,12 +67,13 @@ def class_cog(
         "transform": Cell(grid, zone, top, left).core_geobox.affine,
         "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "sparse_ok": True,
     }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="earthmap-") as folder:
+    # GDAL keeps up to a twentieth of the machine's memory of decoded blocks, which would grow with the area.
+    with tempfile.TemporaryDirectory(prefix="earthmap-") as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
         plain = Path(folder) / "plain.tif"
         with rasterio.open(plain, "w", bigtiff="if_safer", **profile) as target:
-            for cell in cells:
+            for cell, values in zip(cells, codes, strict=True):
                 window = Window((cell.column - left) * side, (top - cell.row) * side, side, side)
-                target.write(codes(cell), 1, window=window)
+                target.write(values, 1, window=window)
             target.write_colormap(1, {code: (*colour_of(name), 255) for code, name in legend.items()})
             target.update_tags(1, **{f"class_{code}": name for code, name in sorted(legend.items())})
         rasterio.shutil.copy(

@@ -1,4 +1,9 @@
-"""The run folder's files, from what the cells came to. Written in order, each whole; `run.json` follows them."""
+"""The run folder's files, from what the cells came to. Written in order, each whole; `run.json` follows them.
+
+Cells are read one after the other, and what they bring is written as it comes: nothing here grows with the area but a
+few hundred bytes a cell, and the regions that may still grow. What must be brought into order waits in files of a
+temporary folder (TMPDIR says where).
+"""
 
 from __future__ import annotations
 
@@ -6,26 +11,39 @@ import datetime
 import json
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthmap.catalog import Observation
-from earthmap.cube import find_cell, open_cell
-from earthmap.grid import AreaOfInterest, Cell
-from earthmap.merge import CellMerge, cell_codes, counted_pixels, join, summarize
+from earthmap.catalog import Observation, narrow
+from earthmap.cube import CellRead, find_cell, open_cell
+from earthmap.errors import LedgerError
+from earthmap.grid import Cell, owned_ground
+from earthmap.merge import (
+    COVERAGE_ORDER,
+    FEATURE_ORDER,
+    Joining,
+    Sums,
+    coverage_schema,
+    feature_schema,
+    summarize,
+)
 from earthmap.outputs import (
     Backdrop,
+    Ordering,
     class_cog,
-    geoparquet_bytes,
     mosaic_backdrop,
     pole_in,
     render_preview,
     render_report,
     result_item,
+    write_geoparquet,
+    write_parquet,
 )
 from earthmap.pipeline.context import failed_path
 from earthmap.pipeline.folder import (
@@ -40,12 +58,12 @@ from earthmap.pipeline.folder import (
     Run,
 )
 from earthmap.pipeline.job import Job
-from earthmap.pipeline.plan import CellWork, Plan, answered_work, cell_reads, read_plan
+from earthmap.pipeline.merged import MergedCells
+from earthmap.pipeline.plan import Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
-from earthmap.pipeline.stages import read_part
 from earthmap.sensors import SENSORS, Reason, default_view, make_view
 from earthmap.storage import Storage
-from earthmap.tasks import TASKS, UNSEEN, mask_legend
+from earthmap.tasks import TASKS, Query, decode_mask, mask_legend
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,28 +78,36 @@ MAX_BACKDROP_CELLS = 400
 BACKDROP_PX = 1400
 """Longer side of a backdrop, about."""
 
+LEDGER_ORDER = ("cell_id", "tile_id", "query", "observation")
 
-def publish(storage: Storage, *, job: Job, plan: Plan, merges: Sequence[CellMerge], ledger: pa.Table) -> None:
-    """Join the cells and write every file of the run folder but `run.json`.
+
+def publish(storage: Storage, *, job: Job, plan: Plan, merged: MergedCells) -> dict[str, float]:
+    """Join the cells and write every file of the run folder but `run.json`; returns the seconds of each step.
 
     Args:
         storage: the run folder.
         job: what was asked.
         plan: what was planned.
-        merges: every cell, in any order.
-        ledger: one row (`ledger_schema`) for each planned tile, query and observation, in any order.
+        merged: what every cell of the plan came to.
+
+    Raises:
+        LedgerError: when the cells' rows are not those that were planned.
+        StorageError: when a file cannot be read or written.
     """
-    queries = {query.content_key(): query for query in job.queries}
-    merged = join(merges, area=job.area, queries=queries)
-    summary = summarize(merged.rows, area=job.area, queries=queries)
-    storage.write(FEATURES_PATH, geoparquet_bytes(merged.features))
-    storage.write(COVERAGE_PATH, geoparquet_bytes(merged.coverage))
-    storage.write(LEDGER_PATH, _ledger_bytes(ledger))
-    rasters = _write_classes(storage, job, ledger)
-    storage.write(SUMMARY_PATH, _json(summary))
-    works = list(answered_work(plan, ledger))
-    storage.write(ITEM_PATH, _json(_item(job, _names(works, plan), summary, rasters)))
-    _write_pages(storage, job, plan, works, summary=summary, frames=(merged.features, merged.coverage))
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="earthmap-") as scratch:
+        files = _Files(storage, Path(scratch))
+        with _clocked(seconds, "join"):
+            sums, rasters = _join(files, job, plan, merged)
+        with _clocked(seconds, "classes"):
+            titles = _write_classes(files, job, rasters, merged)
+        with _clocked(seconds, "pages"):
+            summary = summarize(sums, area=job.area, queries=_queries(job))
+            storage.write(SUMMARY_PATH, _json(summary))
+            shown = _shown(files.scratch / LEDGER_PATH)
+            storage.write(ITEM_PATH, _json(_item(job, _names(shown, plan), summary, titles)))
+            _write_pages(files, job, plan, shown, summary=summary)
+    return seconds
 
 
 def publish_report(run: Run) -> None:
@@ -92,59 +118,118 @@ def publish_report(run: Run) -> None:
     """
     plan = read_plan(run.storage)
     if plan is not None:
-        works = list(answered_work(plan, _read_ledger(run.storage)))
-        _write_pages(run.storage, run.job, plan, works, summary=run.summary, frames=(run.features, run.coverage))
+        with tempfile.TemporaryDirectory(prefix="earthmap-") as scratch:
+            files = _Files(run.storage, Path(scratch))
+            for path in (FEATURES_PATH, COVERAGE_PATH, LEDGER_PATH):
+                (files.scratch / path).write_bytes(run.storage.read(path))
+            _write_pages(files, run.job, plan, _shown(files.scratch / LEDGER_PATH), summary=run.summary)
 
 
-def _names(works: Sequence[CellWork], plan: Plan) -> list[Observation]:
-    """The observations that questions look at, in order of time."""
-    names = {name for work in works for question in work.questions for name in question.observations}
-    return sorted((plan.observations[name] for name in names), key=lambda one: (one.datetime, one.id))
+@contextmanager
+def _clocked(seconds: dict[str, float], step: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    seconds[step] = time.monotonic() - started
 
 
-def _ledger_bytes(table: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Files of the run folder that are written here first, a piece at a time."""
 
-    order = [(name, "ascending") for name in ("cell_id", "tile_id", "query", "observation")]
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.cast(ledger_schema()).sort_by(order), sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+    storage: Storage
+    scratch: Path
+
+    def folder(self, name: str) -> Path:
+        """A new folder for what does not fit into memory."""
+        path = self.scratch / name
+        path.mkdir()
+        return path
+
+    def put(self, path: str) -> None:
+        """Copy the finished file of that name to the run folder."""
+        self.storage.write_file(path, self.scratch / path)
 
 
-def _read_ledger(storage: Storage) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    return pq.read_table(pa.BufferReader(storage.read(LEDGER_PATH)))
+def _queries(job: Job) -> dict[str, Query]:
+    return {query.content_key(): query for query in job.queries}
 
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _Rasters:
+    """Which cells have classes, by query, observation and zone."""
+
+    cells: dict[tuple[str, str, str], list[Cell]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, classes: Iterable[tuple[str, str]]) -> None:
+        """One more cell."""
+        for query, observation in classes:
+            self.cells.setdefault((query, observation, cell.zone.id), []).append(cell)
+
+
+def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sums, _Rasters]:
+    """Write features, coverage and ledger; returns the run's sums, and what has class rasters."""
+    features = Ordering(files.folder("features"), keys=FEATURE_ORDER)
+    coverage = Ordering(files.folder("coverage"), keys=COVERAGE_ORDER)
+    ledger = Ordering(files.folder("ledger"), keys=LEDGER_ORDER)
+    sums, rasters, rows = Sums(), _Rasters(), 0
+    joining = Joining({work.cell for work in plan.work()}, job.area, _queries(job))
+    for merge, own in merged.read(work.cell for work in plan.work()):
+        sums.update(merge.sums)
+        rasters.add(Cell.parse(merge.cell_id), merge.classes)
+        rows += _distinct(own)
+        features.add(merge.features)
+        coverage.add(merge.coverage)
+        ledger.add(own)
+        for table in joining.add(merge):
+            features.add(table)
+    for table in joining.finish():
+        features.add(table)
+    if rows != plan.planned:
+        raise LedgerError(
+            f"the ledger has {rows} different answers",
+            expected=f"{plan.planned}, one for each planned tile, query and observation",
+        )
+    write_geoparquet(files.scratch / FEATURES_PATH, features.in_order(), feature_schema())
+    write_geoparquet(files.scratch / COVERAGE_PATH, coverage.in_order(), coverage_schema())
+    write_parquet(files.scratch / LEDGER_PATH, ledger.in_order(), ledger_schema())
+    for path in (FEATURES_PATH, COVERAGE_PATH, LEDGER_PATH):
+        files.put(path)
+    return sums, rasters
+
+
+def _distinct(ledger: pa.Table) -> int:
+    """The rows of a cell's ledger. Raises LedgerError where two are about the same answer."""
+    distinct: int = ledger.group_by(["tile_id", "query", "observation"]).aggregate([]).num_rows
+    if distinct != len(ledger):
+        raise LedgerError(f"a cell has {len(ledger)} rows of {distinct} different answers", expected="one of each")
+    return distinct
+
+
 # ── class rasters ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_classes(storage: Storage, job: Job, ledger: pa.Table) -> dict[str, str]:
+def _write_classes(files: _Files, job: Job, rasters: _Rasters, merged: MergedCells) -> dict[str, str]:
     """One raster for each question with masks, observation and zone; their titles by path."""
-    store = Storage(job.store)
     titles: dict[str, str] = {}
-    parts = ledger.select(["query", "observation", "cell_id", "part"]).group_by(
-        ["query", "observation", "cell_id", "part"]
-    )
-    grouped: dict[tuple[str, str, str], dict[Cell, str]] = {}
-    for row in parts.aggregate([]).to_pylist():
-        if row["part"] is not None:
-            cell = Cell.parse(row["cell_id"])
-            grouped.setdefault((row["query"], row["observation"], cell.zone.id), {})[cell] = row["part"]
+    files.folder(CLASSES_PATH)
     for number, query in enumerate(job.queries, 1):
         if TASKS[query.task].merge != "polygons":
             continue
-        for (key, observation, zone), paths in sorted(grouped.items(), key=lambda item: item[0]):
+        for (key, observation, zone), cells in sorted(rasters.cells.items(), key=lambda item: item[0]):
             if key == query.content_key():
                 name = f"{CLASSES_PATH}/{number}_{_slug(query.text)}_{observation}_{zone}.tif"
-                _write_raster(storage, name, store, paths, job.area, mask_legend(query))
+                ordered = sorted(cells, key=lambda cell: (-cell.row, cell.column))
+                codes = _codes(ordered, merged, (key, observation))
+                class_cog(ordered, codes, legend=mask_legend(query), path=files.scratch / name)
+                files.put(name)
+                (files.scratch / name).unlink()
                 titles[name] = f"{query.text} ({observation}, zone {zone})"
     return titles
 
@@ -153,20 +238,40 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "question"
 
 
-def _write_raster(
-    storage: Storage, name: str, store: Storage, paths: Mapping[Cell, str], area: AreaOfInterest, legend: dict[int, str]
-) -> None:
-    cells = sorted(paths, key=lambda cell: (-cell.row, cell.column))
-    with tempfile.TemporaryDirectory(prefix="earthmap-") as folder:
-        local = Path(folder) / "classes.tif"
-        class_cog(cells, partial(_codes, store, paths, area), legend=legend, path=local)
-        storage.write(name, local.read_bytes())
+def _codes(cells: Sequence[Cell], merged: MergedCells, key: tuple[str, str]) -> Iterator[NDArray[np.uint8]]:
+    for cell, classes in zip(cells, merged.read_classes(cells), strict=True):
+        yield decode_mask(classes[key], cell.grid.cell_core_px)
 
 
-def _codes(store: Storage, paths: Mapping[Cell, str], area: AreaOfInterest, cell: Cell) -> NDArray[np.uint8]:
-    table = read_part(store, paths[cell])
-    masks = dict(zip(table["tile_id"].to_pylist(), table["mask"].to_pylist(), strict=True))
-    return np.where(counted_pixels(cell, area), cell_codes(cell, masks), np.uint8(UNSEEN))
+# ── what observations show ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _shown(ledger: Path) -> dict[str, list[Cell]]:
+    """The cells of each observation that answers are about; of those with too many to be drawn, only some."""
+    import pyarrow.parquet as pq
+
+    shown: dict[str, dict[str, None]] = {}
+    with pq.ParquetFile(ledger) as file:
+        for batch in file.iter_batches(columns=["cell_id", "observation"]):
+            for cell, name in dict.fromkeys(zip(*(column.to_pylist() for column in batch.columns), strict=True)):
+                cells = shown.setdefault(name or "", {})
+                if len(cells) <= MAX_BACKDROP_CELLS:
+                    cells[cell] = None
+    return {name: [Cell.parse(cell) for cell in cells] for name, cells in shown.items() if name}
+
+
+def _members(shown: Mapping[str, Sequence[Cell]], plan: Plan) -> dict[str, set[Cell]]:
+    """The cells of each single observation, those of pairs among them."""
+    members: dict[str, set[Cell]] = {}
+    for name, cells in shown.items():
+        for single in [name] if name in plan.observations else name.split(".."):
+            members.setdefault(single, set()).update(cells)
+    return members
+
+
+def _names(shown: Mapping[str, Sequence[Cell]], plan: Plan) -> list[Observation]:
+    """The observations that answers are about, in order of time."""
+    return sorted((plan.observations[name] for name in _members(shown, plan)), key=lambda one: (one.datetime, one.id))
 
 
 # ── item, page and picture ───────────────────────────────────────────────────────────────────────────────────
@@ -204,18 +309,15 @@ def _item(
 
 
 def _write_pages(
-    storage: Storage,
-    job: Job,
-    plan: Plan,
-    works: Sequence[CellWork],
-    *,
-    summary: Mapping[str, Any],
-    frames: tuple[Any, Any],
+    files: _Files, job: Job, plan: Plan, shown: Mapping[str, Sequence[Cell]], *, summary: Mapping[str, Any]
 ) -> None:
+    import geopandas
+
     import earthmap
 
-    features, coverage = frames[0], _by_layer(frames[1], summary)
-    backdrops = list(_backdrops(plan, works, Storage(job.store), pole_in(coverage)))
+    features, coverage = (geopandas.read_parquet(files.scratch / path) for path in (FEATURES_PATH, COVERAGE_PATH))
+    coverage = _by_layer(coverage, summary)
+    backdrops = list(_backdrops(plan, shown, Storage(job.store), pole_in(coverage)))
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
     page = render_report(
@@ -227,8 +329,8 @@ def _write_pages(
         versions={"earthmap": earthmap.__version__},
         title=title,
     )
-    storage.write(REPORT_PATH, page.encode())
-    storage.write(PREVIEW_PATH, render_preview(features, coverage, summary, backdrops=backdrops, title=title))
+    files.storage.write(REPORT_PATH, page.encode())
+    files.storage.write(PREVIEW_PATH, render_preview(features, coverage, summary, backdrops=backdrops, title=title))
 
 
 def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
@@ -246,24 +348,31 @@ def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
     return coverage.assign(observation=shown)
 
 
-def _backdrops(plan: Plan, works: Sequence[CellWork], store: Storage, pole: float | None) -> Iterator[Backdrop]:
+def _backdrops(
+    plan: Plan, shown: Mapping[str, Sequence[Cell]], store: Storage, pole: float | None
+) -> Iterator[Backdrop]:
     """What the observations look like, for at most MAX_BACKDROPS of them."""
-    members: dict[str, list[str]] = {}
-    for work in works:
-        for name, read in cell_reads(work, plan.observations).items():
-            members.setdefault(name, []).append(read.path)
+    members = _members(shown, plan)
     ordered = sorted(members, key=lambda name: (plan.observations[name].datetime, name))
     steps = {round(step) for step in np.linspace(0, len(ordered) - 1, MAX_BACKDROPS).tolist()} if ordered else set()
     for name in (ordered[step] for step in sorted(steps)):
         if len(members[name]) <= MAX_BACKDROP_CELLS:
             observation = plan.observations[name]
             step = max(1, round(np.sqrt(len(members[name])) * plan.grid.cell_core_px / BACKDROP_PX))
-            pictures = list(_pictures(store, members[name], step))
+            pictures = list(_pictures(store, _paths(observation, members[name]), step))
             if pictures:
                 title = f"{observation.datetime:%Y-%m-%d} {observation.sensor}"
                 yield mosaic_backdrop(
                     pictures, title=title, datetime=observation.datetime, sensor=observation.sensor, pole=pole
                 )
+
+
+def _paths(observation: Observation, cells: Iterable[Cell]) -> Iterator[str]:
+    """Where what an observation shows of each cell stands in the cube."""
+    for cell in sorted(cells, key=lambda cell: (cell.zone, cell.row, cell.column)):
+        own = narrow(observation, owned_ground(cell))
+        if own is not None:
+            yield CellRead.of(cell, own).path
 
 
 def _pictures(store: Storage, paths: Iterable[str], step: int) -> Iterator[tuple[Any, Any, Any]]:

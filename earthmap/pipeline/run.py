@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from earthmap.content import canonical_json
 from earthmap.cube import Patience, RasterioReader, Reader
 from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
-from earthmap.merge import CellMerge, merge_cell
+from earthmap.merge import merge_cell
 from earthmap.pipeline.clearness import best_first
 from earthmap.pipeline.cluster import Watch, cluster, watched_rows
 from earthmap.pipeline.context import Committed, Context
@@ -25,6 +25,7 @@ from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.lease import Lease
+from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, make_plan, read_plan, write_plan
 from earthmap.pipeline.publish import publish
 from earthmap.pipeline.reading import read_work
@@ -50,11 +51,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone:
-    """What comes back from the workers for one cell."""
+    """What comes back from the workers for one cell; what it came to stands in a file (`MergedCells`)."""
 
-    merge: CellMerge
-    ledger: Any
-    """Arrow table: the answer rows without masks, with part and execution."""
+    tiles: int
+    failed: int
+    """Rows of its ledger that failed."""
     groups: int
     parts: int
     read: int
@@ -79,6 +80,8 @@ class Tally:
     parts_reused: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     """By the clock, by step of the execution."""
+    published: dict[str, float] = field(default_factory=dict)
+    """Of the seconds of publishing, by step."""
     worked: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Of all workers together, by stage."""
     workers: int = 1
@@ -137,11 +140,13 @@ def run_job(
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
-        done = _stream(plan, context, job, tally, report=report, say=say)
+        merged = MergedCells.of(context.store, storage, execution=lease.execution)
+        _stream(plan, context, merged, job, tally, report=report, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
         publishing = time.monotonic()
-        _publish(storage, job, plan, done)
+        tally.published = publish(storage, job=job, plan=plan, merged=merged)
+        merged.remove()
         tally.seconds["publish"] = time.monotonic() - publishing
         tally.seconds["total"] = time.monotonic() - started
         say(", ".join(f"{name} {share:.0%}" for name, share in tally.shares.items()) + " of the time")
@@ -187,19 +192,6 @@ def predictor_spec(job: Job, plan: Plan) -> Mapping[str, Any]:
     return {"name": "oracle", "world": worlds.pop()}
 
 
-def _publish(storage: Storage, job: Job, plan: Plan, done: Sequence[CellDone]) -> None:
-    import pyarrow as pa
-
-    ledger = pa.concat_tables([cell.ledger for cell in done])
-    distinct = ledger.group_by(["tile_id", "query", "observation"]).aggregate([]).num_rows
-    if not ledger.num_rows == distinct == plan.planned:
-        raise LedgerError(
-            f"the ledger has {ledger.num_rows} rows of {distinct} different answers",
-            expected=f"{plan.planned}, one for each planned tile, query and observation",
-        )
-    publish(storage, job=job, plan=plan, merges=[cell.merge for cell in done], ledger=ledger)
-
-
 def _finish(storage: Storage, job: Job, plan: Plan, *, execution: int, tally: Tally) -> None:
     import platform
 
@@ -213,6 +205,7 @@ def _finish(storage: Storage, job: Job, plan: Plan, *, execution: int, tally: Ta
         "execution": execution,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": {name: round(value, 2) for name, value in tally.seconds.items()},
+        "publish_seconds": {name: round(value, 2) for name, value in tally.published.items()},
         "worker_seconds": {name: round(value, 2) for name, value in tally.worked.items()},
         "shares": {name: round(value, 4) for name, value in tally.shares.items()},
         "groups": {"read": tally.groups_read, "reused": tally.groups_reused},
@@ -259,23 +252,25 @@ def _predict_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "parts": pickle.dumps(predict_stage(pickle.loads(row["work"]), groups, context))}
 
 
-def _merge_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
+def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     context = _received(holder[0])
     work, reads, parts = (pickle.loads(row[name]) for name in ("work", "groups", "parts"))
     answers = gather(work, parts, context)
     expected = work.tiles.bit_count() * len(work.questions)
     if answers.num_rows != expected:
         raise LedgerError(f"cell {work.cell.id} has {answers.num_rows} answers", expected=str(expected))
+    merge = merge_cell(
+        work.cell,
+        answers,
+        area=context.area,
+        queries=context.queries,
+        tiles=work.tiles,
+        by_observation=context.by_observation,
+    )
+    merged.write(merge, _ledger(answers, parts, context))
     done = CellDone(
-        merge=merge_cell(
-            work.cell,
-            answers,
-            area=context.area,
-            queries=context.queries,
-            tiles=work.tiles,
-            by_observation=context.by_observation,
-        ),
-        ledger=_ledger(answers, parts, context),
+        tiles=work.tiles.bit_count(),
+        failed=answers["status"].to_pylist().count("failed"),
         groups=len(reads),
         parts=len(parts),
         read=sum(committed.fresh for committed in reads.values()),
@@ -311,7 +306,7 @@ def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> A
     return table.select(ledger_schema().names).cast(ledger_schema())
 
 
-def _dataset(plan: Plan, context: Context) -> Any:
+def _dataset(plan: Plan, context: Context, merged: MergedCells) -> Any:
     import pyarrow as pa
     import ray
     import ray.data
@@ -328,7 +323,9 @@ def _dataset(plan: Plan, context: Context) -> Any:
     tables = [pa.Table.from_pylist(rows[start::blocks], schema=schema) for start in range(blocks)]
     dataset: Any = ray.data.from_arrow(tables)
     cpus = {"read": _reading_cpus(plan)}
-    for name, stage in zip(STAGES, (_read_row, _predict_row, _merge_row), strict=True):
+    work: tuple[Callable[[list[Any], dict[str, Any]], dict[str, Any]], ...]
+    work = (_read_row, _predict_row, partial(_merge_row, merged))
+    for name, stage in zip(STAGES, work, strict=True):
         dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), num_cpus=cpus.get(name, 1.0))
     return dataset
 
@@ -345,41 +342,40 @@ def _reading_cpus(plan: Plan) -> float:
 def _stream(
     plan: Plan,
     context: Context,
+    merged: MergedCells,
     job: Job,
     tally: Tally,
     *,
     report: Callable[[Progress], None] | None,
     say: Callable[[str], None],
-) -> list[CellDone]:
-    """All cells through the stages; the result is in no particular order.
+) -> None:
+    """All cells through the stages.
 
     Raises:
         EarthmapError: what a worker could not turn into a row, such as a full disk.
         ClusterError: when the cluster is lost.
     """
-    done: list[CellDone] = []
-    tiles = failed = 0
+    cells = tiles = failed = 0
     with cluster(job.spec.cluster):
         watch = Watch(say)
         tally.workers = max(1, min(watch.cpus, plan.cells))
-        for row in watched_rows(_dataset(plan, context), watch):
+        for row in watched_rows(_dataset(plan, context, merged), watch):
             if row["error"] is not None:
                 raise pickle.loads(row["error"])
             cell: CellDone = pickle.loads(row["done"])
-            done.append(cell)
+            cells += 1
             _count(tally, cell)
             for stage in STAGES:
                 tally.worked[stage] += row[f"{stage}_s"]
             for place, seconds in cell.waited.items():
                 say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
-            tiles += cell.merge.tiles.bit_count()
-            failed += cell.ledger["status"].to_pylist().count("failed")
+            tiles += cell.tiles
+            failed += cell.failed
             if report is not None:
                 km2 = tiles * (plan.grid.core_m / 1000) ** 2
-                report(Progress(cells=len(done), tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
-    if len(done) != plan.cells:
-        raise LedgerError(f"{len(done)} cells came back", expected=f"{plan.cells}")
-    return done
+                report(Progress(cells=cells, tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
+    if cells != plan.cells:
+        raise LedgerError(f"{cells} cells came back", expected=f"{plan.cells}")
 
 
 def _count(tally: Tally, cell: CellDone) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from earthmap.grid import AreaOfInterest, Cell, Grid, from_lonlat, touched
-from earthmap.merge import CellMerge, Merged, areas_m2, join, merge_cell, summarize
-from earthmap.outputs import geoparquet_bytes
+from earthmap.merge import CellMerge, areas_m2, merge_cell, summarize
 from earthmap.tasks import UNSEEN, answer_schema, encode_mask, make_query
+from tests.merge.maps import Merged, joined
 
 QUERY = make_query("Where is water?")
 QUERIES = {QUERY.content_key(): QUERY}
@@ -78,7 +78,7 @@ def merged_cells(field: Field, area: AreaOfInterest, grid: Grid) -> list[CellMer
 
 def mapped(field: Field, area: AreaOfInterest, picture_px: int) -> Merged:
     merges = merged_cells(field, area, Grid(resolution_m=field.resolution_m, picture_px=picture_px))
-    return join(merges, area=area, queries=QUERIES)
+    return joined(merges, area=area, queries=QUERIES)
 
 
 BOUNDS = (500_000.0, 5_000_000.0, 512_000.0, 5_009_000.0)
@@ -95,9 +95,9 @@ def cells() -> list[CellMerge]:
 @given(st.randoms(use_true_random=False))
 def test_any_order_of_cells_gives_the_same_bytes(random: Any) -> None:
     merges = merged_cells(FIELD, AREA, Grid(resolution_m=30.0, picture_px=128))
-    first = geoparquet_bytes(join(merges, area=AREA, queries=QUERIES).features)
+    first = joined(merges, area=AREA, queries=QUERIES).features_bytes
     random.shuffle(merges)
-    assert geoparquet_bytes(join(merges, area=AREA, queries=QUERIES).features) == first
+    assert joined(merges, area=AREA, queries=QUERIES).features_bytes == first
 
 
 @pytest.mark.parametrize("picture_px", [128, 224])
@@ -120,7 +120,7 @@ def test_regions_are_those_of_the_whole_mask() -> None:
 
 
 def test_features_do_not_overlap_and_lie_in_the_area(cells: list[CellMerge]) -> None:
-    features = join(cells, area=AREA, queries=QUERIES).features
+    features = joined(cells, area=AREA, queries=QUERIES).features
     assert features.geometry.is_valid.all()
     union = shapely.union_all(features.geometry.to_numpy())
     assert union.area == pytest.approx(shapely.area(features.geometry.to_numpy()).sum(), rel=1e-9)
@@ -128,8 +128,8 @@ def test_features_do_not_overlap_and_lie_in_the_area(cells: list[CellMerge]) -> 
 
 
 def test_numbers_are_those_of_the_pixels(cells: list[CellMerge]) -> None:
-    merged = join(cells, area=AREA, queries=QUERIES)
-    summary = summarize(merged.rows, area=AREA, queries=QUERIES)
+    merged = joined(cells, area=AREA, queries=QUERIES)
+    summary = summarize(merged.sums, area=AREA, queries=QUERIES)
     (layer,) = summary["queries"][0]["observations"]
     assert layer["km2"]["water"] == pytest.approx(merged.features.area_m2.sum() / 1e6, rel=5e-3)
     assert layer["seen_km2"] == pytest.approx(AREA.area_km2, rel=5e-3)
@@ -157,7 +157,7 @@ def test_a_lake_across_two_zones_is_one(longitude: float) -> None:
             )
         )
     assert len({cell.zone for cell in cells}) == 2
-    features = join(merges, area=area, queries=QUERIES).features
+    features = joined(merges, area=area, queries=QUERIES).features
     assert len(features) == 1
     expected = areas_m2(np.array([lake], object))[0]
     assert features.area_m2.iloc[0] == pytest.approx(expected, rel=0.01)
@@ -206,7 +206,7 @@ def test_a_corner_does_not_join() -> None:
                 by_observation=False,
             )
         )
-    assert len(join(merges, area=area, queries=QUERIES).features) == 2
+    assert len(joined(merges, area=area, queries=QUERIES).features) == 2
 
 
 def test_holes_stay_holes() -> None:
@@ -217,7 +217,7 @@ def test_holes_stay_holes() -> None:
     field.mask[50:250, 50:350] = True
     field.mask[100:200, 100:300] = False
     field.mask[140:160, 140:160] = True
-    features = join(merged_cells(field, area, grid), area=area, queries=QUERIES).features
+    features = joined(merged_cells(field, area, grid), area=area, queries=QUERIES).features
     assert sorted(len(shape.interiors) for shape in features.geometry) == [0, 1]
     ring = features.geometry.iloc[int(np.argmax(features.area_m2))]
     planar = from_lonlat(ring, "EPSG:32631")
@@ -237,13 +237,13 @@ def test_unseen_and_failed_tiles_are_in_the_coverage_and_nowhere_else() -> None:
             }  # fmt: skip
         table = rows_of(cell, np.ones((grid.cell_core_px,) * 2, np.uint8), int(tiles), **changes)
         merges.append(merge_cell(cell, table, area=AREA, queries=QUERIES, tiles=int(tiles), by_observation=False))
-    merged = join(merges, area=AREA, queries=QUERIES)
+    merged = joined(merges, area=AREA, queries=QUERIES)
     failed = merged.coverage[merged.coverage.status == "failed"]
     assert len(failed) == int(bits[0]).bit_count()
     assert (failed.seen_km2 == 0).all()
     assert len(merged.coverage) == sum(int(tiles).bit_count() for tiles in bits)
     assert not merged.features.geometry.iloc[0].buffer(-1e-6).intersects(shapely.union_all(failed.geometry.to_numpy()))
-    summary = summarize(merged.rows, area=AREA, queries=QUERIES)
+    summary = summarize(merged.sums, area=AREA, queries=QUERIES)
     assert summary["failed"] == {"damaged": len(failed)}
     assert summary["planned"] == summary["answered"] + len(failed)
 

@@ -13,9 +13,9 @@ import shapely
 
 from earthmap.errors import LedgerError
 from earthmap.grid import AreaOfInterest, Cell, Grid, pixel_to_lonlat, touched
-from earthmap.merge import Merged, join, merge_cell, summarize
-from earthmap.outputs import geoparquet_bytes
+from earthmap.merge import merge_cell, summarize
 from earthmap.tasks import UNSEEN, Query, answer_schema, encode_mask, make_query
+from tests.merge.maps import Merged, joined
 
 GRID = Grid(resolution_m=30.0, picture_px=128)
 NOON = datetime.datetime(2024, 6, 1, 12, tzinfo=datetime.UTC)
@@ -50,11 +50,11 @@ def mapped(area: AreaOfInterest, query: Query, columns: Any) -> Merged:
         )
         for cell, tiles in zip(*touched(area, GRID), strict=True)
     ]  # fmt: skip
-    return join(merges, area=area, queries={query.content_key(): query})
+    return joined(merges, area=area, queries={query.content_key(): query})
 
 
 def layer_of(merged: Merged, area: AreaOfInterest, query: Query) -> dict[str, Any]:
-    (layer,) = summarize(merged.rows, area=area, queries={query.content_key(): query})["queries"][0]["observations"]
+    (layer,) = summarize(merged.sums, area=area, queries={query.content_key(): query})["queries"][0]["observations"]
     return dict(layer)
 
 
@@ -122,11 +122,11 @@ def test_nothing_to_look_at_is_in_the_coverage() -> None:
         "sensor": None, "scenes": [], "predictor": None, "seen_px": 0, "mask": None,
     }  # fmt: skip
     merged = mapped(area, WATER, lambda cell: nothing)
-    summary = summarize(merged.rows, area=area, queries={WATER.content_key(): WATER})
+    summary = summarize(merged.sums, area=area, queries={WATER.content_key(): WATER})
     assert len(merged.features) == 0
     assert summary["skipped"] == {"no_scene": summary["planned"]}
     assert summary["seen_km2"] == 0
-    assert geoparquet_bytes(merged.features)
+    assert merged.features_bytes
     assert merged.coverage.reason.unique().tolist() == ["no_scene"]
 
 
@@ -134,4 +134,4 @@ def test_a_row_that_is_no_status_is_a_defect() -> None:
     area = AreaOfInterest.from_bbox(3.0, 45.0, 3.05, 45.05)
     merged = mapped(area, WATER, lambda cell: {"status": "lost", "mask": None})
     with pytest.raises(LedgerError, match="answered, skipped or failed"):
-        summarize(merged.rows, area=area, queries={WATER.content_key(): WATER})
+        summarize(merged.sums, area=area, queries={WATER.content_key(): WATER})

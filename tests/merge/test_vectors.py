@@ -13,11 +13,12 @@ from hypothesis.extra import numpy as hnp
 
 from earthmap.grid import Grid, Zone
 from earthmap.merge.vectors import (
-    border_pairs,
+    border_stretches,
     clip_parts,
     group,
     label_regions,
-    seam_pairs,
+    overlaps,
+    seam_stretches,
     straighten,
     to_ground,
     trace,
@@ -67,17 +68,17 @@ def test_any_cut_gives_the_same_outlines(mask: NDArray[np.bool_], cuts: int) -> 
             block = mask[down : down + size, right : right + size].astype(np.uint8)
             pieces.append(trace(label_regions(block), west_px=right, north_px=2 * SIDE - down)[0])
     polygons = np.concatenate(pieces)
-    joined = straighten(unite(polygons, group(len(polygons), seam_pairs(polygons, size))))
+    joined = straighten(unite(polygons, group(len(polygons), overlaps(seam_stretches(polygons, size)))))
     whole = straighten(trace(label_regions(mask.astype(np.uint8)), north_px=2 * SIDE)[0])
     assert sorted(shapely.to_wkb(joined)) == sorted(shapely.to_wkb(whole))
 
 
 def test_a_corner_is_no_stretch() -> None:
     side_by_side = np.array([shapely.box(8, 4, 16, 8), shapely.box(16, 6, 20, 9), shapely.box(16, 9, 20, 12)])
-    assert seam_pairs(side_by_side, 16).tolist() == [[0, 1]]
+    assert overlaps(seam_stretches(side_by_side, 16)).tolist() == [[0, 1]]
     diagonal = np.array([shapely.box(8, 4, 16, 8), shapely.box(16, 8, 20, 12)])
-    assert seam_pairs(diagonal, 16).tolist() == []
-    assert seam_pairs(np.empty(0, object), 16).shape == (0, 2)
+    assert overlaps(seam_stretches(diagonal, 16)).tolist() == []
+    assert overlaps(seam_stretches(np.empty(0, object), 16)).shape == (0, 2)
 
 
 def test_borders_are_meridians_the_equator_and_the_antimeridian() -> None:
@@ -90,7 +91,7 @@ def test_borders_are_meridians_the_equator_and_the_antimeridian() -> None:
             shapely.box(29, 7, 30, 8), shapely.box(30, 8, 31, 9),  # in a corner only
         ]
     )  # fmt: skip
-    assert border_pairs(shapes).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert overlaps(border_stretches(shapes)).tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("zone", [Zone(31, True), Zone(1, False), Zone(60, True), Zone(0, True), Zone(0, False)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyproj
 import pytest
 import shapely
 
-from earthmap.outputs import geoparquet_bytes
+from earthmap.outputs import write_geoparquet
 
 NOON = datetime.datetime(2024, 6, 1, 12, tzinfo=datetime.UTC)
 
@@ -34,6 +35,17 @@ def frame(count: int) -> geopandas.GeoDataFrame:
         "datetime_min": pd.Series([NOON] * count, dtype="datetime64[us, UTC]"),
     }
     return geopandas.GeoDataFrame(data, geometry=geopandas.GeoSeries(shapes, crs="EPSG:4326"), crs="EPSG:4326")
+
+
+def geoparquet_bytes(features: geopandas.GeoDataFrame) -> bytes:
+    """The file of a frame."""
+    plain = pd.DataFrame(features.drop(columns="geometry"))
+    plain.insert(0, "geometry", pd.array(shapely.to_wkb(features.geometry.to_numpy()), pd.ArrowDtype(pa.binary())))
+    table = pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata(None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frame.parquet"
+        write_geoparquet(path, [table], table.schema)
+        return path.read_bytes()
 
 
 @pytest.fixture(params=[0, 3], ids=["empty", "three"])
