@@ -88,7 +88,7 @@ def _add_map(commands: Any) -> None:
         metavar="TEXT",
         help="question, such as 'Where is water?'; repeatable",
     )
-    add("--task", choices=["presence", "fraction", "segment", "change"], help="of the questions, where not plain")
+    _add_question_details(add)
     add("--sensor", help="use this sensor's scenes only, such as sentinel-2-l2a")
     add("--resolution", type=float, metavar="METRES", help="pixel size (default: the finest of the scenes)")
     add("--tile-size", type=int, choices=[448, 224, 128], help="side of a tile's picture in pixels (default 448)")
@@ -110,6 +110,18 @@ def _add_map(commands: Any) -> None:
     _add_output(commands.choices["map"])
 
 
+def _add_question_details(add: Callable[..., Any]) -> None:
+    """What a question's words may leave open: keys of `earthmap.pipeline.job.QuestionSpec`."""
+    add("--task", metavar="TASK", help="of the questions, where not plain; docs/questions.md lists them")
+    add("--targets", metavar="NAMES", type=_listed, help="what is looked for, such as water,snow")
+    add("--choices", metavar="TEXTS", type=_listed, help="what the answer is one of, such as harbour,airport,farm")
+    add("--shape", metavar="KIND", help="of what is found: box, oriented_box, point, polygon or mask")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
 def _add_scenes(commands: Any) -> None:
     add = commands.add_parser("scenes", help="list what there is for an area and time").add_argument
     add("--area", help="file (GeoJSON, GeoPackage, GeoParquet, Shapefile), W,S,E,N in degrees, WKT or GeoJSON text")
@@ -123,6 +135,7 @@ def _add_scenes(commands: Any) -> None:
     _add_output(commands.choices["scenes"])
 
 
+_DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
     "predictor", "patience", "max_tiles", "cluster", "store", "out",
@@ -139,11 +152,13 @@ def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
         values |= {"scenes": "nearest", "date": arguments.nearest}
     elif arguments.scenes:
         values["date"] = None
+    details = {name: getattr(arguments, name) for name in _DETAILS if getattr(arguments, name) is not None}
     if arguments.queries:
-        values["queries"] = [{"text": text, "task": arguments.task} for text in arguments.queries]
-    elif arguments.task:
+        values["queries"] = [{"text": text, **details} for text in arguments.queries]
+    elif details:
+        name = next(iter(details))
         raise JobError(
-            "--task is given without --query", fix="give the question too, or write the task in the job file"
+            f"--{name} is given without --query", fix=f"give the question too, or write the {name} in the job file"
         )
     if arguments.job:
         return read_job(arguments.job, overrides=values, say=say)

@@ -36,6 +36,8 @@ class QuestionSpec(_Record):
     text: str
     task: str | None = None
     targets: tuple[str, ...] | None = None
+    choices: tuple[str, ...] | None = None
+    shape: str | None = None
     sensors: tuple[str, ...] = ()
     unseen: tuple[str, ...] | None = None
     before: str | None = None
@@ -47,6 +49,8 @@ class QuestionSpec(_Record):
             self.text,
             task=self.task,
             targets=self.targets,
+            choices=self.choices,
+            shape=self.shape,
             sensors=self.sensors,
             before=self.before,
             after=self.after,

@@ -11,8 +11,9 @@ from earthmap.tasks.registry import TASKS
 from earthmap.tasks.vocabulary import SYNONYMS, TARGETS, land_cover_words, simplified
 
 _POLITE = re.compile(
-    r"^(?:please|kindly|ok|okay|hi|hello|hey|so|and|,|can you|could you|would you|will you|i want you to|i want to see"
-    r"|i'd like to see|i need|let me see|help me|give me|tell me|show me|try to)(?: |, |$)"
+    r"^(?:please|kindly|ok|okay|hi|hello|hey|so|and|,|can you(?! see)|could you(?! see)|would you|will you"
+    r"|i want you to|i want to see|i'd like to see|i need|let me see|help me|give me|tell me"
+    r"|show me(?= where| what| which| how)|try to)(?: |, |$)"
 )
 _SERIES = (
     r"time[ -]series|timeline|(over|through|across|along|throughout|during|in) (all )?(the|these|those|this)"
@@ -57,8 +58,8 @@ _OPEN_PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (rf"^({_DESCRIBE})\b.*\b({_SERIES})\b|^what\b(?! (share|fraction|percentage|proportion)).*\b({_SERIES})\b",),
     ),
     ("change-caption", (rf"^({_DESCRIBE})\b.*({_CHANGE})|^what happened\b",)),
-    ("count", (r"^how many\b|^(what is |what's )?(the )?(total )?number of\b|^count(ing)?\b",)),
     ("change", (_CHANGE,)),
+    ("count", (r"^how many\b|^(what is |what's )?(the )?(total )?number of\b|^count(ing)?\b",)),
     (
         "fraction",
         (
@@ -109,7 +110,8 @@ _OPEN = tuple((task, re.compile("|".join(patterns))) for task, patterns in _OPEN
 """In this order: the first that fits is the task."""
 
 _ANY = (
-    r"(?:(?:all|any|each|every|both|some|several)(?: of)?(?: the| these| those)? |the |a |an |these |those |my |our )?"
+    r"(?:(?:all|any|each|every|both|some|several)(?: of)?(?: the| these| those)? "
+    r"|(?:the|a|an|these|those|this|that|my|our) )?"
 )
 _SEARCH = re.compile(
     r"^(?:where(?: is| are|'s| was| were| can i (?:find|see)| do you see| lies?| lie)?(?: there)?|find|locate|detect"
@@ -173,6 +175,8 @@ def _searched(request: str, phrase: str) -> str:
     head = _head(bare)
     if _OUTSTANDING.search(bare) and not _is_plural(head):
         return "ground"
+    if phrase != bare and re.match(r"(my|our|this|that) ", phrase):
+        return "ground"
     if head in SYNONYMS and (request.startswith("where") or not _is_plural(head)):
         return "segment"
     if _is_plural(head) or re.match(r"(all|any|each|every|both|some|several)\b", phrase):
@@ -216,36 +220,34 @@ _ABOUT_PATTERNS: dict[str, tuple[str, ...]] = {
     ),
     "change": (
         r"\b(?:changes?|loss|growth|gain|expansion|retreat|increase|decrease|differences?|disappearance) (?:of|in|to) ",
-        r"^(?:where|how much|which|what)(?: (?:did|do|does|have|has|had|was|were|is|are))? (?=.*\b"
-        + _CHANGE_WORDS
-        + ")",
-        r"^(?:where|map|show|find|detect|mark|locate|segment|outline)(?: me)? (?=\S.*\b" + _CHANGE_WORDS + ")",
+        r"^(?:where|how much|which|what)(?: (?:did|do|does|have|has|had|was|were|is|are))? "
+        rf"(?=.*\b(?:{_CHANGE_WORDS}|appears?)\b)",
+        r"^(?:where|map|show|find|detect|mark|locate|segment|outline)(?: me)? "
+        rf"(?=\S.*\b(?:{_CHANGE_WORDS})\b)",
     ),
 }
 _ABOUT = {task: [re.compile(pattern) for pattern in patterns] for task, patterns in _ABOUT_PATTERNS.items()}
 
 _REST = re.compile(
     r"(?:^| )(?:in|on|at|near|next to|beside|behind|within|inside|around|across|along|between|over|from|under|that"
-    r"|which|who|are|is|was|were|can|could|do|does|did|have|has|had|been|be|here|there|visible|present|moor\w*|park\w*|seen|go"
-    r"|move|moving|head\w*|" + _CHANGE_WORDS + r")\b.*$"
+    r"|which|who|are|is|was|were|can|could|do|does|did|have|has|had|been|be|here|there|visible|present|moor\w*|park\w*|seen"
+    r"|go|move|moving|head\w*|appears?|" + _CHANGE_WORDS + r")\b.*$"
 )
+_STATES = frozenset(
+    (
+        "flooded", "flooding", "inundated", "submerged", "underwater", "vegetated", "green", "forested", "deforested",
+        "deforestation", "barren", "urban", "impervious", "built", "snowy", "icy", "burnt", "burned", "scorched",
+        "charred",
+    )
+)  # fmt: skip
+"""Words of SYNONYMS that say what ground is like, and name no thing."""
+
 _NOTHING_NAMED = frozenset(
     (
-        "",
-        "it",
-        "this",
-        "that",
-        "things",
-        "thing",
-        "something",
-        "anything",
-        "everything",
-        "objects",
-        "object",
-        "much",
-        "all",
+        "", "it", "this", "that", "the", "a", "an", "any", "all", "much", "thing", "things", "something", "anything",
+        "everything", "object", "objects",
     )
-)
+)  # fmt: skip
 
 
 def targets_in(text: str, task: str) -> tuple[str, ...]:
@@ -266,17 +268,22 @@ def targets_in(text: str, task: str) -> tuple[str, ...]:
         if found:
             break
     if (task == "change" and not found) or found in (["land cover"], ["land use"], ["land cover classes"]):
-        return TARGETS if not (words := land_cover_words(simple)) else tuple(dict.fromkeys(words))
+        return _land_cover(simple) or TARGETS
     if not found and task in ("segment", "fraction"):
-        return tuple(dict.fromkeys(land_cover_words(simple)))
+        return _land_cover(simple)
     return tuple(found)
+
+
+def _land_cover(simple: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(SYNONYMS[word] for word in land_cover_words(simple)))
 
 
 def _names(phrase: str) -> list[str]:
     """The things that a phrase lists."""
     listed = _REST.sub("", phrase)
     names = [re.sub("^" + _ANY, "", name.strip()) for name in re.split(r",| and | or | & |;", listed)]
-    return [name for name in dict.fromkeys(names) if name not in _NOTHING_NAMED]
+    things = [SYNONYMS[name] if name in _STATES else name for name in names]
+    return [name for name in dict.fromkeys(things) if name not in _NOTHING_NAMED]
 
 
 _SUBJECT = r"(?:it|this|that|these|those|they|(?:the|this) (?:scene|place|picture|image|area|tile|land))"
