@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from earthmap.training.packing import Batch, layout_of, pack
+from earthmap.training.parameters import parameters_by_group, set_learning
+from earthmap.training.rows import Asked, Row
 from earthmap.training.stages import (
     DEFAULT_TABLE,
     GROUPS,
@@ -17,9 +20,16 @@ __all__ = [
     "DEFAULT_TABLE",
     "GROUPS",
     "MODALITIES",
+    "Asked",
+    "Batch",
+    "Row",
     "Stage",
     "StageTable",
     "default_table",
+    "layout_of",
     "load_table",
+    "pack",
+    "parameters_by_group",
     "parse_table",
+    "set_learning",
 ]

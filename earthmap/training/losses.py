@@ -1,0 +1,103 @@
+"""What is learned: the answers' tokens, and FGVLA's alignment of picture blocks with words.
+
+The forward is the engine's own, with gradients: dense pictures, one pass for all questions of a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from earthmap.model.language import Cache, read
+from earthmap.model.processing import patch_grid, patchify
+from earthmap.model.vision import VisualFeatures, encode, grid_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from earthmap.model.alignment import AlignmentHeads
+    from earthmap.training.packing import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerLosses:
+    """The loss of each token of the answers, (T,), and where it comes from."""
+
+    loss: Tensor
+    """−log probability."""
+    right: Tensor
+    """True where the likeliest token is the one that was wanted."""
+    row: Tensor
+    question: Tensor
+
+    def mean(self) -> Tensor:
+        """Over all answers, each the mean of its tokens: a long outline weighs no more than a word."""
+        answer = self.row * (self.question.max() + 1) + self.question
+        count = torch.bincount(answer)
+        mean: Tensor = (self.loss / count[answer]).sum() / (count > 0).sum()
+        return mean
+
+
+def look(model: Any, batch: Batch) -> VisualFeatures:
+    """The tower's features (B, V · N, D) of a batch's pictures, with gradients."""
+    views = batch.pixels.shape[1]
+    tower = model.model.visual
+    places = grid_positions(tower, patch_grid(*batch.pixels.shape[-2:]))
+    found = encode(tower, patchify(batch.pixels.flatten(0, 1)), places)
+    count = found.last.shape[1]
+
+    def by_row(features: Tensor) -> Tensor:
+        return features.view(-1, views * count, features.shape[-1])
+
+    return VisualFeatures(last=by_row(found.last), levels=tuple(by_row(level) for level in found.levels))
+
+
+def answer_losses(model: Any, batch: Batch, features: VisualFeatures) -> AnswerLosses:
+    """The loss of every token of every answer, all questions of a row in one pass."""
+    decoder = model.model.language_model
+    stems = batch.stem.shape[1]
+    embedded = decoder.embed_tokens(torch.cat([batch.stem, batch.branches], dim=1))
+    where = functional.pad(batch.pictured, (0, batch.branches.shape[1]))
+    embedded = embedded.clone()
+    embedded[:, where] = features.last.to(embedded.dtype)
+    states = read(
+        decoder,
+        embedded,
+        batch.positions(),
+        memory=Cache(),
+        mask=batch.visible(),
+        visual=(where, features.levels),
+    )
+    row, place = batch.target.nonzero(as_tuple=True)
+    logits = model.lm_head(states[row, stems + place - 1]).float()  # what stands before a token predicts it
+    wanted = batch.branches[row, place]
+    return AnswerLosses(
+        loss=functional.cross_entropy(logits, wanted, reduction="none"),
+        right=logits.argmax(dim=1) == wanted,
+        row=row,
+        question=batch.question[row, place],
+    )
+
+
+def block_loss(heads: AlignmentHeads, features: VisualFeatures, shares: Tensor, text: Tensor) -> Tensor:
+    """FGVLA's finest granularity: each block against each class, by its share of the block.
+
+    The sigmoid loss of `AlignmentHeads.loss` with a share for a truth: binary cross-entropy, summed over the classes,
+    averaged over the blocks whose shares are known.
+
+    Args:
+        heads: the alignment heads.
+        features: of the pictures.
+        shares: (B, V · N, M) of each block, NaN where it cannot be known.
+        text: (M, D) vectors of the classes' words.
+    """
+    level = heads.granularities.index("patch")
+    logits = heads.logits(level, [*features.levels, features.last][level], text)
+    known = ~shares.isnan().any(dim=-1)
+    if not bool(known.any()):
+        return logits.sum() * 0.0
+    each = functional.binary_cross_entropy_with_logits(logits[known], shares[known].to(logits.dtype), reduction="none")
+    return each.sum(dim=-1).mean()

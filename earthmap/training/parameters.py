@@ -1,0 +1,54 @@
+"""The model's parameters by the groups of the stage table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from earthmap.errors import TrainingError
+from earthmap.training.stages import GROUPS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from earthmap.training.stages import Stage
+
+_PREFIXES = (
+    ("model.visual.patch_embed.", "patch_embedding"),
+    ("model.visual.pos_embed.", "patch_embedding"),
+    ("model.visual.blocks.", "vision_blocks"),
+    ("model.visual.merger.", "mergers"),
+    ("model.visual.deepstack_merger_list.", "deepstack_mergers"),
+    ("model.language_model.", "decoder"),
+    ("lm_head.", "decoder"),
+)
+"""Where the names of a group's tensors begin (transformers' Qwen3-VL)."""
+
+
+def parameters_by_group(model: Any, heads: nn.Module | None = None) -> dict[str, list[nn.Parameter]]:
+    """Every parameter of model and heads, once, by group. Raises TrainingError for one that belongs to none."""
+    found: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
+    for name, parameter in model.named_parameters():
+        group = next((group for prefix, group in _PREFIXES if name.startswith(prefix)), None)
+        if group is None:
+            raise TrainingError(f"the tensor {name} belongs to no group", expected="the tensors of a Qwen3-VL model")
+        found[group].append(parameter)
+    found["alignment_heads"] = list(heads.parameters()) if heads is not None else []
+    return found
+
+
+def set_learning(groups: dict[str, list[nn.Parameter]], stage: Stage) -> list[dict[str, Any]]:
+    """Freeze what a stage does not teach, and return the optimiser's groups of the rest with their peak rates.
+
+    Matrices decay, vectors (norms, biases) do not.
+    """
+    chosen = []
+    for name, parameters in groups.items():
+        rate = stage.rates.get(name, 0.0)
+        for parameter in parameters:
+            parameter.requires_grad_(rate > 0.0)
+        if rate > 0.0 and parameters:
+            for decays in (True, False):
+                members = [parameter for parameter in parameters if (parameter.ndim > 1) == decays]
+                if members:
+                    chosen.append({"params": members, "name": name, "peak": rate, "decays": decays})
+    return chosen

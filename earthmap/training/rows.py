@@ -1,0 +1,70 @@
+"""One row of instruction data: what is seen of one place, and several questions with their answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from earthmap.errors import TrainingError
+from earthmap.tasks import CATEGORIES
+from earthmap.training.stages import MODALITIES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question and what the model should say."""
+
+    question: str
+    answer: str
+    category: str
+    """One of `earthmap.tasks.CATEGORIES`."""
+    spatial: bool = False
+    """The answer is SLIS, which is spelt terminal by terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is seen of one place, and what is asked about it. Raises TrainingError where it makes no sense."""
+
+    id: str
+    modality: str
+    """One of `MODALITIES`."""
+    names: tuple[str, ...]
+    """The words before each picture (`earthmap.tasks.picture_name`)."""
+    pictures: NDArray[np.uint8] = field(repr=False, compare=False)
+    """(view, 3, y, x) uint8."""
+    asked: tuple[Asked, ...]
+    classes: tuple[str, ...] = ()
+    """What `shares` are shares of, as words."""
+    shares: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    """(view, blocks, class) share of each merged 32-pixel block, 0 to 1, in the order in which the decoder sees them;
+    NaN where a block cannot be known. None where only answers are known."""
+
+    def __post_init__(self) -> None:
+        faults = self._faults()
+        if faults:
+            raise TrainingError(f"the row {self.id!r} {faults[0]}", fix="mend or leave out the row")
+
+    def _faults(self) -> list[str]:
+        shape = self.pictures.shape
+        faults = []
+        if self.modality not in MODALITIES:
+            faults.append(f"has the modality {self.modality!r}, not one of {', '.join(MODALITIES)}")
+        if len(shape) != 4 or shape[1] != 3 or self.pictures.dtype.name != "uint8":
+            faults.append(f"has pictures of shape {shape} and type {self.pictures.dtype}, not (view, 3, y, x) uint8")
+        elif shape[0] != len(self.names) or not self.names:
+            faults.append(f"has {shape[0]} pictures and {len(self.names)} names")
+        if not self.asked:
+            faults.append("asks nothing")
+        if any(not one.question.strip() or not one.answer.strip() for one in self.asked):
+            faults.append("has a question or an answer without text")
+        unknown = [one.category for one in self.asked if one.category not in CATEGORIES]
+        if unknown:
+            faults.append(f"has a question of the category {unknown[0]!r}, not one of {', '.join(CATEGORIES)}")
+        if self.shares is not None and (self.shares.ndim != 3 or self.shares.shape[2] != len(self.classes)):
+            faults.append(f"has shares of shape {self.shares.shape} for {len(self.classes)} classes")
+        return faults

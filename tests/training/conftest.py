@@ -1,0 +1,5 @@
+"""The model's tests' small model."""
+
+from tests.model.conftest import tiny
+
+__all__ = ["tiny"]
