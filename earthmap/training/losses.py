@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from earthmap.model.alignment import Pairs, pool_regions, text_vectors
 from earthmap.model.language import Cache, read
 from earthmap.model.processing import patch_grid, patchify
 from earthmap.model.vision import VisualFeatures, encode, grid_positions
@@ -82,20 +83,61 @@ def answer_losses(model: Any, batch: Batch, features: VisualFeatures) -> AnswerL
     )
 
 
-def block_loss(heads: AlignmentHeads, features: VisualFeatures, shares: Tensor, text: Tensor) -> Tensor:
+def alignment_losses(model: Any, heads: AlignmentHeads, batch: Batch, features: VisualFeatures) -> dict[str, Tensor]:
+    """FGVLA's loss at each granularity that the batch has truth for, each the mean over the levels it belongs to.
+
+    `patch`: each block with the words of the classes, by their shares of it. `region`: the blocks that one class fills
+    for more than half, together, with its words. `scene`: all blocks together with the caption.
+    """
+    decoder = model.model.language_model
+    levels = [*features.levels, features.last]
+    found: dict[str, list[Tensor]] = {}
+    if batch.shares is not None:
+        text = text_vectors(decoder, batch.classes)
+        for level, granularity in enumerate(heads.granularities):
+            if granularity == "patch":
+                found.setdefault("patch", []).append(block_loss(heads, levels[level], batch.shares, text, level=level))
+            elif granularity == "region":
+                pairs = _regions(levels[level], batch.shares, text)
+                if len(pairs.visual):
+                    found.setdefault("region", []).append(heads.loss(level, pairs))
+    captioned = [row for row, caption in enumerate(batch.captions) if caption]
+    if captioned:
+        texts = sorted({batch.captions[row] for row in captioned})
+        same = [[batch.captions[row] == text for text in texts] for row in captioned]
+        pairs = Pairs(
+            visual=features.last[captioned].mean(dim=1),
+            text=text_vectors(decoder, texts),
+            same=torch.tensor(same, device=features.last.device),
+        )
+        found["scene"] = [heads.loss(heads.levels - 1, pairs)]
+    return {granularity: torch.stack(losses).mean() for granularity, losses in found.items()}
+
+
+def _regions(features: Tensor, shares: Tensor, text: Tensor) -> Pairs:
+    """Each class of each row that fills a block for more than half, as one region."""
+    masks = (shares.nan_to_num(0.0) > 0.5).transpose(1, 2)  # (B, M, V · N)
+    there = masks.any(dim=2)
+    pooled = pool_regions(features, masks)
+    which = there.nonzero()[:, 1]
+    same = which[:, None] == torch.arange(len(text), device=text.device)[None]
+    return Pairs(visual=pooled[there], text=text, same=same)
+
+
+def block_loss(heads: AlignmentHeads, features: Tensor, shares: Tensor, text: Tensor, *, level: int) -> Tensor:
     """FGVLA's finest granularity: each block against each class, by its share of the block.
 
     The sigmoid loss of `AlignmentHeads.loss` with a share for a truth: binary cross-entropy, summed over the classes,
-    averaged over the blocks whose shares are known.
+    averaged over the blocks whose shares are known; zero where none is.
 
     Args:
         heads: the alignment heads.
-        features: of the pictures.
+        features: (B, V · N, D) of the pictures at `level`.
         shares: (B, V · N, M) of each block, NaN where it cannot be known.
         text: (M, D) vectors of the classes' words.
+        level: number of the level.
     """
-    level = heads.granularities.index("patch")
-    logits = heads.logits(level, [*features.levels, features.last][level], text)
+    logits = heads.logits(level, features, text)
     known = ~shares.isnan().any(dim=-1)
     if not bool(known.any()):
         return logits.sum() * 0.0

@@ -42,6 +42,12 @@ class Batch:
     """(B, L) tokens between the stem's end and each token on its own way."""
     target: Tensor
     """(B, L) True for the tokens of the answers, their ends included: what is learned."""
+    classes: tuple[tuple[int, ...], ...]
+    """Ids of the words of each class that `shares` are shares of."""
+    shares: Tensor | None
+    """(B, V · N, class) of each merged block, NaN where it cannot be known; None where no row knows them."""
+    captions: tuple[tuple[int, ...], ...]
+    """Ids of what each row's picture is said to show; empty for a row without a caption."""
 
     @property
     def tokens(self) -> int:
@@ -72,8 +78,9 @@ class Batch:
 
 
 def layout_of(row: Row, words: Words) -> tuple[object, ...]:
-    """What rows must share to be one batch: the size of their pictures, and where these stand among the words."""
-    return (row.pictures.shape, tuple(len(words.encode(name)) for name in row.names), row.modality == "video")
+    """What rows must share to be one batch: their pictures' size and place among the words, and their classes."""
+    told = row.classes if row.shares is not None else None
+    return (row.pictures.shape, tuple(len(words.encode(name)) for name in row.names), row.modality == "video", told)
 
 
 def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
@@ -113,7 +120,23 @@ def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
         question=question.to(device),
         depth=depth.to(device),
         target=target.bool().to(device),
+        classes=tuple(words.encode(name) for name in rows[0].classes),
+        shares=_shares(rows, device),
+        captions=tuple(_caption(row, words) for row in rows),
     )
+
+
+def _shares(rows: Sequence[Row], device: Any) -> Tensor | None:
+    import numpy as np
+    import torch
+
+    known = [row.shares.reshape(-1, len(row.classes)) for row in rows if row.shares is not None]
+    return torch.from_numpy(np.stack(known)).to(device) if known else None
+
+
+def _caption(row: Row, words: Words) -> tuple[int, ...]:
+    texts = (one.answer for one in row.asked if one.category == "caption")
+    return words.encode(next(texts, ""))
 
 
 def _asked(row: Row, words: Words) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

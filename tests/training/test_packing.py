@@ -11,10 +11,9 @@ from torch.nn import functional
 
 from earthmap.errors import TrainingError
 from earthmap.model.alignment import AlignmentHeads, Pairs
-from earthmap.model.vision import VisualFeatures
 from earthmap.model.words import Words, train_words
 from earthmap.training import GROUPS, Asked, Row, default_table, pack, parse_table
-from earthmap.training.losses import answer_losses, block_loss, look
+from earthmap.training.losses import _regions, alignment_losses, answer_losses, block_loss, look
 from earthmap.training.parameters import parameters_by_group, set_learning
 from tests.model.conftest import stock_logits
 
@@ -109,14 +108,41 @@ def test_block_loss_is_siglips_for_whole_blocks() -> None:
     torch.manual_seed(0)
     heads = AlignmentHeads(width=8, levels=3)
     level, text = torch.randn(2, 5, 8), torch.randn(4, 8)
-    features = VisualFeatures(last=torch.randn(2, 5, 8), levels=(level, torch.randn(2, 5, 8)))
     shares = functional.one_hot(torch.randint(0, 4, (2, 5)), 4).float()
     pairs = Pairs(visual=level.flatten(0, 1), text=text, same=shares.flatten(0, 1).bool())
-    torch.testing.assert_close(block_loss(heads, features, shares, text), heads.loss(0, pairs))
+    torch.testing.assert_close(block_loss(heads, level, shares, text, level=0), heads.loss(0, pairs))
     shares[0, 0, 0] = float("nan")
     known = Pairs(visual=level.flatten(0, 1)[1:], text=text, same=shares.flatten(0, 1)[1:].bool())
-    torch.testing.assert_close(block_loss(heads, features, shares, text), heads.loss(0, known))
-    assert block_loss(heads, features, shares * float("nan"), text).item() == 0.0
+    torch.testing.assert_close(block_loss(heads, level, shares, text, level=0), heads.loss(0, known))
+    assert block_loss(heads, level, shares * float("nan"), text, level=0).item() == 0.0
+
+
+def test_each_granularity_is_aligned_where_its_truth_is_known(model: Any, words: Words) -> None:
+    shares = np.zeros((2, 4, 2), np.float32)
+    shares[:, :3, 0], shares[:, 3:, 1] = 1.0, 1.0
+    whole = Row(
+        id="r",
+        modality="optical",
+        names=("rgb", "swir"),
+        pictures=_row(1).pictures,
+        asked=ASKED,
+        classes=("water", "bare soil"),
+        shares=shares,
+    )
+    heads = AlignmentHeads(width=model.config.text_config.hidden_size, levels=3)
+    for row, known in ((whole, {"patch", "region", "scene"}), (_row(1), {"scene"}), (_row(1, ASKED[:1]), set())):
+        batch = pack([row], words)
+        losses = alignment_losses(model, heads, batch, look(model, batch))
+        assert set(losses) == known
+        assert all(loss.item() > 0 for loss in losses.values())
+
+
+def test_a_region_is_the_mean_of_its_blocks() -> None:
+    features = torch.randn(2, 3, 4)
+    shares = torch.tensor([[[0.9, 0.1], [0.6, 0.4], [0.5, 0.5]], [[0.0, 1.0], [float("nan")] * 2, [0.2, 0.8]]])
+    pairs = _regions(features, shares, torch.randn(2, 4))
+    torch.testing.assert_close(pairs.visual, torch.stack([features[0, :2].mean(0), features[1, [0, 2]].mean(0)]))
+    assert pairs.same.tolist() == [[True, False], [False, True]]
 
 
 def test_rows_of_two_layouts_and_rows_too_long_are_refused(words: Words) -> None:
