@@ -242,6 +242,30 @@ def pair(
     return min(pairs, key=lambda two: (two[0].datetime, two[0].id)) if pairs else None
 
 
+def next_best(
+    observations: Sequence[Observation],
+    two: tuple[Observation, Observation],
+    *,
+    before: str | None = None,
+    after: str | None = None,
+) -> tuple[list[Observation], list[Observation]]:
+    """What stands in for the first and for the second of `two`, which `pair` found among the same, the best first.
+
+    At most `FALLBACKS` each, of the same convention and of the date's own interval (all that is before the second, and
+    after the first, where none is given), in the order in which `pair` would have taken them.
+    """
+    first, second = two
+    like = [one for one in observations if one.convention == first.convention and one.id not in (first.id, second.id)]
+    ordered = sorted(like, key=lambda one: (one.datetime, one.id))
+    early, late = _intervals(before, after)
+    firsts = ordered if early is None else sorted(_within(ordered, early), key=_least_cloud_latest)
+    seconds = ordered[::-1] if late is None else sorted(_within(ordered, late), key=_mean_cloud)
+    return (
+        [one for one in firsts if one.datetime < second.datetime][:FALLBACKS],
+        [one for one in seconds if one.datetime > first.datetime][:FALLBACKS],
+    )
+
+
 def has_unlike_pair(
     observations: Sequence[Observation], *, before: str | None = None, after: str | None = None
 ) -> bool:

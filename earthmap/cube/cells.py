@@ -179,10 +179,13 @@ class _Losses:
         self.lasting: dict[str, TileFailure] = {}
         """What will not: another scene may fill the ground."""
 
-    def add(self, tile: Tile, error: ReadError) -> None:
-        """Note that a scene which shows ground of `tile` that no other has filled cannot be read there."""
+        self._scenes: dict[str, list[Scene]] = {}
+
+    def add(self, tile: Tile, scene: Scene, error: ReadError) -> None:
+        """Note that `scene`, which shows ground of `tile` that no other has filled, cannot be read there."""
         of = self.lasting if is_lasting(error.reason) else self.final
         of.setdefault(tile.id, TileFailure.of(tile, error))
+        self._scenes.setdefault(tile.id, []).append(scene)
 
     def ground(self) -> NDArray[np.bool_]:
         """(cell_px, cell_px), True on the ground of the tiles that lack a scene for good."""
@@ -201,7 +204,7 @@ class _Losses:
             failure = self.lasting.get(tile.id)
             if failure is None or tile.id in failures:
                 continue
-            if core[tile.core_slices].any():
+            if _show_any(self._scenes[tile.id], tile, core[tile.core_slices]):
                 failures[tile.id] = failure
             else:
                 replaced.append(failure)
@@ -304,7 +307,7 @@ def _salvage(
             values[tile.picture_slices] = result
             continue
         if not hidden[_own(tile)].all() and core_holes[tile.core_slices].any() and _touches(scene, tile):
-            losses.add(tile, result)
+            losses.add(tile, scene, result)
         hidden[_own(tile)] = True
     return values
 
@@ -317,6 +320,29 @@ def _touches(scene: Scene, tile: Tile) -> bool:
         return True
     core = to_lonlat(tile.core_geobox.extent.geom, f"EPSG:{tile.zone.epsg}")
     return bool(shapely.from_wkb(scene.footprint).intersects(core))
+
+
+def _show_any(lost: Iterable[Scene], tile: Tile, holes: NDArray[np.bool_]) -> bool:
+    """True where one of the `lost` scenes may show one of the `holes` (y, x) of the tile's core, by its footprint.
+
+    At the edge of a pass there is ground that none of its scenes shows: what is missing there was never lost. A scene
+    without a footprint may show anything.
+    """
+    import shapely
+    from odc.geo.crs import CRS
+
+    if not holes.any():
+        return False
+    rows, columns = np.nonzero(holes)
+    to_plane = tile.core_geobox.affine
+    x, y = to_plane.c + to_plane.a * (columns + 0.5), to_plane.f + to_plane.e * (rows + 0.5)  # lattices lie straight
+    lon, lat = CRS(f"EPSG:{tile.zone.epsg}").transformer_to_crs(CRS("EPSG:4326"))(x, y)
+    for scene in lost:
+        if not scene.footprint:
+            return True
+        if shapely.contains_xy(shapely.from_wkb(scene.footprint), lon, lat).any():
+            return True
+    return False
 
 
 def _blank(
@@ -351,7 +377,7 @@ def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
     mosaic = _Mosaic(read, geobox)
     halo = read.cell.grid.halo_px
     core = (slice(halo, -halo), slice(halo, -halo))
-    lost: ReadError | None = None
+    lost: list[tuple[Scene, ReadError]] = []
 
     def load(pairs: list[tuple[BandSource, NDArray[np.float32]]]) -> None:
         for source, into in pairs:
@@ -368,10 +394,10 @@ def read_tile(reader: Reader, read: CellRead, tile: Tile) -> TilePixels:
         except ReadError as error:
             if not is_lasting(error.reason):
                 raise
-            lost = lost or error
-    if lost and mosaic.holes[core].any():
-        raise lost
-    replaced = TileFailure.of(tile, lost) if lost else None
+            lost.append((scene, error))
+    if lost and _show_any((scene for scene, _ in lost), tile, mosaic.holes[core]):
+        raise lost[0][1]
+    replaced = TileFailure.of(tile, lost[0][1]) if lost else None
     return TilePixels(tile_id=tile.id, bands=read.bands, data=mosaic.data, mask=mosaic.mask, replaced=replaced)
 
 

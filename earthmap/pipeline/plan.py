@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from earthmap.catalog import (
     has_unlike_pair,
     image_catalog,
     narrow,
+    next_best,
     observe,
     open_catalog,
     pair,
@@ -57,7 +57,10 @@ class Question:
     """Content key of the query."""
     observations: tuple[str, ...]
     fallbacks: tuple[str, ...] = ()
-    """The next best observations of the cell, the best first: looked at where the chosen one is damaged or gone."""
+    """The next best observations of the cell, the best first: looked at where the chosen one is damaged or gone. Of a
+    change those of its first date."""
+    later_fallbacks: tuple[str, ...] = ()
+    """The same for the second date of a change."""
     members: tuple[str, ...] = ()
     """What the one observation is the median composite of, where it is one."""
     unfound: str = ""
@@ -67,6 +70,9 @@ class Question:
     def observation(self) -> str:
         """The observation as the ledger names it: `before..after` for a pair, empty where there is none."""
         return "..".join(self.observations)
+
+
+_LISTS = ("observations", "fallbacks", "later_fallbacks", "members")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +125,7 @@ class Plan:
                     yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
                     questions = []
                 current, bits = row["cell_id"], row["tiles"]
-                names = {name: tuple(row[name]) for name in ("observations", "fallbacks", "members")}
+                names = {name: tuple(row[name]) for name in _LISTS}
                 questions.append(Question(query=row["query"], unfound=row["unfound"], **names))
         if current is not None:
             yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
@@ -140,25 +146,6 @@ def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> dict[
     ground = owned_ground(work.cell)
     narrowed = {name: narrow(observations[name], ground) for name in names}
     return {name: CellRead.of(work.cell, own) for name, own in narrowed.items() if own is not None}
-
-
-def answered_work(plan: Plan, ledger: pa.Table) -> Iterator[CellWork]:
-    """The plan's work with what each question was answered from first: reading may have preferred one of the next best.
-
-    `ledger` has one row for each answer, with `cell_id`, `query` and `observation`.
-    """
-    rows = ledger.select(["cell_id", "query", "observation"]).group_by(["cell_id", "query", "observation"])
-    answered = {(row["cell_id"], row["query"], row["observation"]) for row in rows.aggregate([]).to_pylist()}
-    for work in plan.work():
-        questions = []
-        for question in work.questions:
-            names = (*question.observations, *question.fallbacks)
-            found = next((name for name in names if (work.cell.id, question.query, name) in answered), None)
-            if found is not None and len(question.observations) == 1:
-                others = tuple(name for name in names if name != found)
-                question = dataclasses.replace(question, observations=(found,), fallbacks=others)
-            questions.append(question)
-        yield dataclasses.replace(work, questions=tuple(questions))
 
 
 def _resolution(scenes: Sequence[Scene]) -> float:
@@ -258,9 +245,15 @@ class _Asking:
 
     observations: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    later_fallbacks: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     unfound: str = ""
     """Why there is nothing to look at."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may look at."""
+        return (*self.observations, *self.fallbacks, *self.later_fallbacks, *self.members)
 
 
 def _questions_of(
@@ -278,7 +271,7 @@ def _questions_of(
             over[cell].extend(best)
             if query.dates == 2:
                 two = _pair(best, query, grounds[cell])
-                asked[cell].extend([_Asking(two)] if two else [])
+                asked[cell].extend([two] if two else [])
             elif rule.name == "all":
                 asked[cell].extend(_Asking((one.id,)) for one in best)
             elif best and rule.name == "median":
@@ -298,7 +291,7 @@ def _used(observations: Sequence[Observation], askings: Sequence[_Asking]) -> di
     """What any asking may look at, composites and their members among them, by name."""
     by_name = {observation.id: observation for observation in observations}
     composites = {asking.observations[0]: asking.members for asking in askings if asking.members}
-    named = {name for asking in askings for name in (*asking.observations, *asking.fallbacks, *asking.members)}
+    named = {name for asking in askings for name in asking.names}
     used = {name: observation for name, observation in by_name.items() if name in named}
     return used | _composites(composites, by_name)
 
@@ -317,19 +310,21 @@ def _unfound(query: Query, over: Sequence[Observation]) -> str:
     return "unlike_conventions" if unlike else "one_date"
 
 
-def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> tuple[str, str] | None:
-    """The names of the two observations that `query` compares on one cell."""
-    if query.before is None and query.after is None:
-        two = pair(observations)
-        return (two[0].id, two[1].id) if two else None
-    # Cloud over the cell decides inside an interval, so only the scenes over the cell may count.
-    names = {}
-    for observation in observations:
-        own = narrow(observation, ground)
-        if own is not None:
-            names[own.id] = (observation.id, own)
-    two = pair([own for _, own in names.values()], before=query.before, after=query.after)
-    return (names[two[0].id][0], names[two[1].id][0]) if two else None
+def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> _Asking | None:
+    """The two observations that `query` compares on one cell, and what stands in for each."""
+    windows = {"before": query.before, "after": query.after}
+    names = {one.id: one.id for one in observations}
+    if query.before is not None or query.after is not None:
+        # Cloud over the cell decides inside an interval, so only the scenes over the cell may count.
+        narrowed = [(one.id, own) for one in observations if (own := narrow(one, ground)) is not None]
+        names = {own.id: name for name, own in narrowed}
+        observations = [own for _, own in narrowed]
+    two = pair(observations, **windows)
+    if two is None:
+        return None
+    first, second = ([names[one.id] for one in ones] for ones in next_best(observations, two, **windows))
+    asked = names[two[0].id], names[two[1].id]
+    return _Asking(asked, fallbacks=tuple(first), later_fallbacks=tuple(second))
 
 
 def _table(
@@ -347,8 +342,8 @@ def _table(
             columns["tiles"].extend([int(bits[number])] * len(askings))
             columns["query"].extend([key] * len(askings))
             columns["observations"].extend(asking.observations for asking in askings)
-            columns["fallbacks"].extend(asking.fallbacks for asking in askings)
-            columns["members"].extend(asking.members for asking in askings)
+            for name in _LISTS[1:]:
+                columns[name].extend(getattr(asking, name) for asking in askings)
             columns["unfound"].extend(asking.unfound for asking in askings)
     return pa.table(columns, schema=schema)
 

@@ -221,24 +221,34 @@ def lasting_tiles(manifest: CellManifest) -> set[str]:
     return {failure.tile_id for failure in manifest.failures if failure.lasting}
 
 
-def looked_at(question: Question, manifest_of: Callable[[str], CellManifest | None]) -> tuple[str, ...]:
-    """The observations of `question`, and then of its fallbacks as many as it takes until no tile of the cell lacks
-    pixels for a lasting cause or has none but suspect ones. The whole cell counts, so that the area of a job decides
-    nothing.
+def looked_at(
+    question: Question, manifest_of: Callable[[str], CellManifest | None]
+) -> tuple[tuple[str, ...], ...]:  # fmt: skip
+    """For each date of `question` its observation, and then of that date's fallbacks as many as it takes until no tile
+    of the cell lacks pixels for a lasting cause or has none but suspect ones. The whole cell counts, so that the area
+    of a job decides nothing.
 
     `manifest_of` gives the group of an observation; None where that shows nothing of the cell.
     """
-    names = list(question.observations)
-    if len(names) != 1 or not question.fallbacks:
-        return tuple(names)
-    first = manifest_of(names[0])
+    fallbacks = (question.fallbacks, question.later_fallbacks)
+    return tuple(
+        _with_fallbacks(name, fallbacks[date] if date < len(fallbacks) else (), manifest_of)
+        for date, name in enumerate(question.observations)
+    )
+
+
+def _with_fallbacks(
+    name: str, fallbacks: Sequence[str], manifest_of: Callable[[str], CellManifest | None]
+) -> tuple[str, ...]:  # fmt: skip
+    names = [name]
+    first = manifest_of(name) if fallbacks else None
     lost, suspect = (lasting_tiles(first), first.is_suspect) if first else (set(), False)
-    for name in question.fallbacks:
+    for other in fallbacks:
         if not lost and not suspect:
             break
-        manifest = manifest_of(name)
+        manifest = manifest_of(other)
         if manifest is not None:
-            names.append(name)
+            names.append(other)
             lost &= lasting_tiles(manifest)
             suspect = suspect and manifest.is_suspect
     return tuple(names)

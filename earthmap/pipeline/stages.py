@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,19 +32,20 @@ from earthmap.tasks import Answer, Query, answer_columns, answer_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_FORMAT = 1
+PART_FORMAT = 2
 """Raised when the rows of an answer part change their meaning."""
 
 
 # ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def part_path(cell: Cell, query: str, groups: Sequence[str], context: Context) -> str:
-    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor.
+_Paths = tuple[tuple[str, ...], ...]
+"""For each date the path in the cube of what is asked about, and then of what stands in for it."""
 
-    `groups` are the paths in the cube of all that is looked at.
-    """
-    key = content_key(PART_FORMAT, query, list(groups), build_predictor(context.predictor).key)
+
+def part_path(cell: Cell, query: str, groups: _Paths, context: Context) -> str:
+    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor."""
+    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], build_predictor(context.predictor).key)
     return f"parts/{cell.id}/{key}"
 
 
@@ -54,19 +56,19 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
     `groups` are paths in the cube by observation.
     """
     parts: dict[Question, Committed] = {}
-    missing: dict[tuple[int, tuple[str, ...]], list[Question]] = {}
+    missing: dict[_Paths, list[Question]] = {}
     manifest_of = manifests(groups, context)
     for question in work.questions:
         if not question.observations:
             continue
-        paths = tuple(groups[name] for name in looked_at(question, manifest_of))
+        paths = tuple(tuple(groups[name] for name in names) for names in looked_at(question, manifest_of))
         found = _find_part(part_path(work.cell, question.query, paths, context), context)
         if found is not None:
             parts[question] = found
         else:
-            missing.setdefault((len(question.observations), paths), []).append(question)
-    for (dates, paths), questions in missing.items():
-        parts.update(_predict(work, questions, paths, dates, context))
+            missing.setdefault(paths, []).append(question)
+    for paths, questions in missing.items():
+        parts.update(_predict(work, questions, paths, context))
     return parts
 
 
@@ -78,13 +80,13 @@ def _find_part(clean: str, context: Context) -> Committed | None:
 
 
 def _predict(
-    work: CellWork, questions: Sequence[Question], paths: Sequence[str], dates: int, context: Context
-) -> dict[Question, Committed]:
-    """The first `dates` of `paths` are what is asked about, the rest what stands in for them."""
+    work: CellWork, questions: Sequence[Question], paths: _Paths, context: Context
+) -> dict[Question, Committed]:  # fmt: skip
     clean = [part_path(work.cell, question.query, paths, context) for question in questions]
     lone = max(record_attempt(context.store, path) for path in clean) > TRIES
-    opened = [open_cell(context.store, path) for path in paths]
-    seen = [_seen(tile, opened[:dates], opened[dates:]) for tile in work.cell.tiles()]
+    opened = {path: open_cell(context.store, path) for of_date in paths for path in of_date}
+    dates = [[opened[path] for path in of_date] for of_date in paths]
+    seen = [_seen(tile, dates) for tile in work.cell.tiles()]
     queries = [context.queries[question.query] for question in questions]
     answers = _answers(seen, queries, context, lone=lone)
     return {
@@ -106,47 +108,87 @@ class _Seen:
     """What stands in for what, and why."""
 
 
-def _seen(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
-    """The groups that have pixels of `tile`: those asked about, or the first fallback where these never will, and the
-    first that is not suspect where these are."""
+def _seen(tile: Tile, dates: Sequence[Sequence[CellGroup]]) -> _Seen:
+    """What the tile is asked about: for each date the group that has its pixels, or why it has none.
+
+    The dates of a change stay in their order: where the only stand-ins would turn or join them, it has failed.
+    """
+    looks = [_look(tile, of_date, _DATES[number] if len(dates) == 2 else "") for number, of_date in enumerate(dates)]
+    asked = [of_date[0] for of_date in dates]
+    failures = [look.failure for look in looks if look.failure is not None]
+    if not failures and _in_order(look.group for look in looks):
+        return _Seen(
+            tile=tile,
+            groups=[look.group for look in looks],
+            notes=tuple(note for look in looks for note in look.notes),
+            message="; ".join(look.message for look in looks if look.message) or None,
+        )
+    failures = failures or [lost for group in asked if (lost := _failure_of(tile, group)) is not None]
+    if not failures:
+        return _Seen(tile=tile, groups=asked)
+    # What may yet come goes first, so that the tile is not given up.
+    return _Seen(tile=tile, groups=asked, failure=min(failures, key=lambda failure: failure.lasting))
+
+
+_DATES = ("first date's ", "second date's ")
+
+
+def _in_order(groups: Iterable[CellGroup]) -> bool:
+    times = [group.manifest.datetime for group in groups]
+    return all(earlier < later for earlier, later in itertools.pairwise(times))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What one date shows of a tile."""
+
+    group: CellGroup
+    failure: TileFailure | None = None
+    notes: tuple[str, ...] = ()
+    message: str | None = None
+
+
+def _look(tile: Tile, groups: Sequence[CellGroup], which: str) -> _Look:
+    """The first of `groups`, or of those behind it the first that has pixels, where it never will have any, and the
+    first that is not suspect, where it is."""
+    asked, *fallbacks = groups
     failure = _failure_of(tile, asked)
-    if failure is None and any(group.manifest.is_suspect for group in asked):
-        return _unsuspected(tile, asked, fallbacks)
     if failure is None:
-        replaced = [lost for group in asked for lost in group.manifest.replaced if lost.tile_id == tile.id]
-        notes = (f"another scene of the pass stands in for one that is {replaced[0].reason}",) if replaced else ()
-        return _Seen(tile=tile, groups=asked, notes=notes, message=replaced[0].message if replaced else None)
+        return _unsuspected(tile, asked, fallbacks, which)
     for group in fallbacks if failure.lasting else ():
-        other = _failure_of(tile, [group])
+        other = _failure_of(tile, group)
         if other is None:
-            name = group.manifest.observation
-            return _Seen(
-                tile=tile,
-                groups=[group],
-                notes=(f"the next-best observation stands in for one that is {failure.reason}",),
-                message=f"answered from {name}: {failure.message}",
-            )
+            return _stand_in(group, which, failure.reason, failure.message)
         if not other.lasting:
-            failure = other  # it may yet come, so that this tile is not given up
-            break
-    return _Seen(tile=tile, groups=asked, failure=failure)
+            return _Look(group=asked, failure=other)  # it may yet come, so that this tile is not given up
+    return _Look(group=asked, failure=failure)
 
 
-def _unsuspected(tile: Tile, asked: Sequence[CellGroup], fallbacks: Sequence[CellGroup]) -> _Seen:
-    suspected = [note for group in asked for note in group.manifest.notes if note.startswith(OFFSET_SUSPECT)]
-    for group in fallbacks:
-        if not group.manifest.is_suspect and _failure_of(tile, [group]) is None:
-            return _Seen(
-                tile=tile,
-                groups=[group],
-                notes=(f"the next-best observation stands in for one that is {OFFSET_SUSPECT}",),
-                message=f"answered from {group.manifest.observation}: {'; '.join(suspected)}",
-            )
-    return _Seen(tile=tile, groups=asked)
+def _unsuspected(tile: Tile, asked: CellGroup, fallbacks: Sequence[CellGroup], which: str) -> _Look:
+    """The group that is asked about, or a fallback whose offset is not suspect where its own is."""
+    if asked.manifest.is_suspect:
+        for group in fallbacks:
+            if not group.manifest.is_suspect and _failure_of(tile, group) is None:
+                said = [note for note in asked.manifest.notes if note.startswith(OFFSET_SUSPECT)]
+                return _stand_in(group, which, OFFSET_SUSPECT, "; ".join(said))
+        return _Look(group=asked)
+    replaced = next((lost for lost in asked.manifest.replaced if lost.tile_id == tile.id), None)
+    if replaced is None:
+        return _Look(group=asked)
+    notes = (f"another scene of the {which}pass stands in for one that is {replaced.reason}",)
+    return _Look(group=asked, notes=notes, message=replaced.message)
 
 
-def _failure_of(tile: Tile, groups: Sequence[CellGroup]) -> TileFailure | None:
-    return next((lost for group in groups for lost in group.manifest.failures if lost.tile_id == tile.id), None)
+def _stand_in(group: CellGroup, which: str, reason: str, message: str) -> _Look:
+    return _Look(
+        group=group,
+        notes=(f"the {which}next-best observation stands in for one that is {reason}",),
+        message=f"answered from {group.manifest.observation}: {message}",
+    )
+
+
+def _failure_of(tile: Tile, group: CellGroup) -> TileFailure | None:
+    return next((lost for lost in group.manifest.failures if lost.tile_id == tile.id), None)
 
 
 def _commit_part(

@@ -12,7 +12,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, pair, rank_many
+from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, next_best, pair, rank_many
 from earthmap.catalog.observations import narrow, observe
 from earthmap.catalog.scene import Observation, Scene
 from earthmap.errors import JobError, QueryError
@@ -203,3 +203,19 @@ def test_no_pair() -> None:
     assert pair(series(), after="2030") is None
     with pytest.raises(QueryError, match="2024-08 of the change is later than the second, 2024-06"):
         pair(series(), before="2024-08", after="2024-06")
+
+
+@pytest.mark.parametrize("before", [None, "2024-06", "2024-06/2024-07"])
+@pytest.mark.parametrize("after", [None, "2024-07", "2024-06/2024-08"])
+@given(scenes=many_scenes())
+def test_what_stands_in_for_a_pair_keeps_its_order(before: str | None, after: str | None, scenes: list[Scene]) -> None:
+    observations = observe(scenes)
+    two = pair(observations, before=before, after=after)
+    if two is None:
+        return
+    firsts, seconds = next_best(observations, two, before=before, after=after)
+    assert max(len(firsts), len(seconds)) <= FALLBACKS
+    assert not {one.id for one in (*firsts, *seconds)} & {one.id for one in two}
+    assert {one.convention for one in (*firsts, *seconds)} <= {two[0].convention}
+    assert all(one.datetime < two[1].datetime for one in firsts)
+    assert all(one.datetime > two[0].datetime for one in seconds)

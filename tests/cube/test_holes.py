@@ -9,8 +9,10 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from earthmap.cube import ArrayImage, CellRead, MemoryReader, SourceGrid, read_cell, read_tile
-from earthmap.grid.tiling import Cell
+from earthmap.cube import ArrayImage, CellPixels, CellRead, MemoryReader, SourceGrid, read_cell, read_tile
+from earthmap.cube.failures import Cause, read_error
+from earthmap.errors import ReadError
+from earthmap.grid.tiling import Cell, Tile
 from earthmap.sensors.masks import Reason
 from tests.cube.conftest import around, observation, scene, source
 
@@ -63,3 +65,61 @@ def test_empty_edges_are_filled_from_the_neighbour(
     lone = CellRead.of(cell, observation(scenes[0]))
     with ThreadPoolExecutor(2) as pool:
         assert (read_cell(reader, lone, pool=pool).mask == Reason.NODATA).any()
+
+
+def _strip(cell: Cell, rows: float, columns: float) -> tuple[ArrayImage, bytes]:
+    """An image over the north-west of the cell, which ends after a share of its rows and columns; its footprint."""
+    import shapely
+
+    from earthmap.grid.projection import to_lonlat
+
+    box: GeoBox = around(cell.geobox, size=10.0, margin_px=8)
+    shape = round(box.shape[0] * rows), round(box.shape[1] * columns)
+    part = GeoBox(shape, box.affine, box.crs)
+    grid = SourceGrid(transform=box.affine, shape=shape, crs=box.crs)
+    ground = to_lonlat(part.extent.geom, f"EPSG:{cell.zone.epsg}")
+    return ArrayImage(bands=np.full((1, *shape), 1200.0, np.float32), grid=grid), shapely.to_wkb(ground)
+
+
+@pytest.mark.parametrize(("reaches", "status"), [(0.6, "replaced"), (0.75, "failed")])
+def test_the_edge_of_a_pass_is_no_loss(cell: Cell, reaches: float, status: str) -> None:
+    """Of two scenes one is lost. Where the other shows all that both would, beyond lies ground of no scene, and nothing
+    has failed; where the lost one reaches farther, ground is missing that was there."""
+    image, footprint = _strip(cell, 0.6, 1.0)
+    _, lost_footprint = _strip(cell, reaches, 0.45)
+    scenes = [
+        scene("a", source("/a.tif", nodata=0.0, scale=1e-4), footprint=lost_footprint),
+        scene("b", source("/b.tif", nodata=0.0, scale=1e-4), footprint=footprint),
+    ]
+    images = {"/a.tif": read_error("/a.tif", Cause.DAMAGED, "cannot read /a.tif"), "/b.tif": image}
+    read = CellRead.of(cell, observation(*scenes))
+    reader = MemoryReader(images=images)
+    with ThreadPoolExecutor(2) as pool:
+        pixels = read_cell(reader, read, pool=pool)
+    edge = [tile for tile in cell.tiles() if 0.0 < _share(pixels, tile) < 1.0 or tile.id in _failed(pixels)]
+    assert edge
+    west = {tile.id for tile in edge if tile.core_slices[1].start < 224}
+    assert _failed(pixels) == (west if status == "failed" else set())
+    assert west <= {failure.tile_id for failure in (*pixels.failures, *pixels.replaced)}
+    for tile in edge:
+        if tile.id in _failed(pixels):
+            with pytest.raises(ReadError):
+                read_tile(reader, read, tile)
+        else:
+            alone = read_tile(reader, read, tile)
+            core = slice(tile.grid.halo_px, -tile.grid.halo_px)  # beside a failed tile its halo is lost
+            np.testing.assert_array_equal(
+                alone.data[:, core, core], pixels.data[(slice(None), *tile.picture_slices)][:, core, core]
+            )
+            assert (alone.replaced is not None) == (tile.id in west)
+
+
+def _failed(pixels: CellPixels) -> set[str]:
+    return {failure.tile_id for failure in pixels.failures}
+
+
+def _share(pixels: CellPixels, tile: Tile) -> float:
+    """Share of the tile's core that is not nodata."""
+    halo = tile.grid.halo_px
+    mask = pixels.mask[halo:-halo, halo:-halo][tile.core_slices]
+    return float((mask != Reason.NODATA).mean())

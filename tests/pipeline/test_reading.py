@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from odc.geo.geobox import GeoBox
@@ -26,6 +27,7 @@ from earthmap.pipeline.run import predictor_spec
 from earthmap.pipeline.stages import gather, predict_stage
 from earthmap.storage import Storage
 from earthmap.synthetic import World
+from tests.catalog.image_files import write_raster
 
 
 @dataclass
@@ -309,3 +311,100 @@ def test_the_next_best_stands_in_for_an_offset_subtracted_twice(cell: Cell) -> N
     honest = dataclasses.replace(cell.context, store=Storage(cell.context.store.address + "3"))
     rows = dataclasses.replace(cell, context=honest).rows()
     assert not any("offset_suspect" in note for row in rows for note in row["notes"])
+
+
+# ── two dates ────────────────────────────────────────────────────────────────────────────────────────────────
+
+MAY, JUNE = ("2024-05-01", "2024-05-05"), ("2024-06-01", "2024-06-05")
+
+
+def changed(tmp_path: Path, dates: Sequence[str], **windows: str) -> Cell:
+    """Pictures whose west is green in May and whose east is in June, and the cell that is asked what changed."""
+    folder = tmp_path / "images"
+    pixels = np.empty((3, 480, 480), np.uint8)
+    for date in dates:
+        pixels[:] = np.array([150, 140, 130], np.uint8)[:, None, None]
+        green = slice(0, 240) if "-05-" in date else slice(240, 480)
+        pixels[:, :, green] = np.array([60, 130, 50], np.uint8)[:, None, None]
+        write_raster(folder / f"field_{date}.tif", pixels, step=1.0, corner=(540_000.0, 5_060_000.0), photometric="RGB")
+    job = parse_job(
+        {
+            "images": [str(folder)], "tile_size": 128, "out": str(tmp_path / "run"),
+            "queries": [{"text": "What changed?", "task": "change", "targets": ["vegetation"], **windows}],
+        }
+    )  # fmt: skip
+    plan = make_plan(job)
+    context = Context(
+        store=Storage(str(tmp_path / "store")), execution=1, job=job.content_key(), area=job.area,
+        queries={query.content_key(): query for query in job.queries}, observations=plan.observations,
+        predictor=predictor_spec(job, plan), reader=RasterioReader(),
+    )  # fmt: skip
+    return Cell(plan, max(plan.work(), key=lambda work: work.tiles.bit_count()), context)
+
+
+def losing(reason: str, *dates: str, tile: Tile | None = None) -> FaultyReader:
+    ground = tile.core_geobox.extent.geom.buffer(-1) if tile else None
+
+    def broken(source: BandSource, geobox: GeoBox) -> str | None:
+        hit = any(date in source.href for date in dates) and (ground is None or geobox.extent.geom.intersects(ground))
+        return reason if hit else None
+
+    return FaultyReader(broken)
+
+
+def by_tile(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["tile_id"]: row for row in rows}
+
+
+def scenes_of(row: dict[str, Any]) -> list[str]:
+    return [name.removeprefix("field_")[:10] for name in row["scenes"]]
+
+
+def test_the_next_best_of_its_own_date_stands_in_for_one_of_a_pair(tmp_path: Path) -> None:
+    cell = changed(tmp_path, (*MAY, *JUNE), before="2024-05", after="2024-06")
+    (question,) = cell.work.questions
+    assert (len(question.fallbacks), len(question.later_fallbacks)) == (1, 1)
+    whole = by_tile(cell.rows())
+    assert all(scenes_of(row) == [MAY[1], JUNE[0]] for row in whole.values() if row["status"] == "answered")
+    for lost, want in (
+        ((MAY[1],), [MAY[0], JUNE[0]]),
+        ((JUNE[0],), [MAY[1], JUNE[1]]),
+        ((MAY[1], JUNE[0]), [MAY[0], JUNE[1]]),
+    ):
+        store = Storage(f"{cell.context.store.address}-{'-'.join(lost)}")
+        tile = cell.work.cell.tiles()[5]
+        rows = by_tile(cell.execution(1, losing("damaged", *lost, tile=tile), store=store).rows())
+        assert rows[tile.id]["status"] == "answered"
+        assert scenes_of(rows[tile.id]) == want
+        assert (
+            rows[tile.id]["observation"] == whole[tile.id]["observation"]
+        )  # the plan's name, by which rows are counted
+        assert rows[tile.id]["mask"] == whole[tile.id]["mask"]
+        said = [note for note in rows[tile.id]["notes"] if "stands in" in note]
+        assert said == [
+            f"the {which} date's next-best observation stands in for one that is damaged"
+            for which, dates in (("first", MAY), ("second", JUNE))
+            if set(dates) & set(lost)
+        ]
+        assert rows[tile.id]["message"].startswith("answered from ")
+        untouched = [name for name, row in rows.items() if row["notes"] == whole[name]["notes"]]
+        assert untouched
+        assert all(rows[name] == whole[name] for name in untouched)
+
+
+def test_nothing_stands_in_for_a_date_that_may_come(tmp_path: Path) -> None:
+    cell = changed(tmp_path, (*MAY, *JUNE), before="2024-05", after="2024-06")
+    rows = cell.execution(1, losing("unknown", MAY[1])).rows()
+    assert {(row["status"], row["reason"]) for row in rows} == {("failed", "unknown")}
+
+
+def test_a_date_between_stands_in_for_one_of_the_two_only(tmp_path: Path) -> None:
+    """Without dates the first and the last are compared; the one between cannot be both."""
+    dates = (MAY[0], MAY[1], JUNE[1])
+    cell = changed(tmp_path, dates)
+    (question,) = cell.work.questions
+    assert question.fallbacks == question.later_fallbacks
+    one = cell.execution(1, losing("damaged", MAY[0]), store=Storage(str(tmp_path / "one"))).rows()
+    assert {tuple(scenes_of(row)) for row in one if row["status"] == "answered"} == {(MAY[1], JUNE[1])}
+    both = cell.execution(1, losing("damaged", MAY[0], JUNE[1]), store=Storage(str(tmp_path / "both"))).rows()
+    assert {(row["status"], row["reason"]) for row in both} == {("failed", "damaged")}
