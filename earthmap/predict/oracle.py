@@ -17,7 +17,7 @@ from earthmap.predict.protocol import Picture, TileInput
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
-from earthmap.tasks.query import Query, mask_legend
+from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,6 +86,9 @@ def _hidden(item: TileInput, picture: Picture, query: Query, truth: NDArray[np.u
 
 def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
     """The answer to one query; `truths` are the core's class codes on the date of each picture."""
+    beyond = beyond_land_cover(query)
+    if beyond:
+        return Answer(status="skipped", reason="not_supported", message=beyond)
     if len(truths) != query.dates:
         return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {query.dates}")
     seen = np.ones(truths[0].shape, bool)

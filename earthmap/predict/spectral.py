@@ -32,7 +32,7 @@ from earthmap.predict.rules import (
 from earthmap.sensors.masks import Reason, unseen
 from earthmap.sensors.registry import SENSORS
 from earthmap.tasks.answer import UNSEEN, Answer
-from earthmap.tasks.query import Query, mask_legend
+from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -283,6 +283,9 @@ def _scalar_answer(
 
 
 def _answer(looks: Sequence[_Look], item: TileInput, query: Query) -> Answer:
+    beyond = beyond_land_cover(query)
+    if beyond:
+        return Answer(status="skipped", reason="not_supported", message=beyond)
     if len(looks) != query.dates:
         message = f"{len(looks)} pictures are given; a {query.task} question needs {query.dates}"
         return Answer(status="failed", stage="predict", reason="bad_input", message=message)

@@ -11,7 +11,7 @@ from earthmap.tasks.answer import (
     encode_mask,
 )
 from earthmap.tasks.prompts import PROMPT_VERSION, closed_choices, label_questions, picture_name, question_prompt
-from earthmap.tasks.query import MAX_TEXT, Query, make_query, mask_legend
+from earthmap.tasks.query import MAX_TEXT, Query, beyond_land_cover, make_query, mask_legend
 from earthmap.tasks.registry import CATEGORIES, LAND_COVER_TASKS, TASKS, Task
 from earthmap.tasks.understanding import guess_task
 from earthmap.tasks.vocabulary import CHANGES, SYNONYMS, TARGETS
@@ -33,6 +33,7 @@ __all__ = [
     "answer_columns",
     "answer_from_columns",
     "answer_schema",
+    "beyond_land_cover",
     "closed_choices",
     "decode_mask",
     "encode_mask",

@@ -13,6 +13,7 @@ from earthmap.tasks.open_questions import choices_in, targets_in
 from earthmap.tasks.registry import LAND_COVER_TASKS, TASKS, Task
 from earthmap.tasks.serialization import plain_label
 from earthmap.tasks.understanding import examples, guess_task, land_cover_in, land_cover_of, refuse_beyond_land_cover
+from earthmap.tasks.vocabulary import TARGETS
 
 MAX_TEXT = 10_000
 """Most characters of a question."""
@@ -252,6 +253,17 @@ def make_query(
         choices=_open_choices(question, row, choices),
         shape=_shape(shape, row),
     )
+
+
+def beyond_land_cover(query: Query) -> str | None:
+    """Why a query cannot be answered from land cover alone, as rules and drawn truths know it; None where it can."""
+    if query.task not in LAND_COVER_TASKS:
+        return f"a {query.task} question needs the vision-language model"
+    beyond = [target for target in query.targets if target not in TARGETS]
+    if beyond or not query.targets:
+        what = ", ".join(beyond) if beyond else "no land cover"
+        return f"the question names {what}; expected some of {', '.join(TARGETS)}, or the vision-language model"
+    return None
 
 
 def mask_legend(query: Query) -> dict[int, str]:

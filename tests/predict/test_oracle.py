@@ -11,9 +11,9 @@ from earthmap.grid.tiling import Tile
 from earthmap.predict import OraclePredictor, Predictor, SpectralPredictor, TileInput, build_predictor
 from earthmap.sensors.masks import Reason
 from earthmap.synthetic import CLASSES, World, small_world, truth_on
-from earthmap.tasks import TARGETS, make_query
+from earthmap.tasks import LAND_COVER_TASKS, TARGETS, TASKS, make_query
 from earthmap.tasks.answer import UNSEEN, Answer
-from tests.predict.conformance import PredictorTests, changed
+from tests.predict.conformance import PredictorTests, changed, check_answer
 from tests.worlds import clear_picture, middle_tile
 
 
@@ -50,6 +50,20 @@ class TestSpectral(PredictorTests):
     @pytest.fixture
     def item(self, drawn_world: World) -> TileInput:
         return one_date(drawn_world)
+
+
+@pytest.mark.parametrize("rules", [False, True])
+def test_what_land_cover_cannot_answer_is_skipped(drawn_world: World, *, rules: bool) -> None:
+    predictor: Predictor = SpectralPredictor() if rules else OraclePredictor(drawn_world)
+    asked = [make_query(row.example, task=row.id, open_vocabulary=True) for row in TASKS.values()]
+    asked += [make_query("Is the runway long?", open_vocabulary=True), make_query("Map ships", open_vocabulary=True)]
+    for query, answer in zip(asked, predictor.predict([one_date(drawn_world)], asked)[0], strict=True):
+        check_answer(answer, query, one_date(drawn_world))
+        if query.task not in LAND_COVER_TASKS or not set(query.targets) <= set(TARGETS) or not query.targets:
+            assert (answer.status, answer.reason) == ("skipped", "not_supported")
+            assert "vision-language model" in str(answer.message)
+        else:
+            assert answer.status == ("failed" if query.dates == 2 else "answered")
 
 
 def test_classes_are_the_targets() -> None:
