@@ -7,9 +7,11 @@ those who train or make class maps.
 from earthmap.model.checkpoint import load_model, read_card, save_model
 from earthmap.model.config import MAX_TOKENS, PRESETS, Preset, get_preset
 from earthmap.model.decoding import TokenAutomaton, over_tokens
-from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, Written, lay_out_stem
+from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, halving, lay_out_stem
 from earthmap.model.processing import PatchGrid, patch_grid, patchify
+from earthmap.model.vision import VisualFeatures, join_features
 from earthmap.model.words import Words, load_words, save_words, train_words
+from earthmap.model.writing import Written
 
 __all__ = [
     "MAX_TOKENS",
@@ -22,9 +24,13 @@ __all__ = [
     "Stem",
     "StemLayout",
     "TokenAutomaton",
+    "VisualFeatures",
     "Words",
     "Written",
+    "dtype_policy",
     "get_preset",
+    "halving",
+    "join_features",
     "lay_out_stem",
     "load_model",
     "load_words",

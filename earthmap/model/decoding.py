@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _Place = tuple[int, tuple[int, ...]]
 """A state of the automaton, and the tokens of a terminal that are still to come before it is reached."""
 
+_NEVER = 2**40
+"""More tokens than any budget."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAutomaton:
@@ -25,19 +28,28 @@ class TokenAutomaton:
     """(K,) token ids that occur; the last one ends the answer."""
     following: Tensor
     """(states, K) the next state, −1 where a token may not stand."""
-    left: Tensor
-    """(states,) fewest tokens until the answer has ended, the end counted."""
+    needed: Tensor
+    """(states, K) fewest tokens until the answer has ended, this one counted; huge where it may not stand."""
 
-    def allowed(self, states: Tensor, *, budget: int) -> Tensor:
-        """(R, K) True for the tokens after which an answer can still end within `budget` tokens, this one counted."""
-        after = self.following[states]
-        return (after >= 0) & (self.left[after.clamp(min=0)] < budget)
+    @property
+    def shortest(self) -> int:
+        """Fewest tokens of an answer, its end counted."""
+        return int(self.needed[0].min())
+
+    def choose(self, logits: Tensor, states: Tensor, *, budget: int) -> tuple[Tensor, Tensor]:
+        """Of (R, V) logits the column of the likeliest token allowed, (R,), and the state behind it, (R,).
+
+        Allowed are tokens after which an answer can still end within `budget` tokens, this one counted.
+        """
+        offered = logits[:, self.ids].masked_fill_(self.needed[states] > budget, -float("inf"))
+        column = offered.argmax(dim=1)
+        return column, self.following[states, column].clamp(min=0)
 
     def to(self, device: Any) -> TokenAutomaton:
         """The same on another device."""
         return TokenAutomaton(
-            ids=self.ids.to(device), following=self.following.to(device), left=self.left.to(device)
-        )  # fmt: skip
+            ids=self.ids.to(device), following=self.following.to(device), needed=self.needed.to(device)
+        )
 
 
 def over_tokens(automaton: Automaton, spelling: Mapping[str, Sequence[int]], *, end: int) -> TokenAutomaton:
@@ -102,7 +114,9 @@ def _as_tensors(tables: Sequence[Mapping[int, int]], end: int) -> TokenAutomaton
     for state, table in enumerate(tables):
         for token, after in table.items():
             following[state, column[token]] = after
-    return TokenAutomaton(ids=torch.tensor(ids), following=following, left=torch.tensor(_distances(tables)))
+    left = torch.tensor(_distances(tables))
+    needed = (left[following.clamp(min=0)] + 1).masked_fill(following < 0, _NEVER)
+    return TokenAutomaton(ids=torch.tensor(ids), following=following, needed=needed)
 
 
 def _distances(tables: Sequence[Mapping[int, int]]) -> list[int]:

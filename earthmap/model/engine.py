@@ -6,20 +6,42 @@ is computed once: the positions of the patches, the mask of the tree of question
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from earthmap.errors import ModelError
+from earthmap.model import language, vision
 from earthmap.model.config import MAX_TOKENS
-from earthmap.model.language import Cache, Node, StaticCache, TreeLayout, lay_out, read
+from earthmap.model.language import Cache, Node, TreeLayout, lay_out, read
 from earthmap.model.processing import MERGE, PatchGrid, patch_grid, patchify
 from earthmap.model.vision import GridPositions, VisualFeatures, encode, grid_positions
+from earthmap.model.writing import Slate, Written
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from earthmap.model.decoding import TokenAutomaton
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+def dtype_policy(device: Any, dtype: torch.dtype | None = None) -> torch.dtype:
+    """The type that weights are loaded and computed in: bfloat16 on a GPU, float32 on a CPU, unless `dtype` says which.
+
+    float32 is what stock transformers is matched in. float16 overflows in this model's decoder: it and other types
+    raise ModelError. Log-probabilities and rotary angles are float32 throughout.
+    """
+    import torch
+
+    if dtype is None:
+        return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise ModelError(f"a model in {dtype}", expected="torch.float32 or torch.bfloat16")
+    return dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +62,15 @@ class StemLayout:
     positions: Tensor
     """(3, S) in time, height and width (Qwen3-VL's interleaved rotary positions)."""
     pictured: Tensor
-    """(S,) True where a token is a picture's."""
+    """(N,) places of the pictures' tokens."""
+    highest: int
+    """The largest id."""
     after: int
     """Position of the first token behind it."""
 
 
 def lay_out_stem(parts: Sequence[Sequence[int] | Slot], *, device: Any = None) -> StemLayout:
-    """The layout of words and pictures in their order. Raises ModelError where it is longer than the model reads."""
+    """The layout of words and pictures in their order. Raises ModelError where it is empty or longer than the limit."""
     import torch
 
     tokens: list[Tensor] = []
@@ -67,17 +91,17 @@ def lay_out_stem(parts: Sequence[Sequence[int] | Slot], *, device: Any = None) -
         tokens.append(ids)
         positions.append(places)
         pictured.append(torch.full((len(ids),), isinstance(part, Slot)))
-    whole = torch.cat(tokens)
-    if len(whole) > MAX_TOKENS:
+    count = sum(len(ids) for ids in tokens)
+    if not 0 < count <= MAX_TOKENS:
         raise ModelError(
-            f"pictures and words of {len(whole)} tokens",
-            expected=f"at most {MAX_TOKENS}",
-            fix="use fewer views or dates",
+            f"pictures and words of {count} tokens", expected=f"1 to {MAX_TOKENS}", fix="use fewer views or dates"
         )
+    whole = torch.cat(tokens)
     return StemLayout(
         tokens=whole.to(device),
         positions=torch.cat(positions, dim=1).to(device),
-        pictured=torch.cat(pictured).to(device),
+        pictured=torch.cat(pictured).nonzero()[:, 0].to(device),
+        highest=int(whole.max()),
         after=at,
     )
 
@@ -101,18 +125,6 @@ class Closed:
     choices: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """One decoded answer."""
-
-    tokens: tuple[int, ...]
-    """Without the one that ended it."""
-    log_probabilities: tuple[float, ...]
-    """Of each token and of the end, among all tokens, whatever the grammar allowed."""
-    ended: bool
-    """False where the budget ran out."""
-
-
 class Engine:
     """Answers questions in tokens about batches of tiles. Not for several threads at once.
 
@@ -124,24 +136,39 @@ class Engine:
         self._decoder = model.model.language_model
         self._tower = model.model.visual
         self._places: dict[PatchGrid, GridPositions] = {}
+        self._seeing, self._reading = vision.PLAIN, language.PLAIN
+        self._slate: Slate | None = None
 
     @property
     def device(self) -> Any:
         """Where it computes."""
         return self._decoder.embed_tokens.weight.device
 
+    def fuse(self) -> None:
+        """Compile the layers, for work of many batches on a GPU; elsewhere nothing, because nothing is gained there.
+
+        The first batch then takes up to a minute longer. Needs a C compiler, as torch.compile does.
+        """
+        if self.device.type == "cuda" and self._seeing is vision.PLAIN:
+            self._seeing, self._reading = vision.PLAIN.fused(), language.PLAIN.fused()
+
     # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def encode(self, pixels: Tensor) -> VisualFeatures:
-        """The tower's features of (B, V, 3, H, W) views, or (B, V, 2, 3, H, W) pairs of video frames: (B, V · N, D)."""
+    def encode(self, pixels: Tensor | Sequence[Tensor]) -> VisualFeatures:
+        """The tower's features of (B, V, 3, H, W) views, or (B, V, 2, 3, H, W) pairs of video frames: (B, V · N, D).
+
+        Views of several sizes are encoded size by size and joined by `join_features`. Raises ModelError for other
+        shapes, types and sizes, and for tiles of a sequence whose shapes differ.
+        """
         import torch
 
+        pixels = _batch(pixels)
         grid = patch_grid(*pixels.shape[-2:])
         if grid not in self._places:
             self._places[grid] = grid_positions(self._tower, grid)
         with torch.inference_mode():
             patches = patchify(pixels.to(self.device, non_blocking=True).flatten(0, 1))
-            found = encode(self._tower, patches, self._places[grid])
+            found = encode(self._tower, patches, self._places[grid], self._seeing)
         batch, views = pixels.shape[:2]
         return VisualFeatures(
             last=found.last.view(batch, views * grid.tokens, -1),
@@ -152,13 +179,13 @@ class Engine:
         """Read words and pictures, once for all questions. Raises ModelError where pictures and places differ."""
         import torch
 
-        places = int(layout.pictured.sum())
-        if features.last.shape[1] != places:
-            raise ModelError(f"pictures of {features.last.shape[1]} tokens", expected=f"the layout's {places}")
-        batch = features.last.shape[0]
+        places, (batch, count, _) = len(layout.pictured), features.last.shape
+        if count != places:
+            raise ModelError(f"pictures of {count} tokens", expected=f"the layout's {places}")
+        self._check_id(layout.highest)
         with torch.inference_mode():
-            embedded = self._decoder.embed_tokens(layout.tokens).expand(batch, -1, -1).clone()
-            embedded[:, layout.pictured] = features.last.to(embedded.dtype)
+            embedded = self._decoder.embed_tokens(layout.tokens).expand(batch, -1, -1)
+            embedded = embedded.index_copy(1, layout.pictured, features.last.to(embedded.dtype))
             cache = Cache()
             states = read(
                 self._decoder,
@@ -166,6 +193,7 @@ class Engine:
                 layout.positions[:, None].expand(-1, batch, -1),
                 memory=cache,
                 visual=(layout.pictured, features.levels),
+                parts=self._reading,
             )
         return Stem(cache=cache, last=states[:, -1], after=layout.after)
 
@@ -179,15 +207,63 @@ class Engine:
         stems = torch.ones(len(tree.tokens), stem.cache.length, dtype=torch.bool, device=self.device)
         mask = torch.cat([stems, tree.visible], dim=1)[None, None]
         cache = Cache(stem=stem.cache)
-        return read(self._decoder, embedded, positions, memory=cache, mask=mask), cache
+        return read(self._decoder, embedded, positions, memory=cache, mask=mask, parts=self._reading), cache
+
+    def _check_id(self, highest: int) -> None:
+        rows = self._decoder.embed_tokens.num_embeddings
+        if highest >= rows:
+            raise ModelError(
+                f"a token of id {highest}",
+                expected=f"ids below {rows}",
+                fix="use the tokenizer that the checkpoint brings",
+            )
+
+    def _check_prompt(self, stem: Stem, prompt: Sequence[int], *, answer: int) -> None:
+        """Raise ModelError for a question of no or unknown tokens, or of more than the limit with its answer."""
+        if not prompt:
+            raise ModelError("a question of no tokens", expected="at least one token", fix="ask something")
+        whole = stem.cache.length + len(prompt) + answer
+        if whole > MAX_TOKENS:
+            raise ModelError(
+                f"{whole} tokens: {stem.cache.length} of pictures, a question of {len(prompt)}, an answer of {answer}",
+                expected=f"at most {MAX_TOKENS}",
+                fix="ask a shorter question, or use fewer views or dates",
+            )
+        self._check_id(max(prompt))
 
     # ── closed questions ─────────────────────────────────────────────────────────────────────────────────────
 
     def score(self, stem: Stem, questions: Sequence[Closed]) -> list[Tensor]:
         """For each question the log-probability of each whole choice, (B, choices) float32, in one pass for all.
 
-        The last token of a choice is predicted and never read.
+        The last token of a choice is predicted and never read. What has more than `TREE_TOKENS` takes several passes.
+
+        Raises:
+            ModelError: for a question or choice without tokens, or longer than the limit, one without choices, and
+                ids that the model does not have.
         """
+        import torch
+
+        for closed in questions:
+            self._check_closed(stem, closed)
+        pieces = [(number, piece) for number, closed in enumerate(questions) for piece in _pieces(closed)]
+        found: list[list[Tensor]] = [[] for _ in questions]
+        for group in _passes(pieces):
+            scores = self._score_once(stem, [piece for _, piece in group])
+            for (number, _), score in zip(group, scores, strict=True):
+                found[number].append(score)
+        return [torch.cat(scores, dim=1) for scores in found]
+
+    def _check_closed(self, stem: Stem, closed: Closed) -> None:
+        if not closed.choices:
+            raise ModelError("a closed question without choices", expected="at least one", fix="ask it openly")
+        if not all(closed.choices):
+            raise ModelError("a choice of no tokens", expected="at least the token that ends an answer")
+        self._check_prompt(stem, closed.question, answer=max(map(len, closed.choices)))
+        self._check_id(max(map(max, closed.choices)))
+
+    def _score_once(self, stem: Stem, questions: Sequence[Closed]) -> list[Tensor]:
+        """As `score`, in one pass."""
         import torch
 
         nodes: list[Node] = []
@@ -196,24 +272,27 @@ class Engine:
             parent = len(nodes) - 1
             nodes += [Node(tokens=choice[:-1], parent=parent) for choice in closed.choices]
         tree = lay_out(nodes, self.device)
+        places, tokens, choices = _predictions(questions, tree)
         with torch.inference_mode():
             states, _ = self._branches(stem, tree)
-            places, tokens, choices = _predictions(questions, tree)
-            scores = self._log_probabilities(states[:, places], torch.tensor(tokens, device=self.device))
-        sums = torch.zeros(scores.shape[0], choices[-1] + 1, device=self.device)
-        sums.index_add_(1, torch.tensor(choices, device=self.device), scores)
+            scores = self._log_probabilities(states, places, tokens)
+            sums = scores.new_zeros(scores.shape[0], choices[-1] + 1)
+            sums.index_add_(1, torch.tensor(choices, device=self.device), scores)
         return list(torch.split(sums, [len(closed.choices) for closed in questions], dim=1))
 
-    def _log_probabilities(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """(B, M) log-probability of one token after each state, (B, M, D), tile by tile to bound the logits' memory."""
+    def _log_probabilities(self, states: Tensor, places: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """(B, M) log-probability of each token after the state at its place, few tiles at once to bound the memory."""
         import torch
 
+        distinct = sorted(set(places))
+        column = {place: number for number, place in enumerate(distinct)}
+        at = torch.tensor([column[place] for place in places], device=self.device)
+        index = torch.tensor(tokens, device=self.device)
         found = []
-        at_once = max(1, _LOGITS // (states.shape[1] * self._model.lm_head.out_features))
-        for state in torch.split(states, at_once):
+        at_once = max(1, _LOGITS // (len(distinct) * self._model.lm_head.out_features))
+        for state in torch.split(states[:, distinct], at_once):
             logits = self._model.lm_head(state).float()
-            index = tokens.expand(len(state), -1)[..., None]
-            found.append(logits.gather(2, index)[..., 0] - logits.logsumexp(dim=2))
+            found.append(logits[:, at, index] - logits.logsumexp(dim=2)[:, at])
         return torch.cat(found)
 
     # ── open and spatial answers ─────────────────────────────────────────────────────────────────────────────
@@ -229,71 +308,94 @@ class Engine:
     ) -> list[list[Written]]:
         """Greedy answers of at most `most` tokens, by tile and prompt; with `grammar` what it allows, ended in time.
 
-        Rows that have ended leave the batch.
+        Raises:
+            ModelError: for a prompt without tokens, one that is longer with its answer than the limit, no prompts, and
+                a budget in which no answer ends.
         """
         import torch
 
+        fewest = 1 if grammar is None else grammar.shortest
+        if most < fewest or not prompts:
+            raise ModelError(
+                f"{len(prompts)} questions with answers of at most {most} tokens",
+                expected=f"at least one question, and {fewest} tokens",
+            )
+        for prompt in prompts:
+            self._check_prompt(stem, prompt, answer=most)
         with torch.inference_mode():
-            rows = self._first_rows(stem, prompts, most=most)
-            if grammar is not None:
-                grammar = grammar.to(self.device)
-            answers = [_Answer() for _ in range(len(rows.logits))]
-            for step in range(most):
-                tokens = rows.choose(grammar, budget=most - step)
-                rows.record(answers, tokens, end=end)
-                going = (tokens != end).nonzero()[:, 0]
-                if not len(going) or step + 1 == most:
-                    break
-                if len(going) < len(tokens):
-                    rows, tokens = rows.keep(going), tokens[going]
-                self._step(rows, tokens)
-        written = [answer.written() for answer in answers]
+            slate = self._begun(stem, prompts, most=most)
+            written = slate.write(most=most, end=end, grammar=None if grammar is None else grammar.to(self.device))
+        self._slate = slate if slate.replays else None
         return [written[start : start + len(prompts)] for start in range(0, len(written), len(prompts))]
 
-    def _first_rows(self, stem: Stem, prompts: Sequence[Sequence[int]], *, most: int) -> _Rows:
-        """One row for each tile and prompt, with what it has read so far."""
-        import torch
-
+    def _begun(self, stem: Stem, prompts: Sequence[Sequence[int]], *, most: int) -> Slate:
+        """A slate with one row for each tile and prompt, and what it has read so far."""
         tree = lay_out([Node(tokens=tuple(prompt), parent=-1) for prompt in prompts], self.device)
         states, branches = self._branches(stem, tree)
-        batch, count, told = stem.last.shape[0], len(prompts), stem.cache.length
-        sizes = [end - start for start, end in tree.spans]
-        longest = told + max(sizes) + most
-
-        def laid(stems: Tensor, own: Tensor) -> Tensor:
-            heads, width = own.shape[1], own.shape[3]
-            whole = own.new_zeros(batch, count, heads, longest, width)
-            whole[:, :, :, :told] = stems[:, None]
-            for number, (start, end) in enumerate(tree.spans):
-                whole[:, number, :, told : told + end - start] = own[:, :, start:end]
-            return whole.flatten(0, 1)
-
-        cache = StaticCache(
-            keys=[laid(stems, own) for stems, own in zip(stem.cache.keys, branches.keys, strict=True)],
-            values=[laid(stems, own) for stems, own in zip(stem.cache.values, branches.values, strict=True)],
-            lengths=torch.tensor([told + size for size in sizes] * batch, device=self.device),
-        )
-        ends = [end - 1 for _, end in tree.spans]
-        return _Rows(
-            cache=cache,
-            logits=self._model.lm_head(states[:, ends].flatten(0, 1)).float(),
-            positions=torch.tensor([stem.after + size for size in sizes] * batch, device=self.device),
-            answer=torch.arange(batch * count, device=self.device),
-            state=torch.zeros(batch * count, dtype=torch.long, device=self.device),
-        )
-
-    def _step(self, rows: _Rows, tokens: Tensor) -> None:
-        """Read one token a row."""
-        embedded = self._decoder.embed_tokens(tokens)[:, None]
-        positions = rows.positions[None, :, None].expand(3, -1, 1)
-        states = read(self._decoder, embedded, positions, memory=rows.cache, mask=rows.cache.mask())
-        rows.logits = self._model.lm_head(states[:, 0]).float()
-        rows.cache.lengths += 1
-        rows.positions += 1
+        rows = stem.last.shape[0] * len(prompts)
+        longest = stem.cache.length + max(map(len, prompts)) + most
+        slate, self._slate = self._slate, None
+        if slate is None or slate.shape != (rows, longest):
+            del slate
+            slate = Slate(self._model, rows=rows, longest=longest, parts=self._reading)
+        slate.begin(stem.cache, branches, tree, states=states, after=stem.after)
+        return slate
 
 
 _LOGITS = 2**27
 """Logits computed at once, about: half a gigabyte."""
+
+TREE_TOKENS = 1024
+"""Tokens of questions and choices that are read in one pass; the memory of a pass grows with their square."""
+
+
+def _batch(pixels: Tensor | Sequence[Tensor]) -> Tensor:
+    """One tensor of (B, V, 3, H, W) or (B, V, 2, 3, H, W), of at least one picture."""
+    import torch
+
+    if not isinstance(pixels, torch.Tensor):
+        shapes = sorted({tuple(tile.shape) for tile in pixels})
+        if len(shapes) != 1:
+            named = " and ".join(str(shape) for shape in shapes[:3]) or "nothing"
+            raise ModelError(f"a batch of {named}", expected="tiles of one shape", fix="batch tiles by their size")
+        pixels = torch.stack(list(pixels))
+    channels = pixels.shape[2:3] if pixels.ndim == 5 else pixels.shape[2:4] if pixels.ndim == 6 else ()
+    if tuple(channels) not in ((3,), (2, 3)) or not all(pixels.shape):
+        raise ModelError(
+            f"pixels of shape {tuple(pixels.shape)}", expected="(B, V, 3, H, W) or (B, V, 2, 3, H, W), none of them 0"
+        )
+    return pixels
+
+
+def _size(closed: Closed) -> int:
+    return len(closed.question) + sum(len(choice) - 1 for choice in closed.choices)
+
+
+def _pieces(closed: Closed) -> Iterator[Closed]:
+    """A question as it is, or, where its choices are too many for one pass, with some of them at a time."""
+    taken: list[tuple[int, ...]] = []
+    size = len(closed.question)
+    for choice in closed.choices:
+        if taken and size + len(choice) > TREE_TOKENS:
+            yield Closed(question=closed.question, choices=tuple(taken))
+            taken, size = [], len(closed.question)
+        taken.append(choice)
+        size += len(choice) - 1
+    yield Closed(question=closed.question, choices=tuple(taken))
+
+
+def _passes(pieces: Sequence[tuple[int, Closed]]) -> Iterator[list[tuple[int, Closed]]]:
+    """Pieces in their order, as many at a time as one pass takes."""
+    group: list[tuple[int, Closed]] = []
+    size = 0
+    for number, piece in pieces:
+        if group and size + _size(piece) > TREE_TOKENS:
+            yield group
+            group, size = [], 0
+        group.append((number, piece))
+        size += _size(piece)
+    if group:
+        yield group
 
 
 def _predictions(questions: Sequence[Closed], tree: TreeLayout) -> tuple[list[int], list[int], list[int]]:
@@ -314,57 +416,73 @@ def _predictions(questions: Sequence[Closed], tree: TreeLayout) -> tuple[list[in
     return places, tokens, choices
 
 
-@dataclass(slots=True)
-class _Rows:
-    """Answers that are being written, all of the same number of tokens so far."""
-
-    cache: StaticCache
-    logits: Tensor
-    """(R, V) float32 for the next token."""
-    positions: Tensor
-    """(R,) of the next token."""
-    answer: Tensor
-    """(R,) number of the answer that a row writes."""
-    state: Tensor
-    """(R,) state of the grammar."""
-
-    def choose(self, grammar: TokenAutomaton | None, *, budget: int) -> Tensor:
-        """The likeliest token of each row, of those that the grammar allows."""
-        if grammar is None:
-            return self.logits.argmax(dim=1)
-        offered = self.logits[:, grammar.ids].masked_fill(~grammar.allowed(self.state, budget=budget), -float("inf"))
-        column = offered.argmax(dim=1)
-        self.state = grammar.following[self.state, column]
-        return grammar.ids[column]
-
-    def record(self, answers: Sequence[_Answer], tokens: Tensor, *, end: int) -> None:
-        """Write down a token a row."""
-        chosen = self.logits.gather(1, tokens[:, None])[:, 0] - self.logits.logsumexp(dim=1)
-        for number, token, score in zip(self.answer.tolist(), tokens.tolist(), chosen.tolist(), strict=True):
-            answers[number].scores.append(score)
-            if token == end:
-                answers[number].ended = True
-            else:
-                answers[number].tokens.append(token)
-
-    def keep(self, rows: Tensor) -> _Rows:
-        """Some of the rows."""
-        return _Rows(
-            cache=self.cache.keep(rows),
-            logits=self.logits[rows],
-            positions=self.positions[rows],
-            answer=self.answer[rows],
-            state=self.state[rows],
-        )
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Answer:
-    """An answer that is being written."""
+def halving(
+    work: Callable[[Sequence[Input]], Sequence[Output]], inputs: Sequence[Input]
+) -> tuple[list[Output | ModelError], tuple[int, ...]]:
+    """What `work` makes of each input, in their order, with half as many at once each time that memory runs out.
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.scores: list[float] = []
-        self.ended = False
+    An input for which it does not suffice alone has a ModelError in its place; the others have their outputs.
 
-    def written(self) -> Written:
-        return Written(tokens=tuple(self.tokens), log_probabilities=tuple(self.scores), ended=self.ended)
+    Returns:
+        The outputs, and how many inputs were tried at once after each halving (empty where memory sufficed).
+
+    Raises:
+        ModelError: where `work` gives more or fewer outputs than it had inputs.
+    """
+    outputs: list[Output | ModelError] = []
+    sizes: list[int] = []
+    size = len(inputs)
+    while len(outputs) < len(inputs):
+        chunk = inputs[len(outputs) : len(outputs) + size]
+        done, refused = _attempt(work, chunk)
+        if done is not None and len(done) != len(chunk):
+            raise ModelError(f"{len(done)} outputs of {len(chunk)} inputs", expected="one of each")
+        if done is not None:
+            outputs += done
+        elif len(chunk) > 1:
+            size = len(chunk) // 2
+            sizes.append(size)
+        else:
+            outputs.append(
+                ModelError(
+                    f"one input does not fit into memory: {refused}",
+                    expected="a model and pictures that the device holds",
+                    fix="use fewer views or dates, smaller tiles, or a device with more memory",
+                )
+            )
+    return outputs, tuple(sizes)
+
+
+def _attempt(
+    work: Callable[[Sequence[Input]], Sequence[Output]], chunk: Sequence[Input]
+) -> tuple[Sequence[Output] | None, str]:
+    """What `work` gives, or None and what was refused where memory ran out, whose remains are then freed."""
+    import torch
+
+    try:
+        return work(chunk), ""
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        refused = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    # Behind the handler: until the error is gone, its traceback holds the tensors of the failed attempt.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None, refused
+
+
+_REFUSALS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+"""What allocators say, whose errors have no class of their own: CUDA's driver, the CPU's, cuBLAS's and cuDNN's."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return any(refusal in said for refusal in _REFUSALS)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from earthmap.model.fusing import Parts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -112,7 +114,7 @@ class StaticCache:
     """(R,) tokens that each row holds: where its next one goes."""
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Memory.extend`, for one new token a row; `lengths` is moved on by `advance`."""
+        """As `Memory.extend`, for one new token a row; whoever reads it moves `lengths` on."""
         import torch
 
         row = torch.arange(len(self.lengths), device=self.lengths.device)
@@ -127,9 +129,14 @@ class StaticCache:
         place = torch.arange(self.keys[0].shape[2], device=self.lengths.device)
         return (place[None] <= self.lengths[:, None])[:, None, None]
 
-    def keep(self, rows: Tensor) -> StaticCache:
-        """The cache of some rows."""
-        return StaticCache([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
+    def first(self, rows: int) -> StaticCache:
+        """The first rows, in the same memory."""
+        return StaticCache([k[:rows] for k in self.keys], [v[:rows] for v in self.values], self.lengths[:rows])
+
+    def gather(self, rows: Tensor) -> None:
+        """Move some rows to the front."""
+        for tensor in (*self.keys, *self.values, self.lengths):
+            tensor[: len(rows)] = tensor[rows]
 
 
 def rotary(decoder: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,21 +160,40 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def _attend(
-    attention: Any, x: Tensor, turns: tuple[Tensor, Tensor], *, mask: Tensor | None, memory: Memory, layer: int
-) -> Tensor:
+def _ask(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, S, D) → what a layer's tokens look for, (B, heads, S, head width), and what they offer, (B, key heads, …)."""
+    attention = layer.self_attn
+    x = layer.input_layernorm(x)
+    heads = (*x.shape[:-1], -1, attention.head_dim)
+    q = _turn(attention.q_norm(attention.q_proj(x).view(heads)).transpose(1, 2), cos, sin)
+    k = _turn(attention.k_norm(attention.k_proj(x).view(heads)).transpose(1, 2), cos, sin)
+    return q, k, attention.v_proj(x).view(heads).transpose(1, 2)
+
+
+def _answer(layer: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """(B, S, D) with what was seen, (B, heads, S, head width), and the layer's feed-forward added."""
+    x = x + layer.self_attn.o_proj(seen.transpose(1, 2).flatten(2))
+    out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+    return out
+
+
+PLAIN = Parts(ask=_ask, answer=_answer)
+"""The halves of a layer, not compiled."""
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, heads, S, head width): each query head over its share of the key heads; causal where there is no mask.
+
+    With a mask, query heads that share keys lie one behind the other as further queries: kernels that take a mask do
+    not share keys among heads, and torch would fall back to the one that writes out all weights.
+    """
     from torch.nn import functional
 
-    heads = (*x.shape[:-1], -1, attention.head_dim)
-    q = _turn(attention.q_norm(attention.q_proj(x).view(heads)).transpose(1, 2), *turns)  # (B, heads, S, head width)
-    k = _turn(attention.k_norm(attention.k_proj(x).view(heads)).transpose(1, 2), *turns)
-    v = attention.v_proj(x).view(heads).transpose(1, 2)
-    k, v = memory.extend(layer, k, v)
-    seen = functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    out: Tensor = attention.o_proj(seen.transpose(1, 2).reshape(*x.shape[:-1], -1))
-    return out
+    shared = q.shape[1] // k.shape[1]
+    if mask is None:
+        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared > 1)
+    folded = q.reshape(q.shape[0], k.shape[1], shared * q.shape[2], q.shape[3])
+    return functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)
 
 
 def read(
@@ -178,6 +204,7 @@ def read(
     memory: Memory,
     mask: Tensor | None = None,
     visual: tuple[Tensor, Sequence[Tensor]] | None = None,
+    parts: Parts = PLAIN,
 ) -> Tensor:
     """The decoder's final states, (B, S, D), of tokens that follow what is in `memory`, which takes them in.
 
@@ -187,21 +214,19 @@ def read(
         positions: (3, B, S) in time, height and width.
         memory: what was read before, T tokens.
         mask: (1 or B, 1, S, T + S) True where a token may look; None for a plain sequence after nothing.
-        visual: (S,) True where a token is a picture's, the same in each row, and (B, N, D) of each level, which are
-            added behind the first decoder layers.
+        visual: (N,) places of the pictures' tokens, the same in each row, and (B, N, D) of each level, which are added
+            behind the first decoder layers.
+        parts: the halves of a layer, plain or compiled.
     """
     turns = rotary(decoder, positions)
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, decoder.config.num_attention_heads // decoder.config.num_key_value_heads, 1)
     x = embedded
     for number, layer in enumerate(decoder.layers):
-        x = x + _attend(layer.self_attn, layer.input_layernorm(x), turns, mask=mask, memory=memory, layer=number)
-        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        q, k, v = parts.ask(layer, x, *turns)
+        k, v = memory.extend(number, k, v)
+        x = parts.answer(layer, x, _attend(q, k, v, mask))
         if visual is not None and number < len(visual[1]):
-            x = _with_level(x, visual[0], visual[1][number])
+            x = x.index_add(1, visual[0], visual[1][number].to(x.dtype))
     states: Tensor = decoder.norm(x)
     return states
-
-
-def _with_level(x: Tensor, where: Tensor, level: Tensor) -> Tensor:
-    x = x.clone()
-    x[:, where] += level.to(x.dtype)
-    return x

@@ -6,9 +6,11 @@ loops over them in Python where flash-attention is absent, in every layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from earthmap.model.fusing import Parts
 from earthmap.model.processing import MERGE, PatchGrid
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ class VisualFeatures:
     """(B, N, D) after the last layer and its merger, D the decoder's width."""
     levels: tuple[Tensor, ...]
     """(B, N, D) of each level from shallow to deep, for the first decoder layers."""
+
+
+def join_features(parts: Sequence[VisualFeatures]) -> VisualFeatures:
+    """The pictures of several sizes as one sequence, in the order given."""
+    import torch
+
+    return VisualFeatures(
+        last=torch.cat([part.last for part in parts], dim=1),
+        levels=tuple(torch.cat(level, dim=1) for level in zip(*(part.levels for part in parts), strict=True)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,24 +105,33 @@ def _rotate(x: Tensor, at: GridPositions) -> Tensor:
     return (x.float() * at.cos + turned * at.sin).to(x.dtype)
 
 
-def _attend(attention: Any, x: Tensor, at: GridPositions) -> Tensor:
-    from torch.nn import functional
+def _ask(block: Any, x: Tensor, at: GridPositions) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, P, width) → what patches look for, what they offer to be found by, and what they give: (B, heads, P, …)."""
+    attention = block.attn
+    qkv = attention.qkv(block.norm1(x)).view(*x.shape[:2], 3, attention.num_heads, -1)
+    q, k, v = qkv.unbind(2)  # (B, P, heads, head width)
+    return _rotate(q, at).transpose(1, 2), _rotate(k, at).transpose(1, 2), v.transpose(1, 2)
 
-    batch, patches, width = x.shape
-    q, k, v = attention.qkv(x).view(batch, patches, 3, attention.num_heads, -1).unbind(2)  # (B, P, heads, head width)
-    q, k = _rotate(q, at), _rotate(k, at)
-    seen = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-    out: Tensor = attention.proj(seen.transpose(1, 2).reshape(batch, patches, width))
+
+def _answer(block: Any, x: Tensor, seen: Tensor) -> Tensor:
+    """(B, P, width) with what was seen, (B, heads, P, head width), and the block's feed-forward added."""
+    x = x + block.attn.proj(seen.transpose(1, 2).flatten(2))
+    out: Tensor = x + block.mlp(block.norm2(x))
     return out
 
 
-def encode(tower: Any, patches: Tensor, at: GridPositions) -> VisualFeatures:
+PLAIN = Parts(ask=_ask, answer=_answer)
+"""The halves of a layer, not compiled."""
+
+
+def encode(tower: Any, patches: Tensor, at: GridPositions, parts: Parts = PLAIN) -> VisualFeatures:
     """What `tower` (transformers' `Qwen3VLVisionModel`) makes of pictures of one size, as its own forward would.
 
     Args:
         tower: `model.visual`.
         patches: (B, P, C) as `patchify` gives them; any float type.
         at: the positions of their grid.
+        parts: the halves of a block, plain or compiled.
     """
     from torch.nn import functional
 
@@ -120,8 +141,8 @@ def encode(tower: Any, patches: Tensor, at: GridPositions) -> VisualFeatures:
     deep = list(tower.deepstack_visual_indexes)
     levels: dict[int, Tensor] = {}
     for number, block in enumerate(tower.blocks):
-        x = x + _attend(block.attn, block.norm1(x), at)
-        x = x + block.mlp(block.norm2(x))
+        q, k, v = parts.ask(block, x, at)  # (B, heads, P, head width)
+        x = parts.answer(block, x, functional.scaled_dot_product_attention(q, k, v))
         if number in deep:
             levels[number] = _merged(tower.deepstack_merger_list[deep.index(number)], x)
     return VisualFeatures(last=_merged(tower.merger, x), levels=tuple(levels[number] for number in deep))
