@@ -14,8 +14,20 @@ from earthmap.sensors.calibration import Calibration
 from earthmap.sensors.masks import REASONS, Reason, unseen
 from earthmap.sensors.quality import QUALITY_LAYERS, QualityLayer, reason_mask
 from earthmap.sensors.recognition import Recognition, recognize
-from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, Sensor, get_sensor
-from earthmap.sensors.views import NODATA_GREY, VIEWS, Channel, View, default_view, get_view, invert_view, make_view
+from earthmap.sensors.registry import SENSORS, BandFacts, ItemFacts, Place, Sensor, get_sensor
+from earthmap.sensors.views import (
+    NODATA_GREY,
+    VIEWS,
+    Channel,
+    View,
+    default_view,
+    fitting,
+    get_view,
+    invert_view,
+    make_view,
+    missing_views,
+    sensor_views,
+)
 
 __all__ = [
     "BANDS",
@@ -33,19 +45,23 @@ __all__ = [
     "Calibration",
     "Channel",
     "ItemFacts",
+    "Place",
     "QualityLayer",
     "Reason",
     "Recognition",
     "Sensor",
     "View",
     "default_view",
+    "fitting",
     "get_sensor",
     "get_view",
     "invert_view",
     "make_view",
+    "missing_views",
     "reason_mask",
     "recognize",
     "resolve_band",
     "resolve_family",
+    "sensor_views",
     "unseen",
 ]

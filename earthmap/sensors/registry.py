@@ -18,6 +18,18 @@ _LANDSAT_L1 = ("coastal", "blue", "green", "red", "nir08", "cirrus", "swir16", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A place for one view among those that the model is given of a picture."""
+
+    views: tuple[str, ...]
+    """Names of equal rank in `earthmap.sensors.views.VIEWS`: the first that a picture's bands suffice for is given."""
+    instead: tuple[str, ...] = ()
+    """What stands in where they suffice for none of them. The place's own view is missing nevertheless."""
+    extra: bool = False
+    """True for a view that is given where it can be made, and that nobody misses elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensor:
     """One row of `SENSORS`: what a pixel of this imagery means."""
 
@@ -42,7 +54,9 @@ class Sensor:
     anchor_m: int = 0
     """Anchor of the lattice on which its pixels are not resampled."""
     views: tuple[str, ...]
-    """Names in `earthmap.sensors.views.VIEWS` that show it, the first for people."""
+    """Names in `earthmap.sensors.views.VIEWS` that show it to people, the first that can be made."""
+    places: tuple[Place, ...]
+    """The views that the model is given of it, in their order; what is above its limit is dropped from the end on."""
 
     @property
     def calibrated(self) -> bool:
@@ -69,6 +83,29 @@ _PLAIN_VIEWS = (
 _DEEP_VIEWS = ("rgb-11bit", "nir-red-green-11bit", "red-11bit", "nir-11bit", "pan-11bit")
 _LANDSAT_VIEWS = ("rgb", "swir", "nir08-red-green", "swir-nir08-red", "thermal", "thermal-lwir12")
 
+_S2_PLACES = (
+    Place(views=("rgb",), instead=("nir-red-green", "swir-nir-red", "red", "nir", "pan")),
+    Place(views=("rededge",)),
+    Place(views=("swir",), instead=("swir-nir-red", "swir-nir08-red")),
+    Place(views=("nir-coastal",), instead=("nir-red-green", "nir08-red-green")),
+)
+_LANDSAT_PLACES = (
+    Place(views=("rgb",), instead=("nir08-red-green", "swir-nir08-red")),
+    Place(views=("swir",), instead=("swir-nir08-red", "nir08-red-green")),
+    Place(views=("thermal", "thermal-lwir12")),
+)
+_SAR_PLACES = (Place(views=_SAR_VIEWS),)  # one polarization, replicated, is a form of its own and no lack
+_PLAIN_PLACES = (
+    Place(views=("rgb-8bit",), instead=_PLAIN_VIEWS[1:]),
+    Place(views=("nir-red-green-8bit",), extra=True),
+)
+_DEEP_PLACES = (
+    Place(views=("rgb-11bit",), instead=_DEEP_VIEWS[1:]),
+    Place(views=("nir-red-green-11bit",), extra=True),
+)
+_THERMAL_VIEWS = ("thermal", "thermal-lwir12")
+_THERMAL_STORED_VIEWS = ("thermal-8bit", "thermal-lwir12-8bit")
+
 _ROWS = (
     Sensor(
         id="sentinel-2-l2a",
@@ -81,6 +118,7 @@ _ROWS = (
         coarsest_m=300.0,
         nominal_m=10.0,
         views=_S2_VIEWS,
+        places=_S2_PLACES,
     ),
     Sensor(
         id="sentinel-2-l1c",
@@ -93,6 +131,7 @@ _ROWS = (
         coarsest_m=300.0,
         nominal_m=10.0,
         views=_S2_VIEWS,
+        places=_S2_PLACES,
     ),
     Sensor(
         id="sentinel-1-db",
@@ -104,6 +143,7 @@ _ROWS = (
         masks=("layover",),
         coarsest_m=300.0,
         views=_SAR_VIEWS,
+        places=_SAR_PLACES,
     ),
     Sensor(
         id="sentinel-1-rtc",
@@ -115,6 +155,7 @@ _ROWS = (
         masks=("layover",),
         coarsest_m=300.0,
         views=_SAR_VIEWS,
+        places=_SAR_PLACES,
     ),
     Sensor(
         id="sentinel-1-grd",
@@ -126,6 +167,7 @@ _ROWS = (
         coarsest_m=300.0,
         nominal_m=10.0,
         views=_SAR_VIEWS,
+        places=_SAR_PLACES,
     ),
     Sensor(
         id="radar-uncalibrated",
@@ -136,6 +178,7 @@ _ROWS = (
         bands=SAR_BANDS,
         coarsest_m=300.0,
         views=_SAR_STORED_VIEWS,
+        places=(Place(views=_SAR_STORED_VIEWS),),
     ),
     Sensor(
         id="landsat-c2-l2",
@@ -149,6 +192,7 @@ _ROWS = (
         nominal_m=30.0,
         anchor_m=15,
         views=_LANDSAT_VIEWS,
+        places=_LANDSAT_PLACES,
     ),
     Sensor(
         id="landsat-c2-l1",
@@ -162,6 +206,7 @@ _ROWS = (
         nominal_m=30.0,
         anchor_m=15,
         views=_LANDSAT_VIEWS,
+        places=_LANDSAT_PLACES,
     ),
     Sensor(
         id="hyperspectral",
@@ -172,6 +217,7 @@ _ROWS = (
         bands=OPTICAL_BANDS,
         coarsest_m=1000.0,
         views=_S2_VIEWS,
+        places=_S2_PLACES,
     ),
     Sensor(
         id="thermal",
@@ -181,7 +227,8 @@ _ROWS = (
         unit="K",
         bands=THERMAL_BANDS,
         coarsest_m=1000.0,
-        views=("thermal", "thermal-lwir12"),
+        views=_THERMAL_VIEWS,
+        places=(Place(views=_THERMAL_VIEWS),),
     ),
     Sensor(
         id="thermal-uncalibrated",
@@ -191,7 +238,8 @@ _ROWS = (
         unit="DN",
         bands=THERMAL_BANDS,
         coarsest_m=1000.0,
-        views=("thermal-8bit", "thermal-lwir12-8bit"),
+        views=_THERMAL_STORED_VIEWS,
+        places=(Place(views=_THERMAL_STORED_VIEWS),),
     ),
     Sensor(
         id="optical-reflectance",
@@ -202,6 +250,7 @@ _ROWS = (
         bands=_WITH_PAN,
         coarsest_m=1000.0,
         views=(*_S2_VIEWS, "red", "nir", "pan"),
+        places=_S2_PLACES,
     ),
     Sensor(
         id="optical-uncalibrated",
@@ -212,6 +261,7 @@ _ROWS = (
         bands=_WITH_PAN,
         coarsest_m=1000.0,
         views=_PLAIN_VIEWS,
+        places=_PLAIN_PLACES,
     ),
     Sensor(
         id="optical-uncalibrated-16bit",
@@ -222,6 +272,7 @@ _ROWS = (
         bands=_WITH_PAN,
         coarsest_m=1000.0,
         views=_DEEP_VIEWS,
+        places=_DEEP_PLACES,
     ),
 )
 

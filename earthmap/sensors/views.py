@@ -20,7 +20,7 @@ from earthmap.sensors.registry import get_sensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from earthmap.sensors.registry import Sensor
+    from earthmap.sensors.registry import Place, Sensor
 
 NODATA_GREY = 128
 """Level of all three channels where there is nothing to see."""
@@ -174,14 +174,100 @@ def default_view(sensor: Sensor | str, bands: Sequence[str] | None = None) -> st
     Raises:
         SensorError: where they suffice for none.
     """
-    row = get_sensor(sensor) if isinstance(sensor, str) else sensor
+    row = _row(sensor)
     have = set(row.bands if bands is None else bands)
-    for name in row.views:
-        if have.issuperset(VIEWS[name].bands):
-            return name
-    raise SensorError(
+    found = _first(row.views, have)
+    if found is None:
+        raise _nothing_to_show(row, row.views, have)
+    return found
+
+
+def sensor_views(sensor: Sensor | str, bands: Sequence[str]) -> tuple[str, ...]:
+    """The names of all views that the model is given of a picture with `bands`, in the order of the sensor's places.
+
+    A video's frames are given in the first of them.
+
+    Raises:
+        SensorError: where the bands suffice for none.
+
+    Example:
+        >>> sensor_views("sentinel-1-grd", ("hh", "hv")), sensor_views("optical-uncalibrated", ("red", "green", "blue"))
+        (('sar-hh-hv',), ('rgb-8bit',))
+    """
+    row, have = _row(sensor), set(bands)
+    given = tuple(dict.fromkeys(name for place in row.places if (name := _given(place, have)) is not None))
+    if not given:
+        raise _nothing_to_show(row, [name for place in row.places for name in place.views], have)
+    return given
+
+
+def missing_views(sensor: Sensor | str, bands: Sequence[str]) -> tuple[str, ...]:
+    """The names of the sensor's views that a picture with `bands` has no form of, in the order of its places.
+
+    Another view may stand in for one of them (`Place.instead`): it is missing all the same.
+
+    Example:
+        >>> missing_views("sentinel-2-l2a", ("red", "green", "blue", "nir"))
+        ('rededge', 'swir', 'nir-coastal')
+    """
+    have = set(bands)
+    return tuple(
+        place.views[0] for place in _row(sensor).places if not place.extra and _first(place.views, have) is None
+    )
+
+
+def fitting(
+    views_by_picture: Sequence[Sequence[str]], *, tokens_per_view: int, limit: int
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
+    """Which views of each picture are kept within a limit of tokens, and which are dropped, both picture by picture.
+
+    No more are dropped than must be: the last ones of the rows before those ahead of them, and among views of one rank
+    those of the oldest picture first. The first view of a picture is never dropped.
+
+    Args:
+        views_by_picture: Names of each picture's views in their order, the oldest picture first.
+        tokens_per_view: Tokens that one view takes with the words before it.
+        limit: Tokens that there are for all of them.
+
+    Raises:
+        SensorError: where even the first views of all pictures are too many.
+
+    Example:
+        >>> fitting([("rgb", "swir"), ("rgb", "swir")], tokens_per_view=100, limit=300)
+        ((('rgb',), ('rgb', 'swir')), (('swir',), ()))
+    """
+    sizes = [len(views) for views in views_by_picture]
+    over = sum(sizes) - max(limit, 0) // max(tokens_per_view, 1)
+    ranks = sorted((-rank, picture) for picture, size in enumerate(sizes) for rank in range(1, size))
+    if over > len(ranks):
+        raise SensorError(
+            f"{len(sizes)} pictures of {tokens_per_view:,} tokens each, with one view of each",
+            expected=f"at most {limit:,} tokens in all",
+            fix="use fewer dates or smaller tiles",
+        )
+    for _, picture in ranks[: max(over, 0)]:
+        sizes[picture] -= 1
+    pairs = list(zip(views_by_picture, sizes, strict=True))
+    return tuple(tuple(views[:size]) for views, size in pairs), tuple(tuple(views[size:]) for views, size in pairs)
+
+
+def _row(sensor: Sensor | str) -> Sensor:
+    return get_sensor(sensor) if isinstance(sensor, str) else sensor
+
+
+def _first(names: Sequence[str], have: set[str]) -> str | None:
+    """The first view that can be made."""
+    return next((name for name in names if have.issuperset(VIEWS[name].bands)), None)
+
+
+def _given(place: Place, have: set[str]) -> str | None:
+    return _first((*place.views, *place.instead), have)
+
+
+def _nothing_to_show(row: Sensor, names: Sequence[str], have: set[str]) -> SensorError:
+    return SensorError(
         f"no view of {row.id} can be made from {', '.join(sorted(have)) or 'no bands'}",
-        expected="the bands of one of " + "; ".join(f"{name} ({', '.join(VIEWS[name].bands)})" for name in row.views),
+        expected="the bands of one of " + "; ".join(f"{name} ({', '.join(VIEWS[name].bands)})" for name in names),
     )
 
 
@@ -224,8 +310,8 @@ def _channel_values(channel: Channel, planes: dict[str, NDArray[np.float32]]) ->
 
 
 def _decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Noise removal leaves zeros and negative power: the lowest level, not a hole.
-    return np.asarray(10.0 * np.log10(np.maximum(power, np.float32(1e-10))), np.float32)
+    # Noise removal leaves zeros and negative power: the lowest level, not a hole. Infinity less infinity would be one.
+    return np.asarray(10.0 * np.log10(np.clip(power, np.float32(1e-10), np.float32(1e20))), np.float32)
 
 
 def _toned(channel: Channel, value: NDArray[np.float32]) -> NDArray[np.float32]:

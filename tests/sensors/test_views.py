@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from earthmap.errors import SensorError
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.registry import SENSORS
-from earthmap.sensors.views import NODATA_GREY, VIEWS, default_view, get_view, invert_view, make_view
+from earthmap.sensors.views import (
+    NODATA_GREY,
+    VIEWS,
+    default_view,
+    fitting,
+    get_view,
+    invert_view,
+    make_view,
+    missing_views,
+    sensor_views,
+)
 
 
 def drawn(name: str, seed: int) -> np.ndarray:
@@ -107,3 +117,111 @@ def test_temperature_by_steps_of_half_a_kelvin() -> None:
     assert default_view("landsat-c2-l2", ("lwir11",)) == "thermal"
     assert default_view("landsat-c2-l2", ("green", "red", "nir08")) == "nir08-red-green"
     assert default_view("optical-uncalibrated-16bit", ("red", "green", "blue", "nir")) == "rgb-11bit"
+
+
+# ── what the model is given ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("sensor", "bands", "given", "missing"),
+    [
+        ("sentinel-2-l2a", SENSORS["sentinel-2-l2a"].bands, ("rgb", "rededge", "swir", "nir-coastal"), ()),
+        (
+            "sentinel-2-l2a",
+            ("blue", "green", "red", "nir"),
+            ("rgb", "nir-red-green"),
+            ("rededge", "swir", "nir-coastal"),
+        ),
+        ("sentinel-2-l2a", ("green", "red", "nir"), ("nir-red-green",), ("rgb", "rededge", "swir", "nir-coastal")),
+        ("landsat-c2-l2", SENSORS["landsat-c2-l2"].bands, ("rgb", "swir", "thermal"), ()),
+        ("landsat-c2-l1", SENSORS["landsat-c2-l1"].bands, ("rgb", "swir", "thermal"), ()),
+        ("landsat-c2-l2", ("green", "red", "nir08"), ("nir08-red-green",), ("rgb", "swir", "thermal")),
+        ("sentinel-1-grd", ("vv", "vh"), ("sar-vv-vh",), ()),
+        ("sentinel-1-rtc", ("vh",), ("sar-vh",), ()),
+        ("radar-uncalibrated", ("hh",), ("sar-hh-stored",), ()),
+        ("thermal", ("lwir12",), ("thermal-lwir12",), ()),
+        ("optical-uncalibrated", ("red", "green", "blue"), ("rgb-8bit",), ()),
+        ("optical-uncalibrated", ("red", "green", "blue", "nir"), ("rgb-8bit", "nir-red-green-8bit"), ()),
+        ("optical-uncalibrated", ("green", "red", "nir"), ("nir-red-green-8bit",), ("rgb-8bit",)),
+        ("optical-uncalibrated-16bit", ("pan",), ("pan-11bit",), ("rgb-11bit",)),
+    ],
+)
+def test_views_that_the_model_is_given(
+    sensor: str, bands: tuple[str, ...], given: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    assert sensor_views(sensor, bands) == given
+    assert missing_views(sensor, bands) == missing
+
+
+@given(st.sampled_from(sorted(SENSORS)), st.data())
+def test_given_views_can_be_made_and_more_bands_take_none_away(sensor: str, data: st.DataObject) -> None:
+    row = SENSORS[sensor]
+    bands = data.draw(st.lists(st.sampled_from(row.bands), unique=True))
+    lost = missing_views(row, bands)
+    try:
+        names = sensor_views(row, bands)
+    except SensorError:
+        assert lost
+        return
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert make_view(name, bands, np.full((len(bands), 2, 2), 0.5, np.float32)).shape == (2, 2, 3)
+    assert not set(lost) & set(names)
+    assert set(missing_views(row, row.bands)) <= set(lost)
+    assert names == sensor_views(row, bands[::-1])
+
+
+def test_no_view_at_all_is_refused() -> None:
+    with pytest.raises(SensorError, match="no view of sentinel-2-l2a can be made from green"):
+        sensor_views("sentinel-2-l2a", ("green",))
+
+
+@given(st.sampled_from(sorted(VIEWS)), st.integers(0, 2**31))
+def test_a_pixel_does_not_depend_on_the_others(name: str, seed: int) -> None:
+    """Never a stretch: whatever else is in the picture, a value has its level."""
+    bands, data = physical(name, drawn(name, seed))
+    alone = make_view(name, bands, data)
+    random = np.random.default_rng(seed)
+    beside = random.choice(np.array([np.nan, np.inf, -1.0, 0.0, 1e9], np.float32), (len(bands), 6, 5))
+    together = make_view(name, bands, np.concatenate([data, beside], axis=2))
+    assert np.array_equal(together[:, :7], alone)
+
+
+def test_infinity_is_held_and_nan_is_grey() -> None:
+    data = np.array([[[np.inf, -np.inf, np.nan]]], np.float32)
+    assert make_view("thermal", ("lwir11",), data)[0, :, 0].tolist() == [255, 0, NODATA_GREY]
+    assert make_view("sar-vv", ("vv",), data)[0, :, 0].tolist() == [255, 0, NODATA_GREY]
+
+
+ROWS = st.lists(st.lists(st.sampled_from(("a", "b", "c", "d", "e")), unique=True, min_size=1), min_size=1, max_size=8)
+
+
+@given(ROWS, st.integers(1, 300), st.integers(0, 6000))
+def test_dropping_is_minimal_and_leaves_the_first(rows: list[list[str]], tokens: int, limit: int) -> None:
+    total = sum(map(len, rows))
+    if len(rows) * tokens > limit:
+        with pytest.raises(SensorError, match=f"at most {limit:,} tokens"):
+            fitting(rows, tokens_per_view=tokens, limit=limit)
+        return
+    kept, dropped = fitting(rows, tokens_per_view=tokens, limit=limit)
+    assert [[*one, *two] for one, two in zip(kept, dropped, strict=True)] == rows
+    assert all(kept)
+    left = sum(map(len, kept))
+    assert left * tokens <= limit
+    assert left == total or (left + 1) * tokens > limit
+    assert (kept, dropped) == fitting(rows, tokens_per_view=tokens, limit=limit)
+    # Whatever is dropped stands behind what is kept, and at one rank the oldest go first.
+    gone = [
+        (-len(views[:place]), number)
+        for number, views in enumerate(rows)
+        for place in range(len(kept[number]), len(views))
+    ]
+    stays = [(-place, number) for number, views in enumerate(kept) for place in range(1, len(views))]
+    assert not gone or not stays or max(gone) < min(stays)
+
+
+def test_the_oldest_lose_first() -> None:
+    row = ("rgb", "rededge", "swir", "nir-coastal")
+    kept, dropped = fitting([row, row, ("sar-vv-vh",)], tokens_per_view=100, limit=600)
+    assert kept == (row[:2], row[:3], ("sar-vv-vh",))
+    assert dropped == (row[2:], row[3:], ())
