@@ -53,6 +53,7 @@ def test_where_and_on_what_do_not_make_another_job(change: dict[str, Any]) -> No
     "change",
     [
         {"queries": ["Where is snow?"]},
+        {"queries": [{"text": "Where is water?", "shape": "polygon"}]},
         {"area": [10.0, 45.0, 10.5, 45.6]},
         {"datetime": "2024"},
         {"tile_size": 128},
