@@ -42,10 +42,19 @@ _OTHER_IMAGES = (
     ".zarr",
     ".gz",
     ".tgz",
+    ".tbz",
+    ".tbz2",
+    ".txz",
+    ".bz2",
+    ".xz",
+    ".zst",
     ".7z",
     ".rar",
 )
 """Endings that people expect to be read here and that are not."""
+
+_COMPRESSED = re.compile(r"\.(?:tgz|tbz2?|txz|tar\.(?:gz|bz2|xz|zst|z))$", re.IGNORECASE)
+_UNPACK = "a compressed tar has no index to read parts of it by: unpack it (tar -xf) and give the folder"
 
 MAX_FILES = 200_000
 """Files that a scan looks at."""
@@ -173,6 +182,10 @@ class _Scan:
             self._add_archive(address, re.split(r"[?#]", address)[0].rpartition("/")[2], date)
             return
         clean = re.split(r"[?#]", address)[0].split("://", 1)[1]
+        if _COMPRESSED.search(clean):
+            raise CatalogError(
+                f"{address} cannot be read: {_UNPACK}", expected="a zip, or a tar that is not compressed"
+            )
         self.files.append(FoundFile(address=address, name=clean, stamp=_remote_stamp(address), named=True, date=date))
 
     def _add_folder(self, folder: Path, name: str, date: str | None) -> None:
@@ -224,10 +237,8 @@ class _Scan:
                 return
             self.files.append(FoundFile(address=str(path), name=name, stamp=stamp, named=named, date=date))
         elif named or low.endswith(_OTHER_IMAGES):
-            ending = Path(low).suffix
-            self.left_out.append(
-                LeftOut(address=str(path), why=f"files ending in {ending or 'nothing'} are not read as images")
-            )
+            why = f"files ending in {Path(low).suffix or 'nothing'} are not read as images"
+            self.left_out.append(LeftOut(address=str(path), why=_UNPACK if _COMPRESSED.search(low) else why))
 
     def _add_archive(self, address: str, name: str, date: str | None) -> None:
         top = name.rpartition(".")[0]
@@ -237,6 +248,8 @@ class _Scan:
             relevant = member.name.lower().endswith(RASTERS) or METADATA.search(member.name)
             if member.refused and (relevant or archive_kind(member.name)):
                 self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=member.refused))
+            elif _COMPRESSED.search(member.name):
+                self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=_UNPACK))
             elif member.name.lower().endswith(SERIES):
                 why = "a time series is read from a folder, not from an archive"
                 self.left_out.append(LeftOut(address=ascii(where)[1:-1], why=why))
@@ -264,19 +277,33 @@ def _stamp(path: Path) -> str:
 
 
 def _beside(path: Path) -> Iterator[str]:
-    """What tells the versions of a raster's world file, .aux.xml, overviews and mask."""
+    """What tells the versions of a raster's world file, .prj, .aux.xml, overviews and mask."""
     suffix = path.suffix
-    world = (f"{suffix[:2]}{suffix[-1]}w", f"{suffix}w", ".wld")
+    world = (f"{suffix[:2]}{suffix[-1]}w", f"{suffix}w", ".wld", ".prj", ".PRJ")
     for other in (*(path.with_suffix(ending) for ending in world), *(Path(f"{path}{end}") for end in _APPENDED)):
         with contextlib.suppress(OSError):
             status = other.stat()
             yield f":{status.st_size}:{status.st_mtime_ns}"
 
 
+def _s3_stamp(address: str) -> str:
+    """ETag, time and size of an object; empty where it cannot be asked for, which reading it will explain."""
+    import obstore
+    from obstore.store import from_url
+
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    try:
+        store = from_url(f"s3://{bucket}", **Connection.from_environment().obstore_options(address))
+        found = obstore.head(store, key)
+    except Exception:  # noqa: BLE001 - obstore raises errors of no common base
+        return ""
+    return f"{found['e_tag'] or ''}:{found['last_modified'].isoformat()}:{found['size']}"
+
+
 def _remote_stamp(address: str) -> str:
     """What the server says of the file's version; empty where it says nothing."""
     if address.startswith("s3://"):
-        return ""
+        return _s3_stamp(address)
     import requests
 
     from earthmap.catalog.http import open_session

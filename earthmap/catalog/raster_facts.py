@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Mapping
@@ -13,18 +14,23 @@ import shapely
 import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
-from earthmap.catalog.addresses import gdal_path
+from earthmap.catalog.addresses import REMOTE, gdal_path, split_member
 from earthmap.catalog.admission import UnansweredError, admit
+from earthmap.catalog.archives import read_text
 from earthmap.connection import Connection
-from earthmap.errors import BadRequestError, ReadError
+from earthmap.errors import BadRequestError, CatalogError, ReadError
 from earthmap.grid import AreaOfInterest, to_lonlat
 from earthmap.grid.lonlat import check_finite
 
 if TYPE_CHECKING:
+    from rasterio.crs import CRS
     from rasterio.io import DatasetReader
 
 IMAGE_DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 """Formats that an image may have; no VRT, which would fetch whatever address it names."""
+
+MAX_PRJ_BYTES = 2**16
+"""Largest `.prj` that is read."""
 
 MAX_SIDE_PX = 2**20
 """Longest side of an image."""
@@ -129,10 +135,11 @@ def _facts(dataset: DatasetReader, address: str) -> RasterFacts:
             reason="too_large",
             expected=f"a side of at most {MAX_SIDE_PX:,} pixels",
         )
-    placed = dataset.crs is not None and not dataset.transform.is_identity
+    own = crs_of(dataset, address)
+    placed = own is not None and not dataset.transform.is_identity
     if not placed and not dataset.gcps[0]:
         raise _not_placed(dataset, address)
-    crs = dataset.crs if placed else dataset.gcps[1]
+    crs = own if placed else dataset.gcps[1]
     if crs is None:
         raise _not_placed(dataset, address)
     code = crs.to_epsg()
@@ -154,10 +161,26 @@ def _facts(dataset: DatasetReader, address: str) -> RasterFacts:
     )
 
 
+def crs_of(dataset: DatasetReader, address: str) -> CRS | None:
+    """The CRS of an open image: its own, else, for one on this machine, what a `.prj` beside it says (ESRI's WKT or
+    any other). GDAL reads world files, and leaves their `.prj` alone."""
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+
+    member = split_member(address)
+    if dataset.crs is not None or (member.archive if member else address).lower().startswith(REMOTE):
+        return dataset.crs
+    for ending in (".prj", ".PRJ"):
+        with contextlib.suppress(CatalogError, RasterioError, ValueError):
+            text = read_text(address.rpartition(".")[0] + ending, limit=MAX_PRJ_BYTES).decode("utf-8-sig")
+            return CRS.from_wkt(text.strip(), morph_from_esri_dialect="ESRI" in text or "AUTHORITY" not in text)
+    return None
+
+
 def _not_placed(dataset: DatasetReader, address: str) -> ReadError:
     half = "it has a world file or transform but names no CRS" if not dataset.transform.is_identity else ""
     fix = (
-        "name its CRS, for example with gdal_edit.py -a_srs EPSG:…, which writes an .aux.xml beside a PNG or JPEG"
+        "name its CRS in a .prj beside it, or with gdal_edit.py -a_srs EPSG:…, which writes an .aux.xml"
         if half
         else "georeference it, for example with gdal_translate -a_srs EPSG:… -a_ullr west north east south"
     )

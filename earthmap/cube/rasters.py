@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import re
 import threading
 import warnings
@@ -20,6 +21,7 @@ from earthmap.catalog.addresses import check_redirect, gdal_path, split_member
 from earthmap.catalog.admission import UnansweredError, admit, is_redirected
 from earthmap.catalog.archives import read_text
 from earthmap.catalog.netcdf_files import split_variable
+from earthmap.catalog.raster_facts import crs_of
 from earthmap.catalog.scene import BandSource
 from earthmap.catalog.signing import HostSigner, Signer
 from earthmap.connection import ELSEWHERE, Connection
@@ -46,10 +48,14 @@ from earthmap.errors import ReadError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
+    from rasterio.crs import CRS
     from rasterio.io import DatasetReader
 
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 """What an address may be. A list of what is allowed: VRT and its kin would fetch whatever address a file names."""
+
+CACHE_MB = "64"
+"""Decoded blocks that GDAL keeps in a process, where GDAL_CACHEMAX says nothing else."""
 
 OPEN_FILES = 64
 """Idle files that a process keeps open for its next reads."""
@@ -69,7 +75,8 @@ def _environment(path: str) -> Any:
 
 @functools.cache
 def _settle() -> None:
-    """Once a process: a file without georeference is our error, not a line on the terminal.
+    """Once a process: a file without georeference is our error, not a line on the terminal, and few decoded blocks are
+    kept: GDAL's own limit is a twentieth of the machine's memory, which each process would fill as it reads on.
 
     `warnings.catch_warnings` around each open would be shared by all threads; so is the one that rasterio puts around
     the datasets in memory of each warp, which is why the warning also comes up where nothing is wrong.
@@ -77,6 +84,7 @@ def _settle() -> None:
     from rasterio.errors import NotGeoreferencedWarning
 
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE_MB)
 
 
 def _dataset(path: str, **options: int) -> DatasetReader:
@@ -132,9 +140,11 @@ class _RasterImage:
             dataset.close()
 
 
-def _check_placed(dataset: DatasetReader, href: str) -> None:
-    if dataset.crs is not None and not dataset.transform.is_identity:
-        return
+def _placed_in(dataset: DatasetReader, href: str) -> CRS:
+    """The CRS of its affine transform. Raises ReadError where it has none."""
+    crs = crs_of(dataset, href)
+    if crs is not None and not dataset.transform.is_identity:
+        return crs
     raise ReadError(
         f"{href} does not say where it lies",
         address=href,
@@ -163,12 +173,12 @@ def _control_grid(dataset: DatasetReader, href: str) -> ControlGrid | None:
     return control_grid(placed, dataset.shape, address=href)
 
 
-def _grids(dataset: DatasetReader, href: str) -> tuple[SourceGrid, ...]:
+def _grids(dataset: DatasetReader, own: CRS, href: str) -> tuple[SourceGrid, ...]:
     """Full resolution and overviews; an overview stretches over the whole image, as GDAL reads it."""
     from affine import Affine
-    from odc.geo.crs import CRS
+    from odc.geo import crs as known
 
-    crs = CRS(dataset.crs.to_wkt()) if dataset.crs.to_epsg() is None else CRS(f"EPSG:{dataset.crs.to_epsg()}")
+    crs = known.CRS(own.to_wkt()) if own.to_epsg() is None else known.CRS(f"EPSG:{own.to_epsg()}")
     grids = [SourceGrid(shape=dataset.shape, transform=dataset.transform, crs=crs)]
     rows, columns = dataset.shape
     check_levels(len(dataset.overviews(1)), href)
@@ -248,10 +258,8 @@ def _open(path: str, href: str) -> _RasterImage:
     try:
         check_links(dataset, href)
         check_size(dataset, href)
-        control = _control_grid(dataset, href)
-        if control is None:
-            _check_placed(dataset, href)
-        return _RasterImage(dataset=dataset, path=path, href=href, grids=control or _grids(dataset, href))
+        grids = _control_grid(dataset, href) or _grids(dataset, _placed_in(dataset, href), href)
+        return _RasterImage(dataset=dataset, path=path, href=href, grids=grids)
     except BaseException:
         dataset.close()
         raise

@@ -42,7 +42,7 @@ from tests.catalog.image_files import (
     write_raster,
     write_safe,
 )
-from tests.servers import file_server
+from tests.servers import file_server, s3_server
 
 
 def scenes(catalog: ImageCatalog) -> list[Scene]:
@@ -517,3 +517,82 @@ def test_what_was_assumed_of_a_file_reaches_its_scene(tmp_path: Path) -> None:
     catalog = image_catalog([str(path)])
     (scene,) = find_scenes(catalog, catalog.footprint).scenes
     assert "time from the file's own tag, which may be that of processing" in scene.notes
+
+
+# -- files beside, and files that cannot be read in place
+
+_ESRI = (
+    'PROJCS["WGS_1984_UTM_Zone_31N",GEOGCS["GCS_WGS_1984",DATUM["D_WGS_1984",SPHEROID["WGS_1984",6378137.0,'
+    '298.257223563]],PRIMEM["Greenwich",0.0],UNIT["Degree",0.0174532925199433]],PROJECTION["Transverse_Mercator"],'
+    'PARAMETER["False_Easting",500000.0],PARAMETER["False_Northing",0.0],PARAMETER["Central_Meridian",3.0],'
+    'PARAMETER["Scale_Factor",0.9996],PARAMETER["Latitude_Of_Origin",0.0],UNIT["Meter",1.0]]'
+)
+
+
+def _unplaced(folder: Path, name: str) -> Path:
+    path = write_raster(folder / name, np.full((3, 64, 64), 90, np.uint8), crs=None)
+    Path(f"{path}.aux.xml").unlink(missing_ok=True)
+    for ending in (".wld", ".tfw", ".pgw", ".jgw"):
+        path.with_suffix(ending).write_text(f"10\n0\n0\n-10\n{WEST_M + 5}\n{NORTH_M - 5}\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["field_2024-05-04.png", "field_2024-05-04.jpg", "field_2024-05-04.tif"])
+@pytest.mark.parametrize("wkt", ["esri", "ogc"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "zip"])
+def test_a_world_file_and_a_prj_place_a_picture(name: str, wkt: str, packed: bool, tmp_path: Path) -> None:
+    from rasterio.crs import CRS
+
+    path = _unplaced(tmp_path / "in", name)
+    path.with_suffix(".prj").write_text(_ESRI if wkt == "esri" else CRS.from_epsg(32631).to_wkt())
+    scene = one(pack_zip(path.parent, tmp_path / "in.zip") if packed else path)
+    assert scene.resolution_m == 10.0
+    assert np.allclose(read(scene, "red"), 90.0, atol=2.0)
+
+
+@pytest.mark.parametrize("text", [None, "", "no WKT", "PROJCS[" * 5_000, "\x00\xff"])
+def test_a_prj_that_says_nothing_places_nothing(text: str | None, tmp_path: Path) -> None:
+    path = _unplaced(tmp_path, "field_2024-05-04.png")
+    if text is not None:
+        path.with_suffix(".prj").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CatalogError, match=r"names no CRS.*in a \.prj beside it"):
+        one(path)
+
+
+def test_a_changed_prj_is_another_version(tmp_path: Path) -> None:
+    path = _unplaced(tmp_path, "field_2024-05-04.png")
+    before = images_key([str(path)])
+    path.with_suffix(".prj").write_text(_ESRI)
+    assert images_key([str(path)]) != before
+
+
+@pytest.mark.parametrize("name", ["scene.tar.gz", "scene.tgz", "scene.TAR.BZ2", "scene.tar.xz"])
+def test_a_compressed_tar_says_what_to_do(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\x1f\x8b")
+    for where in (path, tmp_path):
+        with pytest.raises(CatalogError, match=r"unpack it \(tar -xf\) and give the folder"):
+            one(where)
+    with pytest.raises(CatalogError, match=r"unpack it \(tar -xf\) and give the folder"):
+        one(f"http://127.0.0.1:1/{name}?x=1")
+
+
+def test_an_object_that_is_replaced_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same size, same address: the service's tag and time tell."""
+    import boto3  # type: ignore[import-untyped]
+
+    first = write_raster(tmp_path / "a.tif", drawn(10, 1), descriptions=("red",)).read_bytes()
+    second = write_raster(tmp_path / "b.tif", drawn(10, 2), descriptions=("red",)).read_bytes()
+    with s3_server(tmp_path) as server:
+        for key, value in server.env.items():
+            monkeypatch.setenv(key, value)
+        client = boto3.client("s3", endpoint_url=server.endpoint)
+        address = f"{server.address}/field_2024-05-04.tif"
+        seen = []
+        for data in (first, first, second):
+            client.put_object(Bucket=server.bucket, Key="field_2024-05-04.tif", Body=data)
+            seen.append((images_key([address]), one(address).id))
+            assert images_key([address]) == seen[-1][0]
+        assert images_key([f"{server.address}/gone.tif"])  # reading it says what is wrong
+    assert seen[2][0] != seen[0][0]
+    assert seen[2][1] != seen[0][1]
