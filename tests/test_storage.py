@@ -37,6 +37,27 @@ class StorageTests:
         storage.write("a", b"")
         assert storage.read("a") == b""
 
+    def test_a_file_is_written_whole_over_what_was_there(self, storage: Storage, tmp_path: Path) -> None:
+        local = tmp_path / "large.bin"
+        local.write_bytes(os.urandom(12 * 2**20 + 7))
+        storage.write("a/large.bin", b"before")
+        storage.write_file("a/large.bin", local)
+        assert storage.read("a/large.bin") == local.read_bytes()
+        assert storage.list() == ["a/large.bin"]
+        with pytest.raises((StorageError, FileNotFoundError)):
+            storage.write_file("b", tmp_path / "none")
+
+    def test_clearing_leaves_nothing_below_and_everything_beside(self, storage: Storage) -> None:
+        for path in ("merged/run/1/a", "merged/run/1/b", "merged/run/2/c", "merged/other/1/d", "merged/runs"):
+            storage.write(path, b"x")
+        storage.clear("merged/run")
+        assert storage.list() == ["merged/other/1/d", "merged/runs"]
+        storage.clear("merged/run")
+        storage.clear("merged")
+        assert storage.list() == []
+        storage.write("merged/run/3/e", b"x")
+        assert storage.list() == ["merged/run/3/e"]
+
     def test_list_is_sorted_and_of_the_prefix_only(self, storage: Storage) -> None:
         for path in ("p/b", "p/a/z", "p/a/b", "pp/c", "q"):
             storage.write(path, b"x")

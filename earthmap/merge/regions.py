@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from earthmap.grid import AreaOfInterest, Cell, Grid, Tile, Zone, owned_ground
+from earthmap.grid import AreaOfInterest, Cell, Grid, Tile, Zone, owned_grounds
 from earthmap.merge.georeference import areas_m2
 from earthmap.merge.layers import Layer, Source
 from earthmap.merge.vectors import border_stretches, clip_parts, group, overlaps, to_ground, unite
@@ -60,10 +60,10 @@ def area_in(area: AreaOfInterest, zone: Zone) -> Any:
 
 
 def ground_of(tiles: Sequence[Tile | Cell], area: AreaOfInterest) -> list[Any]:
-    """Owned ground ∩ area of each tile as a MultiPolygon, EPSG:4326."""
+    """Owned ground ∩ area of each tile, all of one zone, as a MultiPolygon, EPSG:4326."""
     shapely.prepare(area.geometry)
     grounds = np.empty(len(tiles), object)
-    grounds[:] = [owned_ground(tile) for tile in tiles]
+    grounds[:] = owned_grounds(tiles)
     cut = ~shapely.covers(area.geometry, grounds)
     grounds[cut] = shapely.intersection(grounds[cut], area.geometry)
     return [_areal(ground) for ground in grounds]

@@ -8,6 +8,7 @@ from earthmap.outputs.numbers import headlines
 from earthmap.outputs.ordering import Ordering
 from earthmap.outputs.preview import render_preview
 from earthmap.outputs.report import render_report
+from earthmap.outputs.selection import select_results
 from earthmap.outputs.stac import result_item
 from earthmap.outputs.strip import StripPanel, render_strip
 
@@ -23,6 +24,7 @@ __all__ = [
     "render_report",
     "render_strip",
     "result_item",
+    "select_results",
     "warp_backdrop",
     "write_geoparquet",
     "write_parquet",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLOCK_PX = 512
 """Side of the file's internal tiles."""
 
-CACHE_MB = 32
+CACHE_BYTES = 32 * 2**20
 """Decoded blocks that GDAL may keep while it writes."""
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
@@ -68,7 +68,7 @@ def class_cog(
         "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "sparse_ok": True,
     }  # fmt: skip
     # GDAL keeps up to a twentieth of the machine's memory of decoded blocks, which would grow with the area.
-    with tempfile.TemporaryDirectory(prefix="earthmap-") as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    with tempfile.TemporaryDirectory(prefix="earthmap-") as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         plain = Path(folder) / "plain.tif"
         with rasterio.open(plain, "w", bigtiff="if_safer", **profile) as target:
             for cell, values in zip(cells, codes, strict=True):

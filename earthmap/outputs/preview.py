@@ -84,11 +84,13 @@ def render_preview(
     *,
     backdrops: Sequence[Backdrop],
     title: str,
+    notes: Sequence[str] = (),
 ) -> bytes:
     """A PNG file of 1200 × 900 pixels; equal arguments give equal bytes.
 
     One observation fills the picture. Several are small multiples, at most eight, the first, the last and those
-    between at even steps. A change alone is shown as before, after and change where both dates have a backdrop.
+    between at even steps. A change alone is shown as before, after and change where both dates have a backdrop. `notes`
+    say what is not drawn as it is.
     """
     from matplotlib import rc_context
 
@@ -101,7 +103,7 @@ def render_preview(
         "ytick.color": QUIET, "text.usetex": False, "svg.hashsalt": "earthmap",
     }  # fmt: skip
     with rc_context({"backend": "agg", **style}):
-        return _png(_figure(ground, panels, title))
+        return _png(_figure(ground, panels, title, notes))
 
 
 def _png(figure: Any) -> bytes:
@@ -202,14 +204,16 @@ def _pair_panels(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence
 # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _figure(ground: _Ground, panels: Sequence[_Panel], title: str) -> Any:
+def _figure(ground: _Ground, panels: Sequence[_Panel], title: str, notes: Sequence[str]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.03, 0.962, _short(title, 84), fontsize=17, fontweight="bold", va="center")
-    figure.text(0.03, 0.926, _short(_sensors(ground), 130), fontsize=10.5, color=QUIET, va="center")
+    about = " · ".join(part for part in (_sensors(ground), *notes) if part)
+    size, most = (8.5, 190) if notes else (10.5, 130)
+    figure.text(0.03, 0.926, _short(about, most), fontsize=size, color=QUIET, va="center")
     for panel, place in zip(panels, _places(len(panels), ground.frame, ground.squeeze), strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
     handles, labels = _handles(ground)

@@ -90,6 +90,7 @@ def render_report(
     job: Mapping[str, Any],
     versions: Mapping[str, Any],
     title: str,
+    notes: Sequence[str] = (),
 ) -> str:
     """The page as HTML text, complete in itself.
 
@@ -101,6 +102,7 @@ def render_report(
         job: The job as JSON-ready values, as `job.json` can be run again.
         versions: Name and version of what computed it.
         title: Heading of the page.
+        notes: What is not drawn as it is, for readers of the map.
     """
     numbers = read_numbers(summary)
     web_map = build_map(features, coverage, numbers, backdrops=backdrops) if len(features) + len(coverage) else None
@@ -108,7 +110,7 @@ def render_report(
     sections = [
         _header(title, summary, numbers),
         _cards(numbers),
-        _map_section(web_map, features),
+        _map_section(web_map, features, notes),
         "" if chart is None else f"<section><h2>By date</h2>{_mount('series', chart)}</section>",
         _details(summary, numbers),
         _counts_section(summary),
@@ -211,17 +213,17 @@ def _big(row: Numbers) -> tuple[str, str]:
     return format_km2(sum(row.km2.values())), f"of {format_km2(row.seen_km2)} seen{share}"
 
 
-def _map_section(web_map: Any, features: geopandas.GeoDataFrame) -> str:
+def _map_section(web_map: Any, features: geopandas.GeoDataFrame, said: Sequence[str]) -> str:
     if web_map is None:
         return "<section><h2>Map</h2><p>There is no ground to draw: no tile was planned.</p></section>"
-    notes = list(web_map.notes)
+    notes = list(dict.fromkeys([*said, *web_map.notes]))
     if not len(features):
         notes.insert(0, "Nothing was found on the ground that was seen.")
-    said = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+    listed = "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
     return (
         f'<section><h2>Map</h2><div class="map">{_mount("map", web_map.model)}</div>'
         '<p class="quiet">Drag to move, scroll to zoom, point at a shape for what is known of it, '
-        f"click a line of the legend to hide it. Hatched ground was not seen.</p>{said}</section>"
+        f"click a line of the legend to hide it. Hatched ground was not seen.</p>{listed}</section>"
     )
 
 

@@ -38,6 +38,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
 )
 from earthmap.outputs.numbers import Numbers, format_km2, format_share, moment_id
+from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
 if TYPE_CHECKING:
     import geopandas
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     Bounds = tuple[float, float, float, float]
     Strings = Sequence[str]
 
-MAX_POLYGONS = 10_000
-MAX_VERTICES = 60_000
-"""About 40 bytes each on the page."""
 PICTURE_PIXELS = 16_000_000
 """Of all backdrops of a page together; above it each is made smaller."""
 FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 840, 380, 640
@@ -215,29 +213,15 @@ def _columns(geometries: Sequence[Any]) -> dict[str, list[Any]]:
     }
 
 
-def reduced(geometries: NDArray[np.object_], area: NDArray[np.float64], frame: Bounds) -> tuple[Any, Any, list[str]]:
-    """Which geometries a page can carry (indices, in order), their outlines, and what its reader must be told."""
+def simplified(geometries: NDArray[np.object_], frame: Bounds) -> tuple[Any, list[str]]:
+    """Outlines with no more vertices than a page can carry, and what its reader must be told."""
     import shapely
 
-    index, notes = np.arange(len(geometries)), []
-    if len(index) > MAX_POLYGONS:
-        index = np.sort(np.argsort(-area, kind="stable")[:MAX_POLYGONS])
-        share = format_share(float(area[index].sum() / (area.sum() or 1.0)))
-        notes.append(
-            f"The map shows the largest {MAX_POLYGONS:,} of {len(geometries):,} polygons ({share} of their area), "
-            "simplified; features.parquet has all of them, exact."
-        )
-    kept = geometries[index]
-    tolerance = (frame[3] - frame[1]) / 4000 if notes else 0.0
-    while tolerance or shapely.get_num_coordinates(kept).sum() > MAX_VERTICES:
-        tolerance = tolerance or (frame[3] - frame[1]) / 4000
-        kept = shapely.simplify(geometries[index], tolerance, preserve_topology=True)
-        if shapely.get_num_coordinates(kept).sum() <= MAX_VERTICES or tolerance > frame[3] - frame[1]:
-            break
+    kept, tolerance = geometries, (frame[3] - frame[1]) / STEPS
+    while shapely.get_num_coordinates(kept).sum() > MAX_VERTICES and tolerance <= frame[3] - frame[1]:
+        kept = shapely.simplify(geometries, tolerance, preserve_topology=True)
         tolerance *= 2
-    if tolerance and not notes:
-        notes.append("Outlines on the map are simplified; features.parquet has them exact.")
-    return index, kept, notes
+    return kept, [] if kept is geometries else [SIMPLIFIED]
 
 
 def _add_results(
@@ -250,10 +234,10 @@ def _add_results(
     notes: list[str],
 ) -> list[Any]:
     """One renderer for each question and answer (fractions share one); returns their legend items."""
-    index, outlines, said = reduced(drawn, features["area_m2"].fillna(0.0).to_numpy(float), frame)
+    outlines, said = simplified(drawn, frame)
     notes += said
-    names = np.array(moments_of(features, numbers), object)[index]
-    rows = features.iloc[index].drop(columns="geometry").reset_index(drop=True)
+    names = np.array(moments_of(features, numbers), object)
+    rows = features.drop(columns="geometry").reset_index(drop=True)
     targets = {row.query_key: row.targets for row in numbers}
     kinds = np.where(rows["task"] == "fraction", "", rows["answer"].astype(str))
     items = []
@@ -380,9 +364,6 @@ def _add_coverage(
             for row in mine
             for name in ([moment_id(keys[row], seen[row])] if seen[row] else every[keys[row]])
         ]
-        if len(pairs) > MAX_POLYGONS:
-            notes.append(f"The map shows {MAX_POLYGONS:,} of {len(pairs):,} tiles {label}; coverage.parquet has all.")
-            pairs = pairs[:MAX_POLYGONS]
         index = np.array([row for row, _ in pairs])
         rows = coverage.iloc[index]
         data = {

@@ -42,6 +42,7 @@ from earthmap.outputs import (
     render_preview,
     render_report,
     result_item,
+    select_results,
     write_geoparquet,
     write_parquet,
 )
@@ -311,12 +312,10 @@ def _item(
 def _write_pages(
     files: _Files, job: Job, plan: Plan, shown: Mapping[str, Sequence[Cell]], *, summary: Mapping[str, Any]
 ) -> None:
-    import geopandas
-
     import earthmap
 
-    features, coverage = (geopandas.read_parquet(files.scratch / path) for path in (FEATURES_PATH, COVERAGE_PATH))
-    coverage = _by_layer(coverage, summary)
+    selection = select_results(files.scratch / FEATURES_PATH, files.scratch / COVERAGE_PATH)
+    features, coverage = selection.features, _by_layer(selection.coverage, summary)
     backdrops = list(_backdrops(plan, shown, Storage(job.store), pole_in(coverage)))
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
@@ -328,9 +327,11 @@ def _write_pages(
         job=job.to_dict(),
         versions={"earthmap": earthmap.__version__},
         title=title,
+        notes=selection.notes,
     )
+    picture = render_preview(features, coverage, summary, backdrops=backdrops, title=title, notes=selection.notes)
     files.storage.write(REPORT_PATH, page.encode())
-    files.storage.write(PREVIEW_PATH, render_preview(features, coverage, summary, backdrops=backdrops, title=title))
+    files.storage.write(PREVIEW_PATH, picture)
 
 
 def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ through Ray Data; pixels travel through the cube (docs/decisions/0001).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 import time
@@ -32,8 +33,14 @@ from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.stages import computed_by, gather, predict_stage
 from earthmap.storage import Storage
 
+BLOCK_CELLS = 8
+"""Cells that a worker is sent together, side by side: between blocks it waits for the next."""
+
+BLOCKS_PER_CPU = 16
+"""Blocks of a smaller plan, so that all workers end at about the same time."""
+
 MAX_BLOCKS = 2_000
-"""Blocks that Ray Data cuts a plan into at most; below that, one a cell."""
+"""Blocks that Ray Data cuts a plan into at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +313,7 @@ def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> A
     return table.select(ledger_schema().names).cast(ledger_schema())
 
 
-def _dataset(plan: Plan, context: Context, merged: MergedCells) -> Any:
+def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int) -> Any:
     import pyarrow as pa
     import ray
     import ray.data
@@ -318,16 +325,21 @@ def _dataset(plan: Plan, context: Context, merged: MergedCells) -> Any:
     holder = [ray.put(context)]  # in a list, so that a worker fetches it when it needs it
     kinds = [(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")]
     schema = pa.schema([*kinds, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
-    rows = [{"work": pickle.dumps(work)} for work in plan.work()]
-    blocks = min(len(rows), MAX_BLOCKS)
-    tables = [pa.Table.from_pylist(rows[start::blocks], schema=schema) for start in range(blocks)]
-    dataset: Any = ray.data.from_arrow(tables)
-    cpus = {"read": _reading_cpus(plan)}
+    rows = (pa.Table.from_pylist([{"work": pickle.dumps(work)}], schema=schema) for work in plan.work())
+    sizes = _block_sizes(plan.cells, cpus=cpus)
+    dataset: Any = ray.data.from_arrow([pa.concat_tables(itertools.islice(rows, size)) for size in sizes])
+    asked = {"read": _reading_cpus(plan)}
     work: tuple[Callable[[list[Any], dict[str, Any]], dict[str, Any]], ...]
     work = (_read_row, _predict_row, partial(_merge_row, merged))
     for name, stage in zip(STAGES, work, strict=True):
-        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), num_cpus=cpus.get(name, 1.0))
+        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), num_cpus=asked.get(name, 1.0))
     return dataset
+
+
+def _block_sizes(cells: int, *, cpus: int) -> list[int]:
+    """How many cells each block has: as even as can be, the larger ones first."""
+    blocks = min(MAX_BLOCKS, max(-(-cells // BLOCK_CELLS), min(cells, BLOCKS_PER_CPU * max(1, cpus))))
+    return [cells // blocks + (number < cells % blocks) for number in range(blocks)]
 
 
 def _reading_cpus(plan: Plan) -> float:
@@ -359,7 +371,7 @@ def _stream(
     with cluster(job.spec.cluster):
         watch = Watch(say)
         tally.workers = max(1, min(watch.cpus, plan.cells))
-        for row in watched_rows(_dataset(plan, context, merged), watch):
+        for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus), watch):
             if row["error"] is not None:
                 raise pickle.loads(row["error"])
             cell: CellDone = pickle.loads(row["done"])

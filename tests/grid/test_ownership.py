@@ -18,6 +18,7 @@ from earthmap.grid import (
     cells_touching,
     from_lonlat,
     owned_ground,
+    owned_grounds,
     owner,
     owns_ground,
     tiles_touching,
@@ -233,6 +234,14 @@ def test_a_larger_area_changes_nothing(west: float, south: float, width: float, 
     for x, y in zip(lon, lat, strict=True):
         tile = owner_tile(grid, x, y)
         assert known[tile.cell] >> tile.cell.tiles().index(tile) & 1
+
+
+@given(grids, points)
+def test_grounds_together_are_those_of_each(grid: Grid, point: tuple[float, float]) -> None:
+    tiles = owner_tile(grid, *point).cell.tiles()
+    together = owned_grounds([tiles[0].cell, *tiles])
+    assert [ground.wkb for ground in together] == [owned_ground(one).wkb for one in (tiles[0].cell, *tiles)]
+    assert owned_grounds([]) == []
 
 
 def test_too_many_tiles() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from earthmap.errors import StorageError
 from earthmap.grid import AreaOfInterest, Cell, Grid, from_lonlat, touched
-from earthmap.merge import CellMerge, areas_m2, merge_cell, summarize
+from earthmap.merge import CellMerge, Joining, Sums, areas_m2, merge_cell, summarize
+from earthmap.pipeline.merged import MergedCells
+from earthmap.storage import Storage
 from earthmap.tasks import UNSEEN, answer_schema, encode_mask, make_query
 from tests.merge.maps import Merged, joined
 
@@ -257,3 +261,67 @@ def test_areas_are_those_of_geod() -> None:
     dense = [shapely.segmentize(shape, 0.001) for shape in shapes]
     expected = [abs(geod.geometry_area_perimeter(shapely.geometry.polygon.orient(shape))[0]) for shape in dense]
     np.testing.assert_allclose(areas_m2(np.array(shapes, object)), expected, rtol=1e-6)
+
+
+# ── what is held, and where regions are finished ─────────────────────────────────────────────────────────────
+
+
+def test_what_a_cell_finishes_is_what_joining_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region inside a cell comes out with the same bytes whether its worker or the last pass finishes it."""
+    grid = Grid(resolution_m=30.0, picture_px=128)
+    by_worker = merged_cells(FIELD, AREA, grid)
+    assert sum(len(merge.features) for merge in by_worker) > 10
+    assert sum(len(merge.regions) for merge in by_worker) > 10
+    with monkeypatch.context() as patch:
+        patch.setattr("earthmap.merge.cells._on_core_edge", lambda polygons, cell: np.ones(len(polygons), bool))
+        by_driver = merged_cells(FIELD, AREA, grid)
+    assert sum(len(merge.features) for merge in by_driver) == 0
+    first, second = (joined(merges, area=AREA, queries=QUERIES) for merges in (by_worker, by_driver))
+    assert first.features_bytes == second.features_bytes
+
+
+def test_only_what_may_still_grow_is_held() -> None:
+    """Row by row, a field of ponds never holds more than lie along the seams of a row."""
+    bounds = (500_000.0, 5_000_000.0, 540_000.0, 5_160_000.0)
+    ponds = Field(0, epsg=32631, bounds=bounds, resolution_m=60.0)
+    rows, columns = np.indices(ponds.mask.shape)
+    ponds.mask = (rows % 24 < 12) & (columns % 24 < 12)
+    area = AreaOfInterest.from_geometry(shapely.box(*bounds).buffer(-300), "EPSG:32631")
+    merges = merged_cells(ponds, area, Grid(resolution_m=60.0, picture_px=128))
+    cells = [Cell.parse(merge.cell_id) for merge in merges]
+    across = len({cell.column for cell in cells})
+    assert len(merges) >= 6 * across
+    joining, held = Joining(set(cells), area, QUERIES), []
+    found = 0
+    for merge in merges:
+        found += len(merge.features) + sum(len(table) for table in joining.add(merge))
+        held.append(len(joining._growing))
+    found += sum(len(table) for table in joining.finish())
+    whole = joined(merges, area=area, queries=QUERIES)
+    assert found == len(whole.features)
+    assert (joining._growing, joining._parents, joining._seams, joining.cells) == ({}, {}, {}, set())
+    seam = 448 // 24 + 2
+    assert max(held) <= (across + 1) * seam
+    assert found > 5 * max(held)
+
+
+def test_a_cell_and_its_ledger_come_back_from_their_file(cells: list[CellMerge], tmp_path: Path) -> None:
+    store, out = Storage(tmp_path / "store"), Storage(tmp_path / "run")
+    merged = MergedCells.of(store, out, execution=3)
+    ledger = pa.table({"cell_id": ["a"], "part": pa.array([None], pa.string())})
+    for merge in cells:
+        merged.write(merge, ledger)
+    order = [Cell.parse(merge.cell_id) for merge in reversed(cells)]
+    for (back, rows), merge, classes in zip(
+        merged.read(order), reversed(cells), merged.read_classes(order), strict=True
+    ):
+        assert back == merge
+        assert back.classes == merge.classes == classes
+        assert rows.equals(ledger)
+        assert Sums.from_json(merge.sums.to_json()) == merge.sums
+    other = MergedCells.of(store, Storage(tmp_path / "other"), execution=3)
+    other.write(cells[0], ledger)
+    MergedCells.of(store, out, execution=4).remove()
+    assert store.list() == [other.path(cells[0].cell_id)]
+    with pytest.raises(StorageError, match="is gone, which this execution wrote"):
+        list(merged.read(order))

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.numbers import read_numbers
 from earthmap.outputs.report import headlines, latest_by_sensor, render_report
-from earthmap.outputs.webmap import MAX_POLYGONS, MAX_VERTICES, build_chart, reduced
+from earthmap.outputs.webmap import build_chart
 from tests.outputs import drawn_results as drawn
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -131,18 +131,6 @@ def test_a_result_without_any_tile_is_still_a_page() -> None:
     summary = {**summary, "planned": 0, "answered": 0, "skipped": {}, "failed": {}, "queries": []}
     text = page((features.iloc[:0], coverage.iloc[:0], summary, []))
     assert "no tile was planned" in text
-
-
-def test_too_many_polygons_keep_the_largest_and_say_so() -> None:
-    many = MAX_POLYGONS + 5
-    x = np.arange(many) * 1e-3
-    shapes = shapely.box(x, 0.0, x + 5e-4, 5e-4)
-    area = np.arange(many, dtype=float)
-    index, outlines, notes = reduced(shapes, area, (0.0, 0.0, 20.0, 20.0))
-    assert len(index) == MAX_POLYGONS
-    assert index[0] == 5
-    assert shapely.get_num_coordinates(outlines).sum() <= MAX_VERTICES
-    assert notes[0].startswith(f"The map shows the largest {MAX_POLYGONS:,} of {many:,} polygons")
 
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────
