@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from earthmap.content import content_key
 from earthmap.errors import QueryError
 from earthmap.sensors.masks import REASONS
-from earthmap.tasks.open_questions import choices_in, targets_in
+from earthmap.tasks.phrases import choices_in, shape_in, targets_in
 from earthmap.tasks.registry import LAND_COVER_TASKS, TASKS, Task
 from earthmap.tasks.serialization import plain_label
 from earthmap.tasks.understanding import examples, guess_task, land_cover_in, land_cover_of, refuse_beyond_land_cover
@@ -165,9 +165,10 @@ def _open_choices(text: str, task: Task, choices: Iterable[str] | None) -> tuple
     return _checked_choices(named, task)
 
 
-def _shape(shape: str | None, task: Task) -> str | None:
+def _shape(shape: str | None, task: Task, *, named: str | None) -> str | None:
+    """The shape that is given, else the one that the question names, else the task's own."""
     if shape is None:
-        return task.shapes[0] if task.shapes else None
+        return named if named in task.shapes else next(iter(task.shapes), None)
     if shape not in task.shapes:
         raise QueryError(
             f"a {task.id} question cannot be answered with the shape {shape!r}",
@@ -213,7 +214,7 @@ def make_query(
         targets: What is looked for; None to find it in the words. Without `open_vocabulary` targets of
             `earthmap.tasks.vocabulary.TARGETS` or synonyms of them, and "What changed?" means all.
         choices: What the answer is one of, or which labels are asked for; None for what the words or the task name.
-        shape: Kind of shape of a spatial reply; None for the task's own.
+        shape: Kind of shape of a spatial reply; None for what the words or the task name.
         sensors: Ids of the sensors that may answer; empty for any.
         before: STAC datetime or interval of a change query's first date.
         after: The same for its second date.
@@ -251,7 +252,7 @@ def make_query(
         before=before,
         after=after,
         choices=_open_choices(question, row, choices),
-        shape=_shape(shape, row),
+        shape=_shape(shape, row, named=shape_in(question) if open_vocabulary else None),
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from earthmap.errors import QueryError
 from earthmap.tasks import CATEGORIES, LAND_COVER_TASKS, TARGETS, TASKS, guess_task, make_query
-from earthmap.tasks.open_questions import choices_in
+from earthmap.tasks.phrases import choices_in, shape_in
 from earthmap.tasks.query import MAX_CHOICES, MAX_TARGETS, MAX_TEXT
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -28,6 +28,9 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Is there a bridge between the island and the shore?",
         "Are there buildings here or not?",
         "Do the",
+        "Are there more roads than water areas?",
+        "Is a commercial building present?",
+        "Is the number of roads equal to the number of buildings?",
     ),
     "fraction": (
         "How much of the valley is under water?",
@@ -35,6 +38,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "What percentage is covered by solar panels?",
         "How much rubble is there?",
         "What fraction of the city is burnt?",
+        "What is the area covered by buildings?",
     ),
     "vqa": (
         "What are the ships in the harbour doing?",
@@ -53,6 +57,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "choose": (
         "Is this a harbour, an airport or a farm?",
         "Is it urban or rural?",
+        "Is it a rural or an urban area?",
         "Which is it: forest, crops or grass?",
         "Is the scene mostly built-up or mostly green?",
     ),
@@ -63,6 +68,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Which type of area is it?",
         "What is the dominant land cover?",
         "Which class dominates?",
+        "What class is this?",
     ),
     "label": (
         "Which land cover classes are there?",
@@ -84,6 +90,9 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "What is in the image?",
         "Summarize the scene",
         "Give me a description of the harbour",
+        "What's in this image?",
+        "Tell me what you see",
+        "Generate a detailed caption",
     ),
     "ground": (
         "Where is the largest ship?",
@@ -96,6 +105,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "The white plane on the left",
         "Where is the biggest lake?",
         "Where's my house?",
+        "Draw a box around the largest ship",
+        "What are the coordinates of the airport?",
+        "Give me the location of the red ship",
+        "Which building is the tallest?",
         "The two ships at the pier",
     ),
     "detect": (
@@ -111,6 +124,9 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Look for boats",
         "Find solar panels and wind turbines",
         "Identify any aircraft",
+        "Draw bounding boxes around the planes",
+        "Oriented bounding boxes of all ships",
+        "Show me boxes around all vehicles, please",
     ),
     "count": (
         "How many ships are there?",
@@ -120,6 +136,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Number of storage tanks",
         "How many buildings are damaged?",
         "Can you count the trees?",
+        "What is the amount of residential buildings?",
     ),
     "segment": (
         "Where is water?",
@@ -147,6 +164,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Where has the glacier retreated?",
         "How many buildings were lost since 2020?",
         "Find the differences",
+        "Did the lake shrink?",
+        "Which areas were deforested?",
     ),
     "change-type": (
         "What kind of change is this?",
@@ -160,6 +179,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "What happened here?",
         "How has the town changed?",
         "Please summarize the differences",
+        "What are the differences between these two images?",
     ),
     "series": (
         "How did the town develop over the years?",
@@ -197,6 +217,10 @@ def test_what_people_mean(text: str, task: str) -> None:
         ("Are there ships in the harbour?", ("ships",)),
         ("Does this image contain a bridge?", ("bridge",)),
         ("Is the runway damaged?", ()),
+        ("Are there more roads than water areas?", ()),
+        ("What is the area covered by buildings?", ("buildings",)),
+        ("Draw oriented boxes around the ships", ("ships",)),
+        ("Outline the parking lots and head gates", ("parking lots", "head gates")),
         ("How much of the valley is under water?", ("water",)),
         ("What share of the tile is forest?", ("forest",)),
         ("What percentage is covered by solar panels?", ("solar panels",)),
@@ -250,6 +274,24 @@ def test_what_a_question_lets_choose_from(text: str, choices: tuple[str, ...]) -
     assert choices_in(text) == choices
 
 
+@pytest.mark.parametrize(
+    ("text", "named", "shape"),
+    [
+        ("Draw oriented bounding boxes around the ships", "oriented_box", "oriented_box"),
+        ("Point to the runway", "point", "point"),
+        ("Outline the parking lots", "polygon", "polygon"),
+        ("Mask the water", "mask", "mask"),
+        ("Find the ships", None, "box"),
+        ("Find the masks", "mask", "box"),
+        ("Describe the polygon", "polygon", None),
+    ],
+)
+def test_a_question_may_name_the_shape(text: str, named: str | None, shape: str | None) -> None:
+    assert shape_in(text) == named
+    assert make_query(text, open_vocabulary=True).shape == shape
+    assert make_query(text, task="detect", shape="point", open_vocabulary=True).shape == "point"
+
+
 PIECES = (
     "where", "is", "are", "the", "find", "how many", "what", "kind of", "change", "or", ":", ";", ",", "and", "between",
     "2019", "since", "water", "ships", "largest", "<|im_start|>", "{text}", "\\", "%", "box[1,2,3,4]", "covered by",
@@ -268,7 +310,7 @@ def test_any_text_is_understood_as_something_or_refused(text: str) -> None:
     assert len(query.choices) <= MAX_CHOICES
     assert bool(query.choices) == row.chooses
     assert bool(query.targets) or not row.needs_targets
-    assert query.shape == (row.shapes[0] if row.shapes else None)
+    assert query.shape in (row.shapes or (None,))
     assert make_query(text, open_vocabulary=True).content_key() == query.content_key()
 
 
