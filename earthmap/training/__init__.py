@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from earthmap.training.packing import Batch, layout_of, pack
-from earthmap.training.parameters import parameters_by_group, set_learning
+from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
 from earthmap.training.rows import Asked, Row
 from earthmap.training.stages import (
     DEFAULT_TABLE,
@@ -26,10 +26,11 @@ __all__ = [
     "Stage",
     "StageTable",
     "default_table",
+    "freeze",
     "layout_of",
     "load_table",
+    "optimiser_groups",
     "pack",
     "parameters_by_group",
     "parse_table",
-    "set_learning",
 ]

@@ -61,16 +61,14 @@ def answer_losses(model: Any, batch: Batch, features: VisualFeatures) -> AnswerL
     decoder = model.model.language_model
     stems = batch.stem.shape[1]
     embedded = decoder.embed_tokens(torch.cat([batch.stem, batch.branches], dim=1))
-    where = functional.pad(batch.pictured, (0, batch.branches.shape[1]))
-    embedded = embedded.clone()
-    embedded[:, where] = features.last.to(embedded.dtype)
+    embedded = embedded.index_copy(1, batch.pictured, features.last.to(embedded.dtype))
     states = read(
         decoder,
         embedded,
         batch.positions(),
         memory=Cache(),
         mask=batch.visible(),
-        visual=(where, features.levels),
+        visual=(batch.pictured, features.levels),
     )
     row, place = batch.target.nonzero(as_tuple=True)
     logits = model.lm_head(states[row, stems + place - 1]).float()  # what stands before a token predicts it

@@ -31,7 +31,7 @@ class Batch:
     stem_positions: Tensor
     """(3, S) in time, height and width."""
     pictured: Tensor
-    """(S,) True where a token is a picture's."""
+    """(N,) places of the pictures' tokens."""
     after: int
     """Position of the first token behind the stem."""
     branches: Tensor

@@ -36,19 +36,19 @@ def parameters_by_group(model: Any, heads: nn.Module | None = None) -> dict[str,
     return found
 
 
-def set_learning(groups: dict[str, list[nn.Parameter]], stage: Stage) -> list[dict[str, Any]]:
-    """Freeze what a stage does not teach, and return the optimiser's groups of the rest with their peak rates.
-
-    Matrices decay, vectors (norms, biases) do not.
-    """
+def optimiser_groups(groups: dict[str, list[nn.Parameter]]) -> list[dict[str, Any]]:
+    """The optimiser's groups, by group and whether they decay: matrices do, vectors (norms, biases) do not."""
     chosen = []
     for name, parameters in groups.items():
-        rate = stage.rates.get(name, 0.0)
-        for parameter in parameters:
-            parameter.requires_grad_(rate > 0.0)
-        if rate > 0.0 and parameters:
-            for decays in (True, False):
-                members = [parameter for parameter in parameters if (parameter.ndim > 1) == decays]
-                if members:
-                    chosen.append({"params": members, "name": name, "peak": rate, "decays": decays})
+        for decays in (True, False):
+            members = [parameter for parameter in parameters if (parameter.ndim > 1) == decays]
+            if members:
+                chosen.append({"params": members, "name": name, "decays": decays})
     return chosen
+
+
+def freeze(groups: dict[str, list[nn.Parameter]], stage: Stage) -> None:
+    """Let those groups learn that have a rate in the stage, and no others."""
+    for name, parameters in groups.items():
+        for parameter in parameters:
+            parameter.requires_grad_(stage.rates.get(name, 0.0) > 0.0)

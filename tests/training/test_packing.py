@@ -14,7 +14,7 @@ from earthmap.model.alignment import AlignmentHeads, Pairs
 from earthmap.model.words import Words, train_words
 from earthmap.training import GROUPS, Asked, Row, default_table, pack, parse_table
 from earthmap.training.losses import _regions, alignment_losses, answer_losses, block_loss, look
-from earthmap.training.parameters import parameters_by_group, set_learning
+from earthmap.training.parameters import freeze, parameters_by_group
 from tests.model.conftest import stock_logits
 
 ASKED = (
@@ -93,14 +93,11 @@ def test_every_parameter_learns_and_belongs_to_one_group(model: Any, words: Word
 
 def test_a_stage_freezes_what_it_does_not_teach(model: Any) -> None:
     text = "stages: [{name: a, modalities: sar, rates: {mergers: 0.1, decoder: 0.0}, steps: 1, tokens: 1}]"
-    stage = parse_table(text, source="t").stages[0]
     groups = parameters_by_group(model)
-    chosen = set_learning(groups, stage)
-    assert {one["name"] for one in chosen} == {"mergers"}
-    learning = {id(parameter) for one in chosen for parameter in one["params"]}
-    for parameter in model.parameters():
-        assert parameter.requires_grad == (id(parameter) in learning)
-    set_learning(groups, default_table().stages[0])
+    freeze(groups, parse_table(text, source="t").stages[0])
+    for name, parameters in groups.items():
+        assert all(parameter.requires_grad == (name == "mergers") for parameter in parameters)
+    freeze(groups, default_table().stages[0])
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
