@@ -47,11 +47,14 @@ class OraclePredictor:
         return [self._tile(item, queries) for item in inputs]
 
     def _tile(self, item: TileInput, queries: Sequence[Query]) -> list[Answer]:
-        wrong = _what_is_wrong(item)
+        if item.tile is None:
+            return [_bad_input("the oracle knows the ground of tiles; the picture is on none")] * len(queries)
+        dates = [picture.datetime for picture in item.pictures if picture.datetime is not None]
+        wrong = item.fault if len(dates) == len(item.pictures) else "a picture has no date, which the oracle needs"
         if wrong:
             return [_bad_input(wrong)] * len(queries)
         try:
-            truths = [truth_on(self.world, item.tile.core_geobox, picture.datetime) for picture in item.pictures]
+            truths = [truth_on(self.world, item.tile.core_geobox, date) for date in dates]
         except CatalogError as error:
             return [_bad_input(str(error))] * len(queries)
         return [_answer(item, query, truths) for query in queries]
@@ -61,25 +64,11 @@ def _bad_input(message: str) -> Answer:
     return Answer(status="failed", stage="predict", reason="bad_input", message=message)
 
 
-def _what_is_wrong(item: TileInput) -> str | None:
-    """What is wrong with the pictures, or None."""
-    side = item.tile.grid.picture_px
-    for picture in item.pictures:
-        if picture.data.shape != (len(picture.bands), side, side) or picture.mask.shape != (side, side):
-            shapes = f"data {picture.data.shape}, mask {picture.mask.shape}"
-            return f"the picture has {shapes}; expected {(len(picture.bands), side, side)} and {(side, side)}"
-        if np.isinf(picture.data).any():
-            return "the picture holds infinite values; expected finite numbers or NaN for nodata"
-    return None
-
-
 def _hidden(item: TileInput, picture: Picture, query: Query, truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
     """By reason, the core's pixels that it hides: (core, core) each, `nodata` among them."""
-    halo, core = item.tile.grid.halo_px, item.tile.grid.core_px
-    inner = slice(halo, halo + core)
-    mask = picture.mask[inner, inner]
+    mask = picture.mask[item.core]
     hidden = {reason: unseen(mask, (reason,)) for reason in query.unseen}
-    missing = ~np.isfinite(picture.data[:, inner, inner]).any(axis=0) | (truth == OUTSIDE)
+    missing = ~np.isfinite(picture.data[(slice(None), *item.core)]).any(axis=0) | (truth == OUTSIDE)
     hidden["nodata"] = hidden.get("nodata", np.zeros_like(missing)) | missing
     return hidden
 

@@ -24,7 +24,8 @@ class Picture:
     sensor: str
     """Id of the sensor's row."""
     observation: str
-    datetime: datetime.datetime
+    datetime: datetime.datetime | None
+    """When it was measured (UTC); None where nobody says, as of a plain photograph."""
     bands: tuple[str, ...]
     """Canonical names of the bands, along axis 0 of `data`."""
     data: NDArray[np.float32] = field(repr=False, compare=False)
@@ -37,8 +38,35 @@ class Picture:
 class TileInput:
     """One tile to ask about: one picture for a question about one date, two in order of time for a change."""
 
-    tile: Tile
+    tile: Tile | None
+    """None where the pictures stand for themselves (`earthmap ask`): their core is all of them, without a halo."""
     pictures: tuple[Picture, ...]
+
+    @property
+    def side_px(self) -> int:
+        """Side of its pictures in pixels, as the tile says, else as the first of them has it."""
+        if self.tile is not None:
+            return self.tile.grid.picture_px
+        return len(self.pictures[0].mask) if self.pictures else 0
+
+    @property
+    def core(self) -> tuple[slice, slice]:
+        """The rows and columns of a picture that are answered."""
+        halo = 0 if self.tile is None else self.tile.grid.halo_px
+        inner = slice(halo, self.side_px - halo)
+        return inner, inner
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the arrays of its pictures, for people; None where nothing is."""
+        side = self.side_px
+        for picture in self.pictures:
+            if picture.data.shape != (len(picture.bands), side, side) or picture.mask.shape != (side, side):
+                shapes = f"data {picture.data.shape}, mask {picture.mask.shape}"
+                return f"the picture has {shapes}; expected {(len(picture.bands), side, side)} and {(side, side)}"
+            if np.isinf(picture.data).any():
+                return "the picture holds infinite values; expected finite numbers or NaN for nodata"
+        return None
 
 
 class Predictor(Protocol):

@@ -156,21 +156,10 @@ class _Look:
 
 def _checked(item: TileInput) -> str | None:
     """What is wrong with the pictures, or None."""
-    side = item.tile.grid.picture_px
     for picture in item.pictures:
         if picture.sensor not in SENSORS:
             return f"there is no sensor {picture.sensor!r}; expected one of {', '.join(SENSORS)}"
-        if picture.data.shape != (len(picture.bands), side, side) or picture.mask.shape != (side, side):
-            shapes = f"data {picture.data.shape}, mask {picture.mask.shape}"
-            return f"the picture has {shapes}; expected {(len(picture.bands), side, side)} and {(side, side)}"
-        if np.isinf(picture.data).any():
-            return "the picture holds infinite values; expected finite numbers or NaN for nodata"
-    return None
-
-
-def _core(item: TileInput) -> tuple[slice, slice]:
-    halo, core = item.tile.grid.halo_px, item.tile.grid.core_px
-    return slice(halo, halo + core), slice(halo, halo + core)
+    return item.fault
 
 
 def _answerable(looks: Sequence[_Look], query: Query) -> tuple[tuple[str, ...], tuple[str, ...]] | _Skip:
@@ -214,7 +203,7 @@ def _why_unseen(looks: Sequence[_Look], query: Query, core: tuple[slice, slice])
 def _notes(looks: Sequence[_Look], targets: Sequence[str], seen_core: NDArray[np.bool_], item: TileInput) -> list[str]:
     """What a reader should know of the answer, sorted apart from the rules, which come first."""
     notes = [looks[0].rules[target].text for target in targets]
-    each = [set(np.unique(look.picture.mask[_core(item)][seen_core]).tolist()) for look in looks]
+    each = [set(np.unique(look.picture.mask[item.core][seen_core]).tolist()) for look in looks]
     bare = [codes == {int(Reason.UNKNOWN)} for codes in each]  # a scene with a mask may leave a few pixels unclassed
     masked = set().union(*(codes for codes, alone in zip(each, bare, strict=True) if not alone))
     names = sorted(reason.label for reason in Reason if int(reason) in masked)
@@ -297,7 +286,7 @@ def _answer(looks: Sequence[_Look], item: TileInput, query: Query) -> Answer:
     if isinstance(answerable, _Skip):
         return Answer(status="skipped", reason=answerable.reason, message=answerable.message)
     targets, left_out = answerable
-    core = _core(item)
+    core = item.core
     seen = _seen(looks, targets, query)
     if not seen[core].any():
         skip = _why_unseen(looks, query, core)
