@@ -54,6 +54,8 @@ class LayerSums:
     notes: set[str] = field(default_factory=set)
     yes: int = 0
     """Answers that are yes."""
+    tiles_by_answer: dict[str, int] = field(default_factory=dict)
+    """Tiles of each choice, or with each label."""
     share_m2: float = 0.0
     """Of the answered ground that was seen, what the answers say is of the targets."""
     shared_m2: float = 0.0
@@ -65,6 +67,7 @@ class LayerSums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         _add(self.counts, other.counts)
         _add(self.by_answer_m2, other.by_answer_m2)
+        _add(self.tiles_by_answer, other.tiles_by_answer)
         self.observations |= other.observations
         self.notes |= other.notes
         times = sorted(self.times | other.times, key=datetime.datetime.fromisoformat)
@@ -96,6 +99,7 @@ class Sums:
                 times=times,
                 notes=set(row["notes"]) if times and answered else set(),
                 yes=int(answered and row["value"] == "yes"),
+                tiles_by_answer=dict.fromkeys(_chosen(row["value"], task), 1) if answered else {},
                 share_m2=(row["fraction"] or 0.0) * weight,
                 shared_m2=weight,
             )
@@ -117,6 +121,13 @@ class Sums:
         """The inverse of `to_json`."""
         tiles, seen_m2, layers = json.loads(text)
         return cls(tiles, seen_m2, {Layer(*layer): _layer_sums(plain) for layer, plain in layers})
+
+
+def _chosen(value: str | None, task: str) -> list[str]:
+    """The choice, or the labels, that an answer is."""
+    if not value or not TASKS[task].chooses:
+        return []
+    return value.split("; ") if TASKS[task].answer == "labels" else [value]
 
 
 def _add(sums: dict[str, _Number], more: Mapping[str, _Number]) -> None:
@@ -230,6 +241,10 @@ def _polygon_numbers(sums: LayerSums) -> dict[str, Any]:
 
 def _tile_numbers(sums: LayerSums) -> dict[str, Any]:
     answered = sums.counts.get("answered", 0)
-    if sums.task == "presence":
+    answer = TASKS[sums.task].answer
+    if answer == "yes/no":
         return {"yes_tiles": sums.yes, "answered_tiles": answered}
-    return {"mean_fraction": _share(sums.share_m2, sums.shared_m2), "tiles": answered}
+    if answer == "share":
+        return {"mean_fraction": _share(sums.share_m2, sums.shared_m2), "tiles": answered}
+    most_first = sorted(sums.tiles_by_answer.items(), key=lambda item: (-item[1], item[0]))
+    return {"answered_tiles": answered} | ({"tiles_by_answer": dict(most_first)} if TASKS[sums.task].chooses else {})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, plane_around, pole_of
-from earthmap.outputs.numbers import Numbers, date_label, parse_time
+from earthmap.outputs.numbers import Numbers, date_label, is_of_tiles, parse_time
 
 if TYPE_CHECKING:
     import geopandas
@@ -81,7 +81,9 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
     if answer == "no":
         return Look(fill="#ffffff", line=QUIET, alpha=0.0)
-    alpha = 0.22 if task == "presence" else 0.85 if answer.endswith(" gained") else 0.55  # squares let the ground show
+    if task == "presence" or is_of_tiles(task):  # squares let the ground show
+        return Look(fill=fill, line=_darker(fill), alpha=0.22)
+    alpha = 0.85 if answer.endswith(" gained") else 0.55
     return Look(fill=fill, line=_darker(fill), alpha=alpha)
 
 

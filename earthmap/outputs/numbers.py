@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from earthmap.tasks import TASKS
+
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
 
@@ -41,6 +43,8 @@ class Numbers:
     """Share of the seen ground that any target covers, 0 to 1."""
     bounds: tuple[float, float] | None = None
     """Least and most that the share of the whole area can be, whatever the unseen ground holds."""
+    tiles: Mapping[str, int] = field(default_factory=dict)
+    """Tiles of each choice, or with each label, the most frequent first."""
     yes: int | None = None
     """Tiles answered yes; None for a question that is not about presence."""
     notes: tuple[str, ...] = ()
@@ -54,7 +58,7 @@ class Numbers:
     @property
     def is_pair(self) -> bool:
         """Whether two dates were compared."""
-        return self.task == "change"
+        return looks_at_two(self.task)
 
     @property
     def date(self) -> str:
@@ -87,11 +91,11 @@ def date_label(start: datetime.datetime | None, end: datetime.datetime | None, *
 def _share(task: str, seen: Mapping[str, Any]) -> float | None:
     """Share of the seen ground that any target covers, or that changed; None where extent was not asked for."""
     seen_km2 = float(seen.get("seen_km2") or 0.0)
-    if task == "presence" or not seen_km2:
+    if not seen_km2 or ("km2" not in seen and task != "fraction"):
         return None
     if task == "fraction":
         return None if seen.get("mean_fraction") is None else float(seen["mean_fraction"])
-    return sum(float(value) for value in (seen.get("km2") or {}).values()) / seen_km2
+    return sum(float(value) for value in (seen["km2"] or {}).values()) / seen_km2
 
 
 def _bounds(fraction: float | None, seen: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -122,6 +126,7 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         km2={str(name): float(value) for name, value in (seen.get("km2") or {}).items()},
         fraction=fraction,
         bounds=_bounds(fraction, seen),
+        tiles={str(name): int(count) for name, count in (seen.get("tiles_by_answer") or {}).items()},
         yes=None if yes is None else int(yes),
         notes=tuple(str(note) for note in seen.get("notes") or ()),
     )
@@ -158,6 +163,8 @@ def format_answer(row: Numbers) -> str:
         return "nothing could be seen"
     if row.task == "presence":
         return f"yes in {row.yes or 0:,} of {row.answered:,} tiles"
+    if is_of_tiles(row.task):
+        return format_tiles(row.tiles, row.answered)
     if row.is_pair:
         changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
         return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
@@ -168,6 +175,30 @@ def format_answer(row: Numbers) -> str:
     if row.task == "fraction":
         return f"{format_share(row.fraction or 0.0)} of {seen}"
     return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction or 0.0)})"
+
+
+def is_of_tiles(task: str) -> bool:
+    """Whether each tile has an answer in words (a choice, labels, a text), which is no measure of extent."""
+    return task in TASKS and TASKS[task].merge == "tiles" and TASKS[task].answer not in ("yes/no", "share")
+
+
+def is_written(task: str) -> bool:
+    """Whether an answer is a text of its own, of which there may be as many as tiles."""
+    return task in TASKS and TASKS[task].answer == "text"
+
+
+def looks_at_two(task: str) -> bool:
+    """Whether two dates are compared."""
+    return task in TASKS and TASKS[task].dates == 2
+
+
+def format_tiles(tiles: Mapping[str, int], answered: int, *, most: int = 4) -> str:
+    """How many tiles say what: `harbour in 12, farm in 3 of 15 tiles`."""
+    if not tiles:
+        return f"answers of {answered:,} tiles"
+    said = [f"{name} in {count:,}" for name, count in list(tiles.items())[:most]]
+    more = f", and {len(tiles) - most} more answers" if len(tiles) > most else ""
+    return f"{', '.join(said)} of {answered:,} tiles{more}"
 
 
 def _sentence(row: Numbers) -> str:

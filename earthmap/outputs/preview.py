@@ -31,7 +31,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
     width_m,
 )
-from earthmap.outputs.numbers import Numbers, format_answer, moment_id, read_numbers
+from earthmap.outputs.numbers import Numbers, format_answer, is_written, moment_id, read_numbers
 
 if TYPE_CHECKING:
     import geopandas
@@ -413,7 +413,7 @@ def _handles(ground: _Ground) -> tuple[list[Any], list[str]]:
     found: dict[str, Any] = {}
     rows = zip(ground.features["task"], ground.features["answer"], ground.looks, strict=True)
     for task, answer, look in rows:
-        label = "share: darker is more" if task == "fraction" else str(answer)
+        label = "share: darker is more" if task == "fraction" else "texts" if is_written(task) else str(answer)
         if label not in found:
             hatch = "////" if look.lost else None
             found[label] = Patch(facecolor=(look.fill, look.alpha), edgecolor=look.line, hatch=hatch)

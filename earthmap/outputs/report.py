@@ -18,7 +18,9 @@ from earthmap.outputs.numbers import (
     format_answer,
     format_km2,
     format_share,
+    format_tiles,
     headlines,
+    is_of_tiles,
     read_numbers,
 )
 from earthmap.outputs.webmap import build_chart, build_map
@@ -199,6 +201,9 @@ def _big(row: Numbers) -> tuple[str, str]:
         return "not seen", f"none of {row.planned:,} tiles could be seen"
     if row.task == "presence":
         return f"{row.yes or 0:,} of {row.answered:,} tiles", "say yes"
+    if is_of_tiles(row.task):
+        first = next(iter(row.tiles), f"{row.answered:,} tiles")
+        return first, format_tiles(row.tiles, row.answered) if row.tiles else "have an answer; the map shows them"
     if row.task == "fraction" and row.fraction is not None:
         return format_share(row.fraction), f"of {format_km2(row.seen_km2)} seen"
     if len(row.km2) > 1 or row.is_pair:

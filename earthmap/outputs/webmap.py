@@ -37,7 +37,7 @@ from earthmap.outputs.drawing import (
     pole_label,
     squeeze_at,
 )
-from earthmap.outputs.numbers import Numbers, format_km2, format_share, moment_id
+from earthmap.outputs.numbers import Numbers, format_km2, format_share, is_written, looks_at_two, moment_id
 from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
 if TYPE_CHECKING:
@@ -233,13 +233,14 @@ def _add_results(
     frame: Bounds,
     notes: list[str],
 ) -> list[Any]:
-    """One renderer for each question and answer (fractions share one); returns their legend items."""
+    """One renderer for each question and answer (shares and texts have one together); returns their legend items."""
     outlines, said = simplified(drawn, frame)
     notes += said
     names = np.array(moments_of(features, numbers), object)
     rows = features.drop(columns="geometry").reset_index(drop=True)
     targets = {row.query_key: row.targets for row in numbers}
-    kinds = np.where(rows["task"] == "fraction", "", rows["answer"].astype(str))
+    shared = [task == "fraction" or is_written(task) for task in rows["task"]]
+    kinds = np.where(shared, "", rows["answer"].astype(str))
     items = []
     for key, answer in sorted(set(zip(rows["query_key"], kinds, strict=True)), key=lambda kind: _order(kind, targets)):
         mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
@@ -271,6 +272,8 @@ def _legend_name(answer: str, *, task: str, targets: Sequence[str]) -> str:
     wanted = " or ".join(targets) or "target"
     if task == "fraction":
         return f"{wanted}: share, darker is more"
+    if is_written(task):
+        return "texts: point at a tile"
     return {"yes": f"{wanted}: yes", "no": f"{wanted}: no"}.get(answer, answer)
 
 
@@ -295,7 +298,7 @@ def _said(rows: Any) -> dict[str, list[str]]:
         "query": [str(text) for text in rows["query"]],
         "answer": [_spoken(answer, task) for answer, task in zip(rows["answer"], rows["task"], strict=True)],
         "date": [
-            describe_time(start, end, pair=task == "change")
+            describe_time(start, end, pair=looks_at_two(task))
             for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
         ],
         "area": [format_km2(float(area) / 1e6) if area == area else "–" for area in rows["area_m2"]],

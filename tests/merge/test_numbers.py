@@ -115,6 +115,33 @@ def test_presence_is_tiles_and_never_an_extent() -> None:
     assert shapely.symmetric_difference(union, area.geometry).area < 1e-6 * area.geometry.area
 
 
+@pytest.mark.parametrize(
+    ("task", "value", "numbers"),
+    [
+        ("classify", "water", {"tiles_by_answer": {"water": 1}}),
+        ("label", "snow; water", {"tiles_by_answer": {"snow": 1, "water": 1}}),
+        ("label", "", {"tiles_by_answer": {}}),
+        ("caption", "A lake; its shore is bare.", {}),
+    ],
+)
+def test_answers_in_words_are_counted_in_tiles_and_never_an_extent(
+    task: str, value: str, numbers: dict[str, dict[str, int]]
+) -> None:
+    query = make_query("What is it?", task=task, open_vocabulary=True)
+    area = AreaOfInterest.from_bbox(3.0, 45.0, 3.1, 45.1)
+    merged = mapped(area, query, lambda cell: {"value": value, "probability": 0.75})
+    layer = layer_of(merged, area, query)
+    tiles = len(merged.coverage)
+    expected = {name: dict.fromkeys(counted, tiles) for name, counted in numbers.items()}
+    assert {name: layer[name] for name in layer if "answer" in name and name != "answered"} == {
+        "answered_tiles": tiles,
+        **expected,
+    }
+    assert "km2" not in layer
+    assert "mean_fraction" not in layer
+    assert merged.features.answer.tolist() == [value] * tiles
+
+
 def test_nothing_to_look_at_is_in_the_coverage() -> None:
     area = AreaOfInterest.from_bbox(3.0, 45.0, 3.05, 45.05)
     nothing = {
