@@ -4,9 +4,11 @@ torch is imported when something is computed. `earthmap.model.alignment`, whose 
 those who train or make class maps.
 """
 
-from earthmap.model.checkpoint import load_model, read_card, save_model
+from earthmap.model.card import Card, Figure, read_card, write_card
+from earthmap.model.checkpoint import checkpoint_key, find_checkpoint, load_model, save_model
 from earthmap.model.config import MAX_TOKENS, PRESETS, Preset, get_preset
 from earthmap.model.decoding import TokenAutomaton, over_tokens
+from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision, new_earth_onevision
 from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, halving, lay_out_stem
 from earthmap.model.processing import PatchGrid, patch_grid, patchify
 from earthmap.model.vision import VisualFeatures, join_features
@@ -16,8 +18,11 @@ from earthmap.model.writing import Written
 __all__ = [
     "MAX_TOKENS",
     "PRESETS",
+    "Card",
     "Closed",
+    "EarthOneVision",
     "Engine",
+    "Figure",
     "PatchGrid",
     "Preset",
     "Slot",
@@ -27,13 +32,17 @@ __all__ = [
     "VisualFeatures",
     "Words",
     "Written",
+    "checkpoint_key",
     "dtype_policy",
+    "find_checkpoint",
     "get_preset",
     "halving",
     "join_features",
     "lay_out_stem",
+    "load_earth_onevision",
     "load_model",
     "load_words",
+    "new_earth_onevision",
     "over_tokens",
     "patch_grid",
     "patchify",
@@ -41,4 +50,5 @@ __all__ = [
     "save_model",
     "save_words",
     "train_words",
+    "write_card",
 ]

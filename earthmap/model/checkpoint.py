@@ -1,30 +1,58 @@
 """Checkpoints: plain Qwen3-VL folders, read and written so that stock transformers reads and writes the same.
 
-A folder holds `config.json`, weights in safetensors, the tokenizer's files, and what is ours: `earthmap.json` (views,
-preset, what it may answer) and `alignment.safetensors`, which other programs pass over. Pickles are never opened.
+A folder holds `config.json`, weights in safetensors, the tokenizer's files, and what is ours: `earthmap.json` (its
+card) and `alignment.safetensors`, which other programs pass over. Code in a checkpoint is never run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from earthmap.content import content_key
 from earthmap.errors import ModelError
+from earthmap.model.inspection import FIX, first_line, inspect_folder, weight_files
 
 if TYPE_CHECKING:
     import torch
 
-CARD_FILE = "earthmap.json"
-"""What a checkpoint says of itself."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+"""What is fetched of a public checkpoint: no pickle, and no code."""
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_FIX = "give a folder saved by earthmap or by transformers' save_pretrained, or the name of a Qwen3-VL checkpoint"
+_KEYED = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "earthmap.json", "alignment.safetensors",
+)  # fmt: skip
+"""What answers depend on beside the weights."""
 
 
-def load_model(source: str | Path, *, dtype: torch.dtype) -> Any:
-    """The `Qwen3VLForConditionalGeneration` in a folder, or of a public name, in evaluation mode and in `dtype`.
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder of a checkpoint: the one named, or the local copy of a public one, fetched where it is not there yet.
+
+    Raises:
+        ModelError: for a public name that cannot be fetched.
+    """
+    folder = Path(source).expanduser()
+    if isinstance(source, Path) or folder.exists() or not _HUB_NAME.fullmatch(source):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(_FETCHED)))
+    except Exception as error:  # the hub's client, httpx and sockets share no base class
+        raise ModelError(
+            f"{source} is no folder here, and cannot be fetched as a public checkpoint: {first_line(error)}", fix=FIX
+        ) from error
+
+
+def load_model(folder: Path, *, dtype: torch.dtype) -> Any:
+    """The `Qwen3VLForConditionalGeneration` in a folder, in evaluation mode and in `dtype`, on the CPU.
 
     Raises:
         ModelError: for a folder without a checkpoint, one of another model, one that lacks tensors or has others,
@@ -32,72 +60,77 @@ def load_model(source: str | Path, *, dtype: torch.dtype) -> Any:
     """
     from transformers import Qwen3VLForConditionalGeneration
 
-    folder = Path(source)
-    if folder.exists():
-        _check_folder(folder)
+    config = inspect_folder(folder)
     try:
-        model, found = Qwen3VLForConditionalGeneration.from_pretrained(
-            str(source), dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # transformers, tokenizers and safetensors share no base class of their errors
-        raise ModelError(f"the checkpoint {source} cannot be loaded: {first_line(error)}", fix=_FIX) from error
-    _check_tensors(str(source), found)
+        with _quietly():
+            model, found = Qwen3VLForConditionalGeneration.from_pretrained(
+                str(folder),
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+    except Exception as error:  # transformers and safetensors share no base class of their errors
+        raise ModelError(f"the checkpoint {folder} cannot be loaded: {first_line(error)}", fix=FIX) from error
+    _check_tensors(folder, found)
     return model.eval()
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its class."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """transformers without its progress bar and its table of tensors, for what is wrong is raised."""
+    from transformers.utils import logging
 
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        pickled = folder.suffix.lower() in _PICKLES
-        what = "may be a pickle, which runs code when it is opened" if pickled else "is a file"
-        raise ModelError(f"{folder} {what}", expected="the folder of a checkpoint in safetensors", fix=_FIX)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no config.json", expected="the folder of a checkpoint", fix=_FIX)
-    if not list(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICKLES)
-        kept = f", only {pickles[0]}, which runs code when it is opened" if pickles else ""
-        raise ModelError(f"{folder} holds no weights{kept}", expected="model.safetensors", fix=_FIX)
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} is damaged: {error}", fix=_FIX) from error
-    if kind != "qwen3_vl":
-        raise ModelError(f"{folder} holds a model of type {kind!r}", expected="qwen3_vl", fix=_FIX)
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
-def _check_tensors(source: str, found: Mapping[str, Any]) -> None:
+def _check_tensors(folder: Path, found: Mapping[str, Any]) -> None:
     for key, what in (("missing_keys", "lacks"), ("unexpected_keys", "has besides"), ("mismatched_keys", "misshapes")):
         names = sorted(str(name) for name in found.get(key) or ())
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ModelError(
-                f"the checkpoint {source} {what} {', '.join(names[:3])}{more}",
+                f"the checkpoint {folder} {what} {', '.join(names[:3])}{more}",
                 expected="the tensors that its config.json describes",
                 fix="save it again, or take its config.json from where the weights come from",
             )
 
 
-def save_model(model: Any, folder: Path, *, card: Mapping[str, Any]) -> None:
-    """Write weights and configuration as stock transformers does, and what the checkpoint says of itself."""
+def save_model(model: Any, folder: Path) -> None:
+    """Write weights and configuration as stock transformers does."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, safe_serialization=True)
-    (folder / CARD_FILE).write_text(json.dumps(dict(card), indent=1, sort_keys=True), encoding="utf-8")
+    with _quietly():
+        model.save_pretrained(folder)
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; empty for one that others made. Raises ModelError for a damaged card."""
-    path = folder / CARD_FILE
-    if not path.is_file():
-        return {}
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged: {error}", expected="JSON") from error
-    if not isinstance(card, dict):
-        raise ModelError(f"{path} holds a {type(card).__name__}", expected="a JSON object")
-    return card
+def checkpoint_key(folder: Path) -> str:
+    """Content key of the checkpoint in a folder: its weights' bytes, configuration, tokenizer, card and heads.
+
+    Files are read once in a process, and again when their size or time of change differs.
+
+    Raises:
+        ModelError: where there are no weights.
+    """
+    files = [*weight_files(folder), *(path for name in _KEYED if (path := folder / name).is_file())]
+    hashes = {}
+    for path in files:
+        state = path.stat()
+        hashes[path.name] = _file_hash(str(path.resolve()), state.st_size, state.st_mtime_ns)
+    return content_key("checkpoint", hashes)
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: str, size: int, changed_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

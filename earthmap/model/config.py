@@ -6,6 +6,7 @@ parameters with the word embeddings counted once. `nano` answers on one core of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,22 @@ class Preset:
     """Learned positions of the vision tower: a square number."""
     theta: float = 5_000_000.0
     """Base of the text's rotary frequencies."""
+    tile_sizes: tuple[int, ...] = (448, 224, 128)
+    """Sides in pixels of the pictures that it is trained on."""
 
-    def config(self) -> Qwen3VLConfig:
-        """The configuration that transformers builds this size from; word embeddings are tied."""
+    def config(self, marks: Mapping[str, int] | None = None) -> Qwen3VLConfig:
+        """The configuration that transformers builds this size from; word embeddings are tied.
+
+        `marks` are the ids of a tokenizer's marks (`Words.marks`); without them those of the public checkpoints, or the
+        last ones of a small vocabulary.
+        """
         from transformers import Qwen3VLConfig
 
         return Qwen3VLConfig(
             vision_config=self._vision(),
             text_config=self._text(),
             tie_word_embeddings=True,
-            **_special(self.vocabulary),
+            **(_special(self.vocabulary) if marks is None else {id: marks[mark] for id, mark in MARK_IDS.items()}),
         )
 
     def _vision(self) -> dict[str, Any]:
@@ -89,12 +96,20 @@ class Preset:
         }
 
 
+MARK_IDS = {
+    "vision_start_token_id": "<|vision_start|>",
+    "vision_end_token_id": "<|vision_end|>",
+    "image_token_id": "<|image_pad|>",
+    "video_token_id": "<|video_pad|>",
+}
+"""Where a configuration names the ids of the marks around pictures."""
+
+
 def _special(vocabulary: int) -> dict[str, int]:
     """Ids of the four marks around pictures: the public checkpoints', or the last ones of a small vocabulary."""
-    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     if vocabulary > 151_656:
-        return dict(zip(names, (151_652, 151_653, 151_655, 151_656), strict=True))
-    return {name: vocabulary - 4 + number for number, name in enumerate(names)}
+        return dict(zip(MARK_IDS, (151_652, 151_653, 151_655, 151_656), strict=True))
+    return {name: vocabulary - 4 + number for number, name in enumerate(MARK_IDS)}
 
 
 _PRESETS = (
@@ -102,6 +117,11 @@ _PRESETS = (
         name="2b", vocabulary=151_936, text_layers=28, text_width=2048, heads=16, key_heads=8, head_width=128,
         feed_forward=6144, vision_layers=24, vision_width=1024, vision_heads=16, vision_feed_forward=4096,
         levels=(5, 11, 17), positions=2304,
+    ),
+    Preset(
+        name="nano", vocabulary=4096, text_layers=6, text_width=256, heads=8, key_heads=2, head_width=32,
+        feed_forward=512, vision_layers=6, vision_width=160, vision_heads=5, vision_feed_forward=480,
+        levels=(1, 3), positions=64, theta=10_000.0, tile_sizes=(128,),
     ),
     Preset(
         name="tiny", vocabulary=512, text_layers=3, text_width=32, heads=4, key_heads=2, head_width=16,

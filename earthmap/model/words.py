@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earthmap.errors import ModelError
-from earthmap.model.checkpoint import first_line
 from earthmap.model.decoding import TokenAutomaton, over_tokens
+from earthmap.model.inspection import first_line
 from earthmap.tasks.grammar import END, Automaton
 from earthmap.tasks.serialization import tokenize_spatial
 
@@ -138,12 +138,12 @@ def train_words(texts: Iterable[str], *, size: int) -> Words:
     return Words.of(fast)
 
 
-def load_words(folder: str | Path) -> Words:
+def load_words(folder: Path) -> Words:
     """The words of a checkpoint. Raises ModelError where it has no tokenizer that can be read."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers, tokenizers and safetensors share no base class of their errors
         raise ModelError(
             f"the tokenizer of {folder} cannot be loaded: {first_line(error)}",
@@ -152,20 +152,29 @@ def load_words(folder: str | Path) -> Words:
     return Words.of(tokenizer)
 
 
-PROCESSOR = {
-    "image_processor_type": "Qwen2VLImageProcessorFast",
+_PATCHES = {
     "processor_class": "Qwen3VLProcessor",
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
     "patch_size": 16,
     "merge_size": 2,
     "temporal_patch_size": 2,
-    "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
 }
-"""What other programs need to make the same patches: the values of the public Qwen3-VL checkpoints."""
+_PICTURE_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}
+_VIDEO_PIXELS = {"shortest_edge": 4_096, "longest_edge": 25_165_824}
+"""Fewest and most pixels of a picture and of a video: the values of the public Qwen3-VL checkpoints."""
 
 
-def save_words(words: Words, folder: Path) -> None:
-    """Write the tokenizer, the chat template and the processor's settings beside the weights."""
+def save_words(words: Words, folder: Path, *, smallest_px: int = 256) -> None:
+    """Write the tokenizer, the chat template and the processors' settings beside the weights.
+
+    With these other programs make the same patches. `smallest_px` is the side of the smallest picture that the model
+    was trained on, so that they do not enlarge it.
+    """
     words.tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR, indent=1), encoding="utf-8")
+    sizes = _PICTURE_PIXELS | {"shortest_edge": min(smallest_px**2, _PICTURE_PIXELS["shortest_edge"])}
+    for name, own in (
+        ("preprocessor_config.json", {"image_processor_type": "Qwen2VLImageProcessorFast", "size": sizes}),
+        ("video_preprocessor_config.json", {"video_processor_type": "Qwen3VLVideoProcessor", "size": _VIDEO_PIXELS}),
+    ):
+        (folder / name).write_text(json.dumps(_PATCHES | own, indent=1), encoding="utf-8")

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen3VLForConditionalGeneration
 
 from earthmap.errors import ModelError
-from earthmap.model.checkpoint import load_model, read_card, save_model
+from earthmap.model.card import Card, read_card
+from earthmap.model.checkpoint import load_model, save_model
 from tests.model.conftest import stock_logits
 
 
@@ -30,15 +31,14 @@ def test_what_stock_writes_is_read_here(tiny: Any, tmp_path: Path) -> None:
     ours = load_model(tmp_path, dtype=torch.float32)
     torch.testing.assert_close(stock_logits(ours, rows, pixels), stock_logits(tiny, rows, pixels), atol=1e-4, rtol=0)
     assert not ours.training
-    assert read_card(tmp_path) == {}
+    assert read_card(tmp_path) == Card()
 
 
 def test_what_is_written_here_is_read_by_stock(tiny: Any, tmp_path: Path) -> None:
-    save_model(tiny, tmp_path, card={"preset": "tiny"})
+    save_model(tiny, tmp_path)
     rows, pixels = _rows(tiny)
     stock = Qwen3VLForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
     torch.testing.assert_close(stock_logits(stock, rows, pixels), stock_logits(tiny, rows, pixels), atol=1e-4, rtol=0)
-    assert read_card(tmp_path) == {"preset": "tiny"}
 
 
 def _weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
@@ -70,7 +70,7 @@ def _another(folder: Path) -> None:
     [
         (_weights(lambda state: state.pop("model.visual.merger.linear_fc2.bias")), "lacks model.visual.merger"),
         (_weights(lambda state: state.update(other=torch.zeros(2))), "has besides other"),
-        (_truncate, "cannot be loaded"),
+        (_truncate, "model.safetensors is damaged"),
         (_pickled, "only pytorch_model.bin, which runs code"),
         (_another, "of type 'llama'"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
