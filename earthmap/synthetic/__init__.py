@@ -1,23 +1,48 @@
-"""Drawn scenes with their ground truth: the demonstration's input, the tests' oracle, material to train on."""
+"""Drawn scenes with their ground truth: the demonstration's input, the tests' oracle, material to train on.
+
+A `World` is one valley as a function of ground position, written as scenes of a catalogue. Tiles are batches of small
+pieces of ever new ground, drawn from seeds, with facts, questions and answers: what a model learns from.
+"""
 
 from __future__ import annotations
 
 from earthmap.synthetic.catalog import write_world
+from earthmap.synthetic.facts import Facts, Thing, facts_of
+from earthmap.synthetic.pictures import Pictures, draw_views, ground_distances, measure
+from earthmap.synthetic.questions import Asked, ask
+from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
 from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
+from earthmap.synthetic.tiles import Tiles, draw_tiles, patch_shares
 from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
 
 __all__ = [
     "CLASSES",
+    "EVENTS",
+    "KINDS",
     "SENSORS",
+    "Asked",
     "DrawnScene",
     "DrawnSensor",
+    "Facts",
     "Ground",
     "Layer",
+    "Pictures",
+    "Recipe",
+    "Thing",
+    "Tiles",
     "World",
+    "ask",
     "demo_world",
+    "draw_tiles",
+    "draw_views",
+    "facts_of",
     "footprint",
+    "ground_distances",
+    "measure",
+    "patch_shares",
     "plan_scenes",
+    "plan_tiles",
     "small_world",
     "true_km2",
     "truth_on",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.synthetic.fields import hash64, noise
+from earthmap.synthetic.spectra import BACKSCATTER_DB, CLOUD, S2_BANDS, SPECTRA
 from earthmap.synthetic.truth import OUTSIDE, WATER, Ground, World, covered, pixel_centres
 
 if TYPE_CHECKING:
@@ -62,42 +63,6 @@ class DrawnSensor:
     """Its layers on a lattice whose pixel is the world's and whose sides are multiples of LATTICE_STEP."""
 
 
-# Spectra. Two ends of each class, between which the tone of the ground chooses: surface reflectance in the twelve bands
-# of Sentinel-2 L2A. Rounded by hand to the shape of the curves in the USGS Spectral Library version 7 (Kokaly et al.
-# 2017, doi:10.3133/ds1035) for lawn grass, conifer, soils, concrete, asphalt and snow, and in the ECOSTRESS library
-# (Meerdink et al. 2019, doi:10.1016/j.rse.2019.05.015) for water; the burnt ends after the fall of near infrared and
-# rise of short-wave infrared in Key and Benson 2006 (FIREMON, RMRS-GTR-164). Typical, not measured.
-S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
-
-_SPECTRA = {
-    "water": (
-        (0.030, 0.036, 0.042, 0.026, 0.022, 0.016, 0.015, 0.013, 0.012, 0.010, 0.006, 0.004),
-        (0.062, 0.076, 0.104, 0.098, 0.092, 0.066, 0.064, 0.056, 0.050, 0.036, 0.018, 0.012),
-    ),
-    "vegetation": (
-        (0.018, 0.022, 0.040, 0.024, 0.068, 0.190, 0.230, 0.245, 0.262, 0.260, 0.118, 0.052),
-        (0.030, 0.042, 0.085, 0.052, 0.122, 0.340, 0.420, 0.445, 0.465, 0.455, 0.225, 0.112),
-    ),
-    "bare": (
-        (0.058, 0.076, 0.108, 0.142, 0.168, 0.186, 0.200, 0.212, 0.224, 0.228, 0.285, 0.236),
-        (0.092, 0.124, 0.180, 0.238, 0.268, 0.288, 0.304, 0.318, 0.332, 0.336, 0.410, 0.352),
-    ),
-    "built-up": (
-        (0.088, 0.094, 0.104, 0.112, 0.118, 0.124, 0.128, 0.132, 0.136, 0.138, 0.160, 0.148),
-        (0.156, 0.178, 0.198, 0.220, 0.226, 0.234, 0.240, 0.246, 0.250, 0.252, 0.288, 0.268),
-    ),
-    "snow": (
-        (0.720, 0.740, 0.750, 0.745, 0.740, 0.725, 0.705, 0.690, 0.670, 0.560, 0.120, 0.110),
-        (0.880, 0.905, 0.910, 0.905, 0.900, 0.885, 0.870, 0.860, 0.840, 0.720, 0.080, 0.072),
-    ),
-    "burnt": (
-        (0.034, 0.042, 0.056, 0.068, 0.082, 0.102, 0.114, 0.124, 0.132, 0.134, 0.182, 0.176),
-        (0.026, 0.030, 0.036, 0.042, 0.048, 0.056, 0.062, 0.068, 0.074, 0.078, 0.132, 0.150),
-    ),
-}
-_CLOUD = np.array([0.70, 0.70, 0.69, 0.69, 0.69, 0.68, 0.68, 0.68, 0.67, 0.50, 0.42, 0.32], np.float32)
-"""A thick water cloud: white, darker in the short-wave infrared (as SCL's and Fmask's tests expect)."""
-
 _SHADOW = np.float32(0.45)
 """Share of the light that is left in the shadow of a cloud."""
 
@@ -125,9 +90,7 @@ S2_SCALE, S2_OFFSET = 0.0001, -0.1
 @functools.lru_cache(maxsize=1)
 def _spectrum_ends() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(band, code) reflectance at tone 0, and what a tone of 1 adds; code 0 and 7 (outside) are zero."""
-    ends = np.array(
-        [[[0.0] * 12, *(pair[end] for pair in _SPECTRA.values()), [0.0] * 12] for end in (0, 1)], np.float32
-    )
+    ends = np.array([[[0.0] * 12, *(pair[end] for pair in SPECTRA.values()), [0.0] * 12] for end in (0, 1)], np.float32)
     return ends[0].T.copy(), (ends[1] - ends[0]).T.copy()
 
 
@@ -266,7 +229,7 @@ def _reflectance(light: _Light, band: int) -> NDArray[np.float32]:
     """What reaches the sensor in one band, as a share of one; 0 outside the world."""
     low, rise = _spectrum_ends()
     ground = (low[band].take(light.code) + rise[band].take(light.code) * light.tone) * light.slope * light.shadow
-    mixed: NDArray[np.float32] = ground + (_CLOUD[band] - ground) * light.cloud
+    mixed: NDArray[np.float32] = ground + (CLOUD[band] - ground) * light.cloud
     return mixed
 
 
@@ -338,19 +301,6 @@ def draw_sentinel2(world: World, geobox: GeoBox, date: datetime.datetime) -> lis
     return [*bands, _scl(world, geobox, date)]
 
 
-# Backscatter of C-band at about 35° to 40°, sigma0 in dB, at tone 0 and 1: (VV, VH). Of the order of the land-cover
-# medians that are reported for Sentinel-1 (water below −17 dB in VV: Twele et al. 2016,
-# doi:10.1080/01431161.2016.1192304; forest, crops and soil: Ulaby and Dobson 1989, Handbook of Radar Scattering
-# Statistics for Terrain). Typical, not measured, and set with the spectral predictor's thresholds in view: how well it
-# does on drawn radar is no evidence of how it does on real radar. A rough flood is brighter than a calm river.
-_BACKSCATTER_DB = {
-    "water": ((-23.5, -30.0), (-19.5, -27.0)),
-    "vegetation": ((-8.5, -14.0), (-11.0, -17.5)),
-    "bare": ((-12.5, -19.5), (-10.5, -17.5)),
-    "built-up": ((-7.0, -14.5), (-1.5, -9.5)),
-    "snow": ((-11.5, -18.5), (-12.8, -19.6)),
-    "burnt": ((-10.5, -17.0), (-12.0, -18.8)),
-}
 _LOOKS = 5.0
 """Looks of an Interferometric Wide GRD product (4.4 in ESA's product definition), rounded."""
 
@@ -365,8 +315,8 @@ def draw_sentinel1(world: World, geobox: GeoBox, date: datetime.datetime) -> lis
     after = _is_after(world, date)
     layers = []
     for index, name in enumerate(("vv", "vh")):
-        low = np.array([0.0, *(ends[0][index] for ends in _BACKSCATTER_DB.values()), np.nan], np.float32)
-        high = np.array([0.0, *(ends[1][index] for ends in _BACKSCATTER_DB.values()), np.nan], np.float32)
+        low = np.array([0.0, *(ends[0][index] for ends in BACKSCATTER_DB.values()), np.nan], np.float32)
+        high = np.array([0.0, *(ends[1][index] for ends in BACKSCATTER_DB.values()), np.nan], np.float32)
         speckle = ground_noise(world, geobox, 10 + 2 * index + after, kind="speckle")
         power_db = low.take(code) + (high - low).take(code) * tone + speckle
         data = np.rint(power_db / _DECIBEL_STEP) * _DECIBEL_STEP
