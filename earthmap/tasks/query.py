@@ -27,6 +27,11 @@ MAX_CHOICE = 200
 MAX_TARGETS = 64
 """Most targets of a question: a mask has codes for two ways of change of each."""
 
+DEFAULT_UNSEEN = ("nodata", "cloud", "layover")
+"""Reasons that count as unseen unless a query says otherwise: those under which nothing of the ground was measured.
+Layover and radar shadow are radar's nodata: another place's echo, or none, which every threshold takes for water.
+Shadow and dark stay, for flood water is classed so; what stays is named in the answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
@@ -41,7 +46,7 @@ class Query:
     model, any labels in the order in which they were named; may be empty where the task does not need them."""
     sensors: tuple[str, ...] = ()
     """Ids of the sensors that may answer; empty for any."""
-    unseen: tuple[str, ...] = ("nodata", "cloud")
+    unseen: tuple[str, ...] = DEFAULT_UNSEEN
     """Reasons of the reason mask that count as unseen."""
     before: str | None = None
     """STAC datetime or interval that the first date of a change query is taken from; None for the earliest."""
@@ -91,7 +96,7 @@ def _control_character(text: str) -> str | None:
 
 def _unseen(unseen: Iterable[str] | None) -> tuple[str, ...]:
     if unseen is None:
-        return ("nodata", "cloud")
+        return DEFAULT_UNSEEN
     names = tuple(dict.fromkeys([unseen] if isinstance(unseen, str) else unseen))
     unknown = [name for name in names if name not in _REASONS]
     if unknown:
@@ -218,7 +223,7 @@ def make_query(
         sensors: Ids of the sensors that may answer; empty for any.
         before: STAC datetime or interval of a change query's first date.
         after: The same for its second date.
-        unseen: Reasons of the reason mask that count as unseen; None for nodata and cloud. `nodata` always counts.
+        unseen: Reasons of the reason mask that count as unseen; None for `DEFAULT_UNSEEN`. `nodata` always counts.
         open_vocabulary: The question goes to the vision-language model, so that it may be of any task about anything.
 
     Raises:
