@@ -229,6 +229,7 @@ def _asset_band(item: Item, key: str, *, index: int, band: str, stated: Mapping[
             offset=number_of(stated.get("raster:offset", stated.get("offset"))),
             unit=text_of(stated, "unit", "raster:unit"),
             planck=_planck(stated.get(PLANCK)),
+            saturated=number_of(stated.get(SATURATED)),
         ),
         nodata=number_of(stated.get("nodata", stated.get("raster:nodata"))),
         distance_m=distance,
@@ -238,6 +239,10 @@ def _asset_band(item: Item, key: str, *, index: int, band: str, stated: Mapping[
 
 PLANCK = "earthmap:planck"
 """Field of a band with the constants K1 and K2 of its brightness temperature (`earthmap.catalog.landsat` fills it)."""
+
+
+SATURATED = "earthmap:saturated"
+"""Field of a band with the stored number of saturated pixels (`earthmap.catalog.safe` fills it)."""
 
 
 def _planck(stated: Any) -> tuple[float, float] | None:

@@ -17,6 +17,10 @@ from earthmap.sensors.registry import CELSIUS, LANDSAT_L2_REFLECTANCE, LANDSAT_L
 S2_SCALE, S2_OFFSET = 1e-4, -0.1
 """Sentinel-2's stored number to reflectance; the offset is there since processing baseline 04.00."""
 
+LARGEST_16_BIT = 65_535.0
+"""Saturated pixels of Sentinel-2 (S2-PDGS-TAS-DI-PSD, Special_Values: SATURATED) and of Sentinel-1's 16-bit amplitudes,
+whose numbers end there (S1-RS-MDA-52-7441)."""
+
 ZERO_CELSIUS_K = 273.15
 
 _OFFSET_BASELINE = 4.0
@@ -27,7 +31,10 @@ def calibrate(
     bands: Sequence[AssetBand], *, sensor: Sensor, properties: Mapping[str, Any], time: datetime.datetime
 ) -> tuple[list[Calibration], tuple[str, ...]]:
     """How the stored numbers of `bands` become physical values of `sensor`, one for each, and what was assumed."""
-    if sensor.is_sar and (sensor.id == "sentinel-1-grd" or not sensor.calibrated):
+    if sensor.id == "sentinel-1-grd":
+        saturated = LARGEST_16_BIT
+        return [Calibration(nodata=one.nodata or 0.0, amplitude=True, saturated=saturated) for one in bands], ()
+    if sensor.is_sar and not sensor.calibrated:
         return [Calibration(nodata=one.nodata or 0.0, amplitude=True) for one in bands], ()
     if not sensor.calibrated:
         return [Calibration(nodata=one.nodata) for one in bands], ()
@@ -114,6 +121,7 @@ def _s2_calibration(one: AssetBand, *, offset: float, applied: bool) -> Calibrat
         scale=S2_SCALE if facts.scale is None else facts.scale,
         offset=0.0 if applied else stated,
         nodata=0.0 if one.nodata is None else one.nodata,
+        saturated=LARGEST_16_BIT if facts.saturated is None else facts.saturated,
     )
 
 

@@ -16,6 +16,7 @@ import shapely
 import shapely.geometry
 from shapely.geometry.base import BaseGeometry
 
+from earthmap.catalog.assets import SATURATED
 from earthmap.catalog.fields import number_of
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.products import BandFile, Product, lat_lon_polygon, left_of, read_xml, tag_text
@@ -57,12 +58,13 @@ def sentinel_2_product(metadata: FoundFile, files: Sequence[FoundFile]) -> Produ
             fix="unpack or fetch the whole product",
         )
     scale, offsets = _s2_numbers(root)
+    special = _s2_special_values(root)
     name = (tag_text(root, "PRODUCT_URI") or metadata.folder.rpartition("/")[2] or metadata.stem).removesuffix(".SAFE")
     used = {file.address for file in chosen.values()}
     return Product(
         name=name,
         files=tuple(
-            BandFile(key=band.lower(), file=file, bands=_s2_bands(band, scale, offsets), roles=_s2_roles(band))
+            BandFile(key=band.lower(), file=file, bands=_s2_bands(band, scale, offsets, special), roles=_s2_roles(band))
             for band, file in sorted(chosen.items())
         ),
         collection=f"sentinel-2-{level.lower()}",
@@ -107,12 +109,28 @@ def _positive(text: str | None) -> float | None:
     return float(found[0]) or None if found else None
 
 
-def _s2_bands(band: str, scale: float, offsets: Mapping[str, float]) -> tuple[Mapping[str, Any], ...]:
+def _s2_special_values(root: Element) -> dict[str, float]:
+    """What STAC calls the stored numbers that the product sets apart: `nodata`, and that of saturated pixels."""
+    known = {"NODATA": "nodata", "SATURATED": SATURATED}
+    found: dict[str, float] = {}
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] == "Special_Values":
+            name = (tag_text(element, "SPECIAL_VALUE_TEXT") or "").upper()
+            index = tag_text(element, "SPECIAL_VALUE_INDEX") or ""
+            if name in known and index.isdecimal():
+                found[known[name]] = float(index)
+    return found
+
+
+def _s2_bands(
+    band: str, scale: float, offsets: Mapping[str, float], special: Mapping[str, float]
+) -> tuple[Mapping[str, Any], ...]:
     if band == "TCI":
         return tuple({"name": name, "eo:common_name": name} for name in ("red", "green", "blue"))
     if not band.startswith("B"):
         return ({"name": band.lower(), "nodata": 0},)
-    stated: dict[str, Any] = {"name": band, "eo:common_name": resolve_band(band, family="sentinel-2"), "nodata": 0}
+    common = resolve_band(band, family="sentinel-2")
+    stated: dict[str, Any] = {"name": band, "eo:common_name": common, "nodata": 0, **special}
     return ({**stated, "raster:scale": scale, "raster:offset": offsets.get(band, 0.0)},)
 
 

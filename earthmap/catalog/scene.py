@@ -15,6 +15,9 @@ from typing import Any
 from earthmap.content import content_key
 from earthmap.sensors.calibration import Calibration
 
+SATURATED_SIGMA0 = 1e4
+"""40 dB: the order of what Sentinel-1's largest amplitude stands for, with calibration constants of 300 to 700."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RadarAnnotation:
@@ -43,6 +46,11 @@ class BandSource:
     quick look, never for a map."""
     annotation: RadarAnnotation | None = None
     """What calibrates radar amplitude line by line, in place of `calibration`."""
+
+    @property
+    def ceiling(self) -> float:
+        """What a saturated pixel is given: at least so much was there."""
+        return self.calibration.ceiling if self.annotation is None else SATURATED_SIGMA0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

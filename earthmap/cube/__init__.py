@@ -3,7 +3,7 @@
 from earthmap.cube.cells import CellPixels, TileFailure, TilePixels, assemble, read_cell, read_tile
 from earthmap.cube.composite import compose
 from earthmap.cube.glance import Glance, clear_share, glance, is_classified
-from earthmap.cube.open import open_cube
+from earthmap.cube.open import open_cube, stored_groups
 from earthmap.cube.patience import Budget, Patience, PatientReader, Spent
 from earthmap.cube.plan import CellRead, estimated_bytes
 from earthmap.cube.rasters import RasterioReader, close_files
@@ -40,6 +40,7 @@ __all__ = [
     "open_cube",
     "read_cell",
     "read_tile",
+    "stored_groups",
     "verify_cell",
     "write_cell",
 ]

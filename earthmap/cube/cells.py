@@ -162,6 +162,8 @@ def _add_scene(read: CellRead, scene: Scene, mosaic: _Mosaic, load: Load, *, hid
             into[:] = np.nan
     load(pairs)
     reasons = _reasons(read, data, layers)
+    for source, into in pairs:
+        into[np.isposinf(into)] = source.ceiling
     reasons[hidden] = int(Reason.NODATA)
     mosaic.fill(data, reasons)
 

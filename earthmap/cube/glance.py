@@ -77,6 +77,9 @@ def _scene(
     own = [read(sources[band]) if band in sources else missing for band in bands]
     data = np.stack(own) if own else np.ones((1, *geobox.shape), np.float32)
     reasons = reason_mask(data, layers, SENSORS[scene.sensor])
+    for band, into in zip(bands, data if own else (), strict=bool(own)):
+        if band in sources:
+            into[np.isposinf(into)] = sources[band].ceiling
     if not own:
         _outline(scene, geobox, reasons)
     return data[: len(own)], reasons

@@ -72,15 +72,18 @@ def _chosen(storage: Storage, *, area: AreaLike | None, sensor: str | None, date
     ground = None if area is None else AreaOfInterest.normalize(area)
     return [
         _Group(path=path, cell=cell, manifest=manifest)
-        for cell, path in _paths(storage, ground)
+        for cell, path in stored_groups(storage, ground=ground)
         if (manifest := find_cell(storage, path)) is not None
         and (sensor is None or manifest.sensor == sensor)
         and (wanted is None or Interval(start=manifest.datetime, end=manifest.datetime).overlaps(wanted))
     ]
 
 
-def _paths(storage: Storage, ground: AreaOfInterest | None) -> Iterator[tuple[Cell, str]]:
-    """Cells that touch `ground` and the paths of their groups: without failures before with, later before earlier."""
+def stored_groups(storage: Storage, *, ground: AreaOfInterest | None = None) -> Iterator[tuple[Cell, str]]:
+    """Each cell of the cube that touches `ground`, with the path of one group for each observation of it.
+
+    A group without failures goes before one with, and a later one before an earlier.
+    """
     best: dict[tuple[str, str], tuple[tuple[bool, int, str], str]] = {}
     for path in storage.list(CUBE):
         match = _GROUP.fullmatch(path)

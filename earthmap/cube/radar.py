@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from earthmap.catalog.scene import BandSource, RadarAnnotation
 from earthmap.cube.annotation import AnnotationError, RadarTables, radar_tables
@@ -19,7 +22,6 @@ from earthmap.errors import EarthmapError, ReadError
 from earthmap.sensors.calibration import Calibration
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 KEPT_TABLES = 16
@@ -52,6 +54,8 @@ class CalibratedImage:
 
     image: StoredImage
     tables: RadarTables = field(repr=False)
+    saturated: float | None = None
+    """Stored amplitude that means more than could be measured."""
 
     @property
     def grids(self) -> Sequence[SourceGrid] | ControlGrid:
@@ -65,8 +69,12 @@ class CalibratedImage:
         return None
 
     def load(self, index: int, block: Block, level: int) -> NDArray[np.generic]:
-        """Linear power."""
-        return self.tables.sigma0(self.image.load(index, block, 0), block, shape_of(self.image))
+        """Linear power, positive infinity where the amplitude is saturated."""
+        stored = self.image.load(index, block, 0)
+        power = self.tables.sigma0(stored, block, shape_of(self.image))
+        if self.saturated is not None:
+            power[stored == self.saturated] = np.inf
+        return power
 
     def seen(self, index: int, block: Block, level: int) -> NDArray[np.bool_] | None:
         """As the image's own."""
@@ -95,8 +103,8 @@ def calibrated(image: StoredImage, source: BandSource, fetch: Fetch) -> tuple[Ca
             Cause.UNSUPPORTED,
             f"{annotation.calibration} is not the annotation of {source.href}: its polarization or size differs",
         )
-    plain = dataclasses.replace(source, calibration=Calibration(), annotation=None)
-    return CalibratedImage(image=image, tables=tables), plain
+    plain = dataclasses.replace(source, calibration=Calibration(saturated=math.inf), annotation=None)
+    return CalibratedImage(image=image, tables=tables, saturated=source.calibration.saturated), plain
 
 
 class _Kept:

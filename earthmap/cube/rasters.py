@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
 """What an address may be. A list of what is allowed: VRT and its kin would fetch whatever address a file names."""
 
-CACHE_MB = "64"
+CACHE_MB = "48"
 """Decoded blocks that GDAL keeps in a process, where GDAL_CACHEMAX says nothing else."""
 
 OPEN_FILES = 64

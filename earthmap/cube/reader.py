@@ -38,7 +38,8 @@ class Reader(Protocol):
     """Bytes of files → pixels. One instance is used by many threads at once, and is pickled to other processes."""
 
     def read(self, source: BandSource, geobox: GeoBox, *, frame: GeoBox | None = None) -> NDArray[np.float32]:
-        """`source` on `geobox`: (y, x) float32 physical values, SAR in linear power, NaN where there is nothing.
+        """`source` on `geobox`: (y, x) float32 physical values, SAR in linear power, NaN where there is nothing, and
+        positive infinity where any number that went into a pixel is saturated.
 
         Classes and bits come as they are stored, from full resolution, the nearest pixel. With `frame`, which
         `geobox` is a part of, the pixels are bit for bit those of reading all of `frame`, whose rest is not touched.
@@ -150,8 +151,23 @@ def read_image(
     moved = dataclasses.replace(
         grid, shape=rimmed.shape, transform=grid.transform @ Affine.translation(rimmed.left, rimmed.top)
     )
-    warped = warp_onto(values, moved, whole, categorical=source.calibration.categorical, scale=scale)
-    return warped[part.top : part.bottom, part.left : part.right]
+    warped = warp_onto(_marked(values), moved, whole, categorical=source.calibration.categorical, scale=scale)
+    return _unmarked(warped[part.top : part.bottom, part.left : part.right])
+
+
+_MARK, _MARKED = np.float32(1e30), np.float32(1e22)
+"""What a saturated number is while others are interpolated with it, where infinity would spread as NaN; no measurement
+comes near, and what holds a hundred-millionth of it is told."""
+
+
+def _marked(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    saturated = np.isposinf(values)
+    return np.where(saturated, _MARK, values) if saturated.any() else values
+
+
+def _unmarked(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    saturated = values > _MARKED
+    return np.where(saturated, np.float32(np.inf), values) if saturated.any() else values
 
 
 PIECE_PIXELS = 2**22
@@ -174,7 +190,7 @@ def _read_by_points(
         pieces = [_read_by_points(placed, source, frame, half, max_pixels=max_pixels) for half in halves]
         return np.concatenate(pieces, axis=along)
     _check_size(inside, source, max_pixels)
-    return gather(_physical(image, source, inside, 0), inside, nodes, part, scale=scale)
+    return _unmarked(gather(_marked(_physical(image, source, inside, 0)), inside, nodes, part, scale=scale))
 
 
 def _spread(image: Image, source: BandSource, inside: Block, outer: Block, level: int) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ class Calibration:
     offset: float = 0.0
     nodata: float | None = None
     """Stored number that means "no measurement"; compared before scale and offset."""
+    saturated: float | None = None
+    """Stored number that means "more than the sensor can measure", where the format states one."""
     decibels: bool = False
     """The stored number is 10·log10 of linear power."""
     amplitude: bool = False
@@ -35,7 +39,8 @@ class Calibration:
     """Classes or bits: never interpolated, never read from an overview, returned as stored."""
 
     def apply(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Physical values as float32 of the same shape, NaN where `stored` is nodata, NaN or infinite."""
+        """Physical values as float32 of the same shape: NaN where `stored` is nodata, NaN or infinite, and positive
+        infinity where it is saturated."""
         numbers = np.asarray(stored)
         numbers = np.abs(numbers) if numbers.dtype.kind == "c" else numbers
         values = numbers.astype(np.float32)  # a copy, then changed in place: reading is bound by memory
@@ -54,7 +59,17 @@ class Calibration:
                 _brightness_temperature(values, *self.planck)
         if missing is not None:
             values[missing] = np.nan
+        if self.saturated is not None:
+            values[numbers == self.saturated] = np.inf
         return values
+
+    @property
+    def ceiling(self) -> float:
+        """The physical value of a saturated number: at least so much was there."""
+        if self.saturated is None:
+            return math.inf
+        plain = dataclasses.replace(self, saturated=None, nodata=None)
+        return float(plain.apply(np.array([self.saturated], np.float64))[0])
 
 
 def _brightness_temperature(radiance: NDArray[np.float32], k1: float, k2: float) -> None:

@@ -170,7 +170,7 @@ def reason_mask(
     for radar it is clear, which sees through clouds.
 
     Args:
-        data: (band, y, x) physical values, NaN where nodata.
+        data: (band, y, x) physical values, NaN where nodata, positive infinity where saturated: no layer need say it.
         layers: By kind, (y, x) stored numbers of the scene's quality layers, NaN where nodata.
         sensor: The row that they belong to.
 
@@ -190,6 +190,8 @@ def reason_mask(
             said = layer.reasons(layers[layer.kind])
             open_yet = (mask == Reason.UNKNOWN) | ((mask == Reason.CLEAR) & (said != Reason.UNKNOWN))
             np.copyto(mask, said, where=open_yet & (said != SILENT))
+    saturated = np.isposinf(data).any(axis=0)
+    mask[saturated & ((mask == Reason.CLEAR) | (mask == Reason.UNKNOWN))] = Reason.SATURATED
     mask[np.isnan(data).all(axis=0)] = Reason.NODATA
     if not sensor.calibrated and not sensor.is_sar:
         mask[(data == 0).all(axis=0)] = Reason.NODATA  # pictures without a scale are filled with black

@@ -303,6 +303,8 @@ class BandFacts:
     """Stated unit."""
     planck: tuple[float, float] | None = None
     """Constants K1 and K2 that turn a thermal band's radiance into brightness temperature, where stated."""
+    saturated: float | None = None
+    """Stored number that means "more than the sensor can measure", where stated."""
 
     @property
     def is_temperature(self) -> bool:

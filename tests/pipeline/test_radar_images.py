@@ -19,6 +19,7 @@ from earthmap.pipeline.plan import Plan
 from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.run import predictor_spec
 from earthmap.pipeline.stages import gather, predict_stage
+from earthmap.sensors.masks import Reason
 from earthmap.storage import Storage
 from tests.catalog.image_files import GRD, pack_zip, write_grd
 from tests.cube.annotations import calibration_xml, noise_xml
@@ -207,3 +208,20 @@ def test_the_measurement_alone_is_uncalibrated(tmp_path: Path) -> None:
     shutil.copy(path, alone)
     plan, _ = plan_of(alone, tmp_path / "run")
     assert {observation.sensor for observation in plan.observations.values()} == {"radar-uncalibrated"}
+
+
+def test_the_largest_amplitude_is_saturated(tmp_path: Path) -> None:
+    root = draw(tmp_path)
+    path = next((root / "measurement").glob("*-vv-*"))
+    with rasterio.open(path, "r+") as file:
+        stored = file.read(1)
+        stored[340:346, 440:446] = 65_535
+        file.write(stored, 1)
+    _, groups, rows = worked(root, tmp_path / "run")
+    told = np.concatenate([(group.read()[1] == Reason.SATURATED).ravel() for _, group in groups])
+    assert 25 <= told.sum() <= 200
+    for _, group in groups:
+        data, mask = group.read()
+        assert np.isfinite(data[:, mask != Reason.NODATA]).all()
+        assert (data[0][mask == Reason.SATURATED] == np.float32(1e4)).all()
+    assert any("saturated counted as seen" in row["notes"] for row in rows)
