@@ -335,7 +335,7 @@ class Engine:
         rows = stem.last.shape[0] * len(prompts)
         longest = stem.cache.length + max(map(len, prompts)) + most
         slate, self._slate = self._slate, None
-        if slate is None or slate.shape != (rows, longest):
+        if slate is None or not slate.holds(rows, longest):
             del slate
             slate = Slate(self._model, rows=rows, longest=longest, parts=self._reading)
         slate.begin(stem.cache, branches, tree, states=states, after=stem.after)

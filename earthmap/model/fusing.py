@@ -1,7 +1,8 @@
 """The two halves of a transformer layer around its attention: plain functions, or compiled ones.
 
 Attention and what it remembers stay outside: what a compiler gains lies in the many small operations between the
-matrix products, and a half that only computes compiles whatever the batch, the cache and the mask are.
+matrix products. A half takes contiguous rows of tokens, so that it is compiled once for any number of them: torch gives
+up on a function that it had to compile eight times, and every other stride, or batch beside a length, would be one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,4 @@ class Parts:
         """The same, compiled once for all layers, whose weights are arguments. The first use takes seconds."""
         import torch
 
-        return Parts(
-            ask=torch.compile(self.ask, backend=backend, fullgraph=True),
-            answer=torch.compile(self.answer, backend=backend, fullgraph=True),
-        )
+        return Parts(ask=torch.compile(self.ask, backend=backend), answer=torch.compile(self.answer, backend=backend))

@@ -140,15 +140,15 @@ class StaticCache:
 
 
 def rotary(decoder: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, (B, 1, S, head width) each, of (3, B, S) positions in time, height and width, interleaved."""
+    """Cosine and sine, (B · S, 1, head width) each, of (3, B, S) positions in time, height and width, interleaved."""
     frequencies = decoder.rotary_emb.inv_freq.float()
     sections = decoder.config.rope_parameters["mrope_section"]
-    angles = positions[..., None].float() * frequencies  # (3, B, S, head width / 2)
+    angles = positions.flatten(1)[..., None].float() * frequencies  # (3, B · S, head width / 2)
     mixed = angles[0].clone()
     for axis in (1, 2):
         where = slice(axis, sections[axis] * 3, 3)
         mixed[..., where] = angles[axis][..., where]
-    whole = mixed.repeat(1, 1, 2)[:, None]
+    whole = mixed.repeat(1, 2)[:, None]
     dtype = decoder.embed_tokens.weight.dtype
     return whole.cos().to(dtype), whole.sin().to(dtype)
 
@@ -161,18 +161,18 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _ask(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, S, D) → what a layer's tokens look for, (B, heads, S, head width), and what they offer, (B, key heads, …)."""
+    """(T, D) tokens → what they look for, (T, heads, head width), and what they offer, (T, key heads, …) twice."""
     attention = layer.self_attn
     x = layer.input_layernorm(x)
-    heads = (*x.shape[:-1], -1, attention.head_dim)
-    q = _turn(attention.q_norm(attention.q_proj(x).view(heads)).transpose(1, 2), cos, sin)
-    k = _turn(attention.k_norm(attention.k_proj(x).view(heads)).transpose(1, 2), cos, sin)
-    return q, k, attention.v_proj(x).view(heads).transpose(1, 2)
+    heads = (x.shape[0], -1, attention.head_dim)
+    q = _turn(attention.q_norm(attention.q_proj(x).view(heads)), cos, sin)
+    k = _turn(attention.k_norm(attention.k_proj(x).view(heads)), cos, sin)
+    return q, k, attention.v_proj(x).view(heads)
 
 
 def _answer(layer: Any, x: Tensor, seen: Tensor) -> Tensor:
-    """(B, S, D) with what was seen, (B, heads, S, head width), and the layer's feed-forward added."""
-    x = x + layer.self_attn.o_proj(seen.transpose(1, 2).flatten(2))
+    """(T, D) with what was seen, (T, heads · head width), and the layer's feed-forward added."""
+    x = x + layer.self_attn.o_proj(seen)
     out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
     return out
 
@@ -193,7 +193,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared > 1)
     folded = q.reshape(q.shape[0], k.shape[1], shared * q.shape[2], q.shape[3])
-    return functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)
+    return functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask).view(q.shape)
 
 
 def read(
@@ -218,15 +218,17 @@ def read(
             behind the first decoder layers.
         parts: the halves of a layer, plain or compiled.
     """
+    batch, count, width = embedded.shape
     turns = rotary(decoder, positions)
-    if mask is not None and mask.shape[2] > 1:
+    if mask is not None and count > 1:
         mask = mask.repeat(1, 1, decoder.config.num_attention_heads // decoder.config.num_key_value_heads, 1)
-    x = embedded
+    x = embedded.reshape(-1, width)  # (B · S, D)
     for number, layer in enumerate(decoder.layers):
-        q, k, v = parts.ask(layer, x, *turns)
+        q, k, v = (part.view(batch, count, *part.shape[1:]).transpose(1, 2) for part in parts.ask(layer, x, *turns))
         k, v = memory.extend(number, k, v)
-        x = parts.answer(layer, x, _attend(q, k, v, mask))
+        seen = _attend(q, k, v, mask)  # (B, heads, S, head width)
+        x = parts.answer(layer, x, seen.transpose(1, 2).reshape(batch * count, -1))
         if visual is not None and number < len(visual[1]):
-            x = x.index_add(1, visual[0], visual[1][number].to(x.dtype))
+            x = x.view(embedded.shape).index_add(1, visual[0], visual[1][number].to(x.dtype)).flatten(0, 1)
     states: Tensor = decoder.norm(x)
-    return states
+    return states.view(embedded.shape)

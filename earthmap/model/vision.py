@@ -96,26 +96,25 @@ def grid_positions(tower: Any, grid: PatchGrid) -> GridPositions:
     return GridPositions(learned=_learned(tower, rows, columns, grid), cos=whole.cos(), sin=whole.sin())
 
 
-def _rotate(x: Tensor, at: GridPositions) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(B, P, heads, width) turned by their position, in float32."""
     import torch
 
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * at.cos + turned * at.sin).to(x.dtype)
+    return (x.float() * cos + turned * sin).to(x.dtype)
 
 
-def _ask(block: Any, x: Tensor, at: GridPositions) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, P, width) → what patches look for, what they offer to be found by, and what they give: (B, heads, P, …)."""
+def _ask(block: Any, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, P, width) patches → what they look for, offer, and give: (B, P, heads, head width) three times."""
     attention = block.attn
-    qkv = attention.qkv(block.norm1(x)).view(*x.shape[:2], 3, attention.num_heads, -1)
-    q, k, v = qkv.unbind(2)  # (B, P, heads, head width)
-    return _rotate(q, at).transpose(1, 2), _rotate(k, at).transpose(1, 2), v.transpose(1, 2)
+    q, k, v = attention.qkv(block.norm1(x)).view(*x.shape[:2], 3, attention.num_heads, -1).unbind(2)
+    return _rotate(q, cos, sin), _rotate(k, cos, sin), v
 
 
 def _answer(block: Any, x: Tensor, seen: Tensor) -> Tensor:
-    """(B, P, width) with what was seen, (B, heads, P, head width), and the block's feed-forward added."""
-    x = x + block.attn.proj(seen.transpose(1, 2).flatten(2))
+    """(B, P, width) with what was seen, of the same shape, and the block's feed-forward added."""
+    x = x + block.attn.proj(seen)
     out: Tensor = x + block.mlp(block.norm2(x))
     return out
 
@@ -141,8 +140,9 @@ def encode(tower: Any, patches: Tensor, at: GridPositions, parts: Parts = PLAIN)
     deep = list(tower.deepstack_visual_indexes)
     levels: dict[int, Tensor] = {}
     for number, block in enumerate(tower.blocks):
-        q, k, v = parts.ask(block, x, at)  # (B, heads, P, head width)
-        x = parts.answer(block, x, functional.scaled_dot_product_attention(q, k, v))
+        q, k, v = (part.transpose(1, 2) for part in parts.ask(block, x, at.cos, at.sin))  # (B, heads, P, head width)
+        seen = functional.scaled_dot_product_attention(q, k, v)
+        x = parts.answer(block, x, seen.transpose(1, 2).reshape(x.shape))
         if number in deep:
             levels[number] = _merged(tower.deepstack_merger_list[deep.index(number)], x)
     return VisualFeatures(last=_merged(tower.merger, x), levels=tuple(levels[number] for number in deep))

@@ -36,16 +36,16 @@ class Written:
 
 
 class Slate:
-    """Rows in which answers are written, one after the other tile and, within it, prompt. Used again for equal shapes.
+    """Rows in which answers are written, tile by tile and, within a tile, prompt by prompt.
 
-    `model` is a `Qwen3VLForConditionalGeneration`; each row holds at most `longest` tokens.
+    One that is large enough is used again: its graphs hold for its own memory only. `model` is a
+    `Qwen3VLForConditionalGeneration`; each row holds at least `longest` tokens.
     """
 
     def __init__(self, model: Any, *, rows: int, longest: int, parts: Parts = PLAIN) -> None:
         import torch
 
         self._decoder, self._head, self._parts = model.model.language_model, model.lm_head, parts
-        self.shape = (rows, longest)
         weight, config = self._decoder.embed_tokens.weight, self._decoder.config
         room = -(-longest // _ALIGNED) * _ALIGNED
         size = (rows, config.num_key_value_heads, room, config.head_dim)
@@ -61,6 +61,12 @@ class Slate:
         self._logits = torch.zeros(rows, self._head.out_features, device=weight.device)
         self._rows = rows
         self._graphs: dict[int, Any] = {}
+        self._pool: Any = None
+
+    def holds(self, rows: int, longest: int) -> bool:
+        """True where so many rows of so many tokens fit."""
+        most, _, room, _ = self._cache.keys[0].shape
+        return rows <= most and longest <= room
 
     @property
     def replays(self) -> bool:
@@ -75,24 +81,25 @@ class Slate:
 
         told, sizes = stem.length, [end - start for start, end in tree.spans]
         batch, count = len(states), len(sizes)
+        rows = batch * count
         for mine, stems, own in (
             *zip(self._cache.keys, stem.keys, branches.keys, strict=True),
             *zip(self._cache.values, stem.values, branches.values, strict=True),
         ):
-            whole = mine.view(batch, count, *mine.shape[1:])
+            whole = mine[:rows].view(batch, count, *mine.shape[1:])
             whole[:, :, :, :told] = stems[:, None]
             whole[:, :, :, told:] = 0
             for number, (start, end) in enumerate(tree.spans):
                 whole[:, number, :, told : told + end - start] = own[:, :, start:end]
         lengths = torch.tensor(sizes * batch, device=self._tokens.device)
-        self._rows = batch * count
-        self._cache.lengths[:] = lengths + told
-        self._positions[:] = lengths + after
-        self._answer[:] = torch.arange(self._rows)
+        self._rows = rows
+        self._cache.lengths[:rows] = lengths + told
+        self._positions[:rows] = lengths + after
+        self._answer[:rows] = torch.arange(rows)
         self._state.zero_()
         self._ended.zero_()
         ends = [end - 1 for _, end in tree.spans]
-        self._logits[:] = self._head(states[:, ends].flatten(0, 1)).float()
+        self._logits[:rows] = self._head(states[:, ends].flatten(0, 1)).float()
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +183,9 @@ class Slate:
             self._cache.lengths.copy_(lengths)
             self._positions.copy_(positions)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # One pool for all: they run one after the other, and leave nothing in it that is used later.
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(graph, pool=self._pool):
                 self._step()
         return graph
 
