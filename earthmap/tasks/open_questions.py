@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from earthmap.tasks.phrases import ARTICLE, CHANGE_WORDS, DATE_WORDS, SEARCH, choices_in, request_of
+from earthmap.tasks.phrases import ARTICLE, CHANGE_WORDS, DATE_WORDS, SEARCH, choices_in, names_of, request_of
 from earthmap.tasks.registry import TASKS
-from earthmap.tasks.vocabulary import SYNONYMS
+from earthmap.tasks.vocabulary import SYNONYMS, TARGETS
 
 _SERIES = (
     r"time[ -]series|timeline|(over|through|across|along|throughout|during|in) (all )?(the|these|those|this)"
@@ -41,9 +41,16 @@ _OPEN_PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "series",
-        (rf"^({_DESCRIBE})\b.*\b({_SERIES})\b|^what\b(?! (share|fraction|percentage|proportion)).*\b({_SERIES})\b",),
+        (
+            r"^how (did|has|have|does|do) .*\b(develop|evolve)",
+            r"^(since )?when (did|has|have) .*\b(start|begin|change|appear|disappear|happen|grow|shrink)",
+            rf"^({_DESCRIBE})\b.*\b({_SERIES})\b|^what\b(?! (share|fraction|percentage|proportion)).*\b({_SERIES})\b",
+        ),
     ),
-    ("change-caption", (rf"^({_DESCRIBE})\b.*({_CHANGE})|^what happened\b|^what (is|are) the differences?\b",)),
+    (
+        "change-caption",
+        (rf"^({_DESCRIBE})\b.*({_CHANGE})|^what happened\b|^what (is|are) (the differences?|different)\b",),
+    ),
     ("change", (_CHANGE,)),
     ("count", (r"^how many\b|^(what is )?(the )?(total )?(number|amount) of \w|^count(ing)?\b",)),
     (
@@ -67,7 +74,7 @@ _OPEN_PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "label",
         (
             r"^(which|what|list|name|all)\b.*\b(classes|labels|categories|tags)\b",
-            r"^(which|what|list|name)\b.*\bland[ -]?(cover|use)s? (types|kinds)\b",
+            r"^(which|what|list|name)\b.*\bland[ -]?(cover|use)s? (types|kinds|can|are|occurs?|exists?)\b",
             r"^(which|what) (types|kinds|sorts) of (land|surface|ground)\b.*\b(are|occur|exist)\b",
             rf"^(tag|label) (this|the) {_SCENE}\b",
         ),
@@ -88,7 +95,8 @@ _OPEN_PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "segment",
         (
             r"^(segment|outline|delineate|extract|mask|map|draw|highlight|shade|paint|colou?r)\b",
-            r"\b(which|what) (areas?|parts?|ground|land|places|pixels)\b",
+            r"^((in|on) )?(which|what) (areas?|parts|ground|land|places|pixels)\b",
+            rf"^((in|on) )?(which|what) part\b(?! of (the|this) {_SCENE})",
             r"^(what|which)\b.*\b(is|are|was|were|lies?) (under|covered|flooded|inundated|submerged|burnt|burned)\b",
         ),
     ),
@@ -148,7 +156,8 @@ def _searched(request: str, phrase: str) -> str:
         return "ground"
     if phrase != bare and re.match(r"(my|our|this|that) ", phrase):
         return "ground"
-    if head in SYNONYMS and (request.startswith("where") or not _is_plural(head)):
+    is_ground = head in SYNONYMS or not set(TARGETS).isdisjoint(names_of(phrase))
+    if is_ground and (request.startswith("where") or not _is_plural(head)):
         return "segment"
     if _is_plural(head) or re.match(r"(all|any|each|every|both|some|several)\b", phrase):
         return "detect"
@@ -162,4 +171,4 @@ def _with_choices(guessed: str, request: str) -> str:
     if guessed in ("change", "change-caption"):
         return "change-type"
     several = re.search(r"^(which|what)\b.*\b(are|were|occur|exist|can)\b|^(tag|label|list)\b", request)
-    return "label" if several else "choose"
+    return "label" if several else "classify" if guessed == "caption" else "choose"

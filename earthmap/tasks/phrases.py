@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from earthmap.tasks.vocabulary import SYNONYMS, TARGETS, land_cover_words, simplified
+from earthmap.tasks.vocabulary import PHRASES, SYNONYMS, TARGETS, land_cover_words, simplified
 
 _POLITE = re.compile(
     r"^(?:please|kindly|ok|okay|hi|hello|hey|so|and|,|can you(?! see)|could you(?! see)|would you|will you"
@@ -43,7 +43,7 @@ CHANGE_WORDS = (
     r"|increased|decreased|deforestation|newly|before and after|since " + DATE_WORDS
 )
 ARTICLE = (
-    r"(?:(?:all|any|each|every|both|some|several)(?: of)?(?: the| these| those)? "
+    r"(?:(?:all|any|each|every|both|some|several)(?: one)?(?: of)?(?: the| these| those)? "
     r"|(?:the|a|an|these|those|this|that|my|our) )?"
 )
 SEARCH = re.compile(
@@ -67,6 +67,7 @@ _ABOUT_PATTERNS: dict[str, tuple[str, ...]] = {
     "presence": (
         r"^(?:is|are|was|were|isn't|aren't) there (?!(?:more|less|fewer|enough|too|at|exactly|only|\d+) )",
         r"^(?:do|does|did|can|could) .*?\b(?:see|show|contain|have|include|hold)s? ",
+        r"^can (?=.* be seen\b)",
     ),
     "count": (r"\bhow many ", r"\b(?:number|amount|total) of ", r"^count(?:ing)? "),
     "fraction": (
@@ -125,14 +126,14 @@ def targets_in(text: str, task: str) -> tuple[str, ...]:
 
     Example:
         >>> targets_in("Find all ships and the red cars near the pier", "detect")
-        ('ships', 'red cars')
+        ('ship', 'red car')
     """
     simple = request_of(text)
     found: list[str] = []
     for pattern in _ABOUT.get(task, ()):
         match = pattern.search(simple)
         if match:
-            found = _names(simple[match.end() :])
+            found = names_of(simple[match.end() :])
         if found:
             break
     if (task == "change" and not found) or found in (["land cover"], ["land use"], ["land cover classes"]):
@@ -146,12 +147,36 @@ def _land_cover(simple: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(SYNONYMS[word] for word in land_cover_words(simple)))
 
 
-def _names(phrase: str) -> list[str]:
+def names_of(phrase: str) -> list[str]:
     """The things that a phrase lists."""
     listed = _REST.sub("", phrase)
     names = [re.sub("^" + ARTICLE, "", name.strip()) for name in re.split(r",| and | or | & |;", listed)]
-    things = [SYNONYMS[name] if name in _STATES else name for name in names]
-    return [name for name in dict.fromkeys(things) if name not in _NOTHING_NAMED]
+    return [name for name in dict.fromkeys(map(_plain_name, names)) if name not in _NOTHING_NAMED]
+
+
+def _plain_name(name: str) -> str:
+    """The class of ground that a name means as a whole (`burnt ground`, `flooded`); of a thing the singular."""
+    ground = _GROUND.sub("", name)
+    if name in PHRASES or ground in TARGETS or ground in _STATES:
+        return SYNONYMS.get(name, SYNONYMS.get(ground, ground))
+    *before, last = name.split() or [""]
+    return " ".join([*before, _singular(last)])
+
+
+_GROUND = re.compile(r" (?:land|ground|areas?|cover|surfaces?|terrain)$")
+_SINGULARS = {"people": "person", "men": "man", "women": "woman", "children": "child", "buses": "bus"}
+_ENDINGS = ((r"ies", "y"), (r"(x|z|ch|sh|ss)es", r"\1"), (r"([^siuao])s", r"\1"))
+_KEPT = frozenset(("series", "species", "works", "headquarters", "lens", "debris", "barracks", "crossroads"))
+
+
+def _singular(word: str) -> str:
+    """One of what a plural names; a word that is none stays, and so does one that might be none."""
+    if word in _SINGULARS or word in _KEPT:
+        return _SINGULARS.get(word, word)
+    for ending, one in _ENDINGS:
+        if re.search(ending + "$", word) and len(word) > 3:
+            return re.sub(ending + "$", one, word)
+    return word
 
 
 _SUBJECT = r"(?:it|this|that|these|those|they|(?:the|this) (?:scene|place|picture|image|area|tile|land))"

@@ -36,21 +36,24 @@ _WORDS = {
     "snow": "snow snowy ice icy glacier glaciers snowfield snowfields",
     "burnt": "burnt burned burn burns scorched wildfire wildfires fire fires charred",
 }
-_PHRASES = {
-    "under water": "water",
-    "sea ice": "snow",
-    "fire scar": "burnt",
-    "fire scars": "burnt",
-    "burn scar": "burnt",
-    "burn scars": "burnt",
-    "burned area": "burnt",
-    "burnt area": "burnt",
-    "bare ground": "bare",
-    "bare soil": "bare",
-    "built up": "built-up",
-}
+PHRASES: Mapping[str, str] = MappingProxyType(
+    {
+        "under water": "water",
+        "sea ice": "snow",
+        "fire scar": "burnt",
+        "fire scars": "burnt",
+        "burn scar": "burnt",
+        "burn scars": "burnt",
+        "burned area": "burnt",
+        "burnt area": "burnt",
+        "bare ground": "bare",
+        "bare soil": "bare",
+        "built up": "built-up",
+    }
+)
+"""Names of several words."""
 SYNONYMS: Mapping[str, str] = MappingProxyType(
-    {word: target for target, words in _WORDS.items() for word in words.split()} | _PHRASES
+    {word: target for target, words in _WORDS.items() for word in words.split()} | dict(PHRASES)
 )
 """The target behind each word or phrase that a question may use."""
 
