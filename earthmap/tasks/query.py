@@ -234,7 +234,7 @@ def make_query(
         >>> make_query("How much of the valley is flooded?").targets
         ('water',)
         >>> make_query("How many ships are there?", open_vocabulary=True).targets
-        ('ships',)
+        ('ship',)
     """
     question = _plain_text(text)
     if targets is None and not open_vocabulary:
