@@ -64,7 +64,12 @@ class EarthOneVision:
         return heads.to(self.engine.device)
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint that loads here and in stock transformers, with the heads where there are any."""
+        """Write a checkpoint that loads here and in stock transformers, with the heads where there are any.
+
+        Raises ModelError where it cannot be written, as to a full disk.
+        """
+        from safetensors import SafetensorError
+
         from earthmap.model.alignment import ALIGNMENT_FILE
 
         place = Path(folder)
@@ -74,7 +79,7 @@ class EarthOneVision:
             if self._folder is not None and (self._folder / ALIGNMENT_FILE).is_file() and self._folder != place:
                 shutil.copyfile(self._folder / ALIGNMENT_FILE, place / ALIGNMENT_FILE)
             write_card(self.card, place)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise ModelError(f"the checkpoint cannot be written to {place}: {first_line(error)}") from error
 
 

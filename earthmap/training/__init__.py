@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from earthmap.training.checkpoints import load_learner, newest_checkpoint, save_checkpoint
 from earthmap.training.packing import Batch, layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
 from earthmap.training.rows import Asked, Row
@@ -15,6 +16,7 @@ from earthmap.training.stages import (
     load_table,
     parse_table,
 )
+from earthmap.training.step import Learned, Learner
 
 __all__ = [
     "DEFAULT_TABLE",
@@ -22,15 +24,20 @@ __all__ = [
     "MODALITIES",
     "Asked",
     "Batch",
+    "Learned",
+    "Learner",
     "Row",
     "Stage",
     "StageTable",
     "default_table",
     "freeze",
     "layout_of",
+    "load_learner",
     "load_table",
+    "newest_checkpoint",
     "optimiser_groups",
     "pack",
     "parameters_by_group",
     "parse_table",
+    "save_checkpoint",
 ]

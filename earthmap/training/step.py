@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earthmap.model.alignment import AlignmentHeads
-    from earthmap.model.words import Words
+    from earthmap.model.earth_onevision import EarthOneVision
     from earthmap.training.packing import Batch
     from earthmap.training.rows import Row
     from earthmap.training.stages import Stage, StageTable
@@ -76,25 +76,22 @@ class Learner:
     """A model that learns. One process; `around` wraps the forward where several share the work.
 
     Args:
-        model: a `Qwen3VLForConditionalGeneration` with float32 weights, on its device.
+        model: with float32 weights, on its device.
         heads: its alignment heads, on the same device.
-        words: its words.
         table: what to learn.
         at_once: rows of one forward; more are accumulated.
     """
 
-    def __init__(
-        self, model: Any, heads: AlignmentHeads, words: Words, *, table: StageTable, at_once: int = 64
-    ) -> None:
+    def __init__(self, model: EarthOneVision, heads: AlignmentHeads, *, table: StageTable, at_once: int = 64) -> None:
         import torch
 
-        self.model, self.heads, self.words, self.table = model, heads, words, table
+        self.model, self.heads, self.table = model, heads, table
         self.step = 0
         """Steps that are done."""
         self.last_good: str | None = None
         """Where the last checkpoint lies."""
         self._at_once = at_once
-        self._groups = parameters_by_group(model, heads)
+        self._groups = parameters_by_group(model.model, heads)
         self.optimiser = torch.optim.AdamW(optimiser_groups(self._groups), lr=0.0, betas=BETAS, weight_decay=DECAY)
         for group in self.optimiser.param_groups:
             group["weight_decay"] = DECAY if group["decays"] else 0.0
@@ -104,7 +101,7 @@ class Learner:
     @property
     def device(self) -> Any:
         """Where it learns."""
-        return self.model.lm_head.weight.device
+        return self.model.engine.device
 
     @property
     def stage(self) -> Stage:
@@ -122,7 +119,7 @@ class Learner:
         number, within = self.table.at(self.step)
         stage = self.table.stages[number]
         freeze(self._groups, stage)
-        self.model.train()
+        self.model.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         sums = self._gradients(rows, stage)
         if reduce is not None:
@@ -155,7 +152,7 @@ class Learner:
         asked = sum(len(row.asked) for row in rows)
         sums = _Sums(alignment={})
         for members in self._batches(rows):
-            batch = pack(members, self.words, device=self.device)
+            batch = pack(members, self.model.words, device=self.device)
             share = sum(len(row.asked) for row in members) / asked
             loss = self._loss(batch, stage, sums, share=share)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -165,7 +162,7 @@ class Learner:
         """Rows of one layout together, at most `at_once`, in an order that depends on the rows alone."""
         grouped: dict[object, list[Row]] = {}
         for row in rows:
-            grouped.setdefault(layout_of(row, self.words), []).append(row)
+            grouped.setdefault(layout_of(row, self.model.words), []).append(row)
         return [
             members[start : start + self._at_once]
             for members in grouped.values()
@@ -174,12 +171,12 @@ class Learner:
 
     def _loss(self, batch: Batch, stage: Stage, sums: _Sums, *, share: float) -> Tensor:
         with self._precision():
-            features = look(self.model, batch)
-            answers = answer_losses(self.model, batch, features)
+            features = look(self.model.model, batch)
+            answers = answer_losses(self.model.model, batch, features)
             loss = answers.mean()
             sums.answers += share * loss.item()
             if stage.alignment_weight:
-                for name, value in alignment_losses(self.model, self.heads, batch, features).items():
+                for name, value in alignment_losses(self.model.model, self.heads, batch, features).items():
                     (sums.alignment if sums.alignment is not None else {}).setdefault(name, []).append(value.item())
                     loss = loss + stage.alignment_weight * value
         sums.loss += share * loss.item()

@@ -1,11 +1,14 @@
-"""The model's tests' small model, on one thread: it is too small for two to help."""
+"""The model's tests' small model, and learners on one thread: they are too small for two to help."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from earthmap.model.words import Words
+from earthmap.training import Learner
 from tests.model.conftest import tiny
+from tests.training.learners import few_words, make, table
 
 __all__ = ["tiny"]
 
@@ -17,3 +20,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(count)
+
+
+@pytest.fixture(scope="session")
+def words() -> Words:
+    """Words for `learners.row`."""
+    return few_words()
+
+
+@pytest.fixture
+def learner(words: Words) -> Learner:
+    """At the start of `learners.table`."""
+    return make(words, table())

@@ -1,0 +1,145 @@
+"""A learner on the disk: whole or not at all, and read again it goes on as if nothing had happened.
+
+A checkpoint is the folder `step-00000500` of a run: a model that loads like any other, the optimiser, and where in the
+table it stands. It is written beside its place, its manifest with the checksums of all files last, and moved there in
+one step, so that a process that dies or a disk that is full leaves the checkpoints before it as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from earthmap.errors import ModelError, StorageError, TrainingError
+from earthmap.training.stages import StageTable
+from earthmap.training.step import Learner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT = 2
+"""Checkpoints that stay; older ones are removed when a new one is whole."""
+
+_MODEL, _OPTIMISER, _STATE, _MANIFEST = "model", "optimiser.safetensors", "state.json", "manifest.json"
+_NAME = "step-{:08d}"
+
+
+def save_checkpoint(learner: Learner, folder: Path) -> Path:
+    """Write where `learner` stands into `folder`, and return the new checkpoint.
+
+    Raises:
+        StorageError: where it cannot be written whole; those before it stay.
+    """
+    from safetensors import SafetensorError
+
+    place = folder / _NAME.format(learner.step)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
+            whole = Path(scratch) / place.name
+            _write(learner, whole)
+            if place.exists():
+                shutil.rmtree(place)
+            whole.rename(place)
+    except (OSError, ModelError, SafetensorError) as error:
+        raise StorageError(
+            f"the checkpoint {place} cannot be written: {error}",
+            fix=f"make room and go on from {learner.last_good or 'the start'}",
+        ) from error
+    learner.last_good = str(place)
+    for older in _checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(older, ignore_errors=True)
+    return place
+
+
+def _write(learner: Learner, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    from earthmap.model.alignment import save_heads
+
+    folder.mkdir()
+    learner.model.save(folder / _MODEL)
+    save_heads(learner.heads, folder / _MODEL)
+    save_file(_moments(learner), folder / _OPTIMISER)
+    state = {"step": learner.step, "losses": list(learner.losses), "table": learner.table.model_dump(mode="json")}
+    (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
+    sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    (folder / _MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def _moments(learner: Learner) -> dict[str, Tensor]:
+    """The optimiser's tensors by parameter and name; of parameters that never learned there are none."""
+    import torch
+
+    state: dict[int, dict[str, Any]] = learner.optimiser.state_dict()["state"]
+    return {
+        f"{number}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        for number, values in state.items()
+        for name, value in values.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """By step."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint of a run whose files are all as they were written; None where there is none."""
+    return next((path for path in reversed(_checkpoints(folder)) if _is_whole(path)), None)
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        sums = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        return bool(sums) and all(_sha256(place / name) == wanted for name, wanted in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def load_learner(place: Path, *, table: StageTable, device: str | None = None, at_once: int = 64) -> Learner:
+    """The learner of a checkpoint, to go on along the same table.
+
+    Raises:
+        TrainingError: for a table that is not the one it has learned along so far, with what differs.
+        ModelError: for a checkpoint that cannot be read.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from earthmap.model.earth_onevision import load_earth_onevision
+
+    try:
+        state = json.loads((place / _STATE).read_text(encoding="utf-8"))
+        before = StageTable.model_validate(state["table"])
+        moments = load_file(place / _OPTIMISER)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{place} is no checkpoint of a training: {error}", expected="what a run wrote") from error
+    changed = before.differences(table)
+    if changed:
+        raise TrainingError(
+            f"the table of stages is not the one that {place} was trained along: {'; '.join(changed)}",
+            expected="the same table",
+            fix="give that table, or start a new run from the checkpoint's model",
+        )
+    model = load_earth_onevision(place / _MODEL, dtype="float32", device=device)
+    learner = Learner(model, model.heads(), table=table, at_once=at_once)
+    learner.step = int(state["step"])
+    learner.losses.extend(state["losses"])
+    learner.last_good = str(place)
+    by_parameter: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in moments.items():
+        number, _, what = name.partition(".")
+        by_parameter.setdefault(int(number), {})[what] = tensor
+    groups = learner.optimiser.state_dict()["param_groups"]
+    learner.optimiser.load_state_dict({"state": by_parameter, "param_groups": groups})
+    return learner
