@@ -104,7 +104,8 @@ def _pack(merge: CellMerge, ledger: pa.Table) -> bytes:
     about = {"cell_id": merge.cell_id, "tiles": str(merge.tiles), "sums": merge.sums.to_json()}
     classes = pa.Table.from_pylist(rows, schema=schema.with_metadata(about))
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    # Buffers of a few kilobytes: handing them to threads, or packing them tighter, costs more than it saves.
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     for table in (classes, merge.features, merge.regions, merge.coverage, ledger):
         with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_table(table)
@@ -114,9 +115,9 @@ def _pack(merge: CellMerge, ledger: pa.Table) -> bytes:
 def _tables(data: bytes) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    source = pa.BufferReader(data)
+    source, options = pa.BufferReader(data), pa.ipc.IpcReadOptions(use_threads=False)
     while source.tell() < len(data):
-        with pa.ipc.open_stream(source) as stream:
+        with pa.ipc.open_stream(source, options=options) as stream:
             yield stream.read_all()
 
 

@@ -13,6 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,9 @@ MAX_BACKDROP_CELLS = 400
 
 BACKDROP_PX = 1400
 """Longer side of a backdrop, about."""
+
+READ_THREADS = 4
+"""Cells that are read at once for a backdrop."""
 
 LEDGER_ORDER = ("cell_id", "tile_id", "query", "observation")
 
@@ -360,7 +364,7 @@ def _backdrops(
         if len(members[name]) <= MAX_BACKDROP_CELLS:
             observation = plan.observations[name]
             step = max(1, round(np.sqrt(len(members[name])) * plan.grid.cell_core_px / BACKDROP_PX))
-            pictures = list(_pictures(store, _paths(observation, members[name]), step))
+            pictures = _pictures(store, _paths(observation, members[name]), step)
             if pictures:
                 title = f"{observation.datetime:%Y-%m-%d} {observation.sensor}"
                 yield mosaic_backdrop(
@@ -376,31 +380,37 @@ def _paths(observation: Observation, cells: Iterable[Cell]) -> Iterator[str]:
             yield CellRead.of(cell, own).path
 
 
-def _pictures(store: Storage, paths: Iterable[str], step: int) -> Iterator[tuple[Any, Any, Any]]:
+def _pictures(store: Storage, paths: Iterable[str], step: int) -> list[tuple[Any, Any, Any]]:
     """(rgb, valid, geobox) of each cell's core, every `step`-th pixel."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        pictures = pool.map(lambda path: _picture(store, path, step), paths)
+        return [picture for picture in pictures if picture is not None]
+
+
+def _picture(store: Storage, path: str, step: int) -> tuple[Any, Any, Any] | None:
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    for path in paths:
-        found = next((p for p in (path, *_failed_paths(store, path)) if find_cell(store, p) is not None), None)
-        if found is None:
-            continue
-        group = open_cell(store, found)
-        halo, cell = group.manifest.cell.grid.halo_px, group.manifest.cell
-        data, mask = group.read()
-        inner = (slice(halo, -halo, step), slice(halo, -halo, step))
-        small, reasons = data[(slice(None), *inner)], mask[inner]
-        view = default_view(group.manifest.sensor, group.manifest.bands)
-        rgb = make_view(view, group.manifest.bands, small, reasons)
-        if SENSORS[group.manifest.sensor].is_sar:
-            rgb = np.repeat(rgb[..., :1], 3, axis=-1)  # people read radar in grey; the model sees all three channels
-        geobox = GeoBox(reasons.shape, cell.core_geobox.affine @ Affine.scale(step), cell.core_geobox.crs)
-        yield rgb, reasons != int(Reason.NODATA), geobox
+    found = path if find_cell(store, path) is not None else next(_failed_paths(store, path), None)
+    if found is None:
+        return None
+    group = open_cell(store, found)
+    halo, cell = group.manifest.cell.grid.halo_px, group.manifest.cell
+    data, mask = group.read()
+    inner = (slice(halo, -halo, step), slice(halo, -halo, step))
+    small, reasons = data[(slice(None), *inner)], mask[inner]
+    view = default_view(group.manifest.sensor, group.manifest.bands)
+    rgb = make_view(view, group.manifest.bands, small, reasons)
+    if SENSORS[group.manifest.sensor].is_sar:
+        rgb = np.repeat(rgb[..., :1], 3, axis=-1)  # people read radar in grey; the model sees all three channels
+    geobox = GeoBox(reasons.shape, cell.core_geobox.affine @ Affine.scale(step), cell.core_geobox.crs)
+    return rgb, reasons != int(Reason.NODATA), geobox
 
 
-def _failed_paths(store: Storage, path: str) -> list[str]:
+def _failed_paths(store: Storage, path: str) -> Iterator[str]:
     """The groups of `path` that were read with failures, latest execution first."""
     folder, _, name = path.rpartition("/")
     found = {entry.split("/")[len(folder.split("/"))] for entry in store.list(folder)}
     numbers = [int(entry.rpartition("~x")[2]) for entry in found if entry.startswith(f"{name}~x")]
-    return [failed_path(path, number) for number in sorted(numbers, reverse=True)]
+    paths = (failed_path(path, number) for number in sorted(numbers, reverse=True))
+    return (other for other in paths if find_cell(store, other) is not None)
