@@ -47,6 +47,7 @@ def closed_choices(query: Query) -> tuple[str, ...]:
     Empty for a query whose reply is written freely.
 
     Example:
+        >>> from earthmap.tasks import make_query
         >>> closed_choices(make_query("Is there any water?"))
         ('yes', 'no')
     """
@@ -64,6 +65,7 @@ def question_prompt(query: Query, *, choices: Sequence[str] | None = None) -> st
         choices: `closed_choices(query)` in the order in which they are to be named; None for their own.
 
     Example:
+        >>> from earthmap.tasks import make_query
         >>> question_prompt(make_query("Is there any water?"), choices=("no", "yes"))
         'Is there any water?\\nReply with one of: no; yes.'
     """
