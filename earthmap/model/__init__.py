@@ -12,7 +12,7 @@ from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision,
 from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, halving, lay_out_stem
 from earthmap.model.processing import PatchGrid, patch_grid, patchify
 from earthmap.model.vision import VisualFeatures, join_features
-from earthmap.model.words import Words, load_words, save_words, train_words
+from earthmap.model.words import Words, load_words, nano_words, save_words, train_words
 from earthmap.model.writing import Written
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "load_earth_onevision",
     "load_model",
     "load_words",
+    "nano_words",
     "new_earth_onevision",
     "over_tokens",
     "patch_grid",

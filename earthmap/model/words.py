@@ -39,6 +39,9 @@ CHAT_TEMPLATE = (
 )
 """How other programs lay out a conversation with what is trained here: as `Words.opening` and `Words.asking` do."""
 
+NANO_WORDS = Path(__file__).parent / "nano" / "tokenizer.json"
+"""The tokenizer of preset `nano`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
@@ -115,7 +118,6 @@ class Words:
 def train_words(texts: Iterable[str], *, size: int) -> Words:
     """A byte-level BPE of at most `size` entries, digits kept single, the marks last; equal texts give equal words."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -133,6 +135,19 @@ def train_words(texts: Iterable[str], *, size: int) -> Words:
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens(list(MARKS))
+    return _small_words(tokenizer)
+
+
+def nano_words() -> Words:
+    """The words of preset `nano`, which come with the package (`jobs/train_words.py`)."""
+    from tokenizers import Tokenizer
+
+    return _small_words(Tokenizer.from_str(NANO_WORDS.read_text(encoding="utf-8")))
+
+
+def _small_words(tokenizer: Any) -> Words:
+    from transformers import PreTrainedTokenizerFast
+
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = CHAT_TEMPLATE
     return Words.of(fast)
