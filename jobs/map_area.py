@@ -2,6 +2,7 @@
 
     ray job submit --working-dir . -- python jobs/map_area.py JOB.yaml
 
+Needs `pip install 'earthmap[cluster]'` here and on the head, whose job server it asks (`--address`, or RAY_ADDRESS).
 The same as `earthmap map JOB.yaml --cluster auto`; every further argument is one of `earthmap map`.
 """
 
