@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from earthmap.errors import ModelError
 from earthmap.model.decoding import over_tokens
-from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, lay_out_stem
+from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, lay_out_stem
 from earthmap.model.processing import patch_grid
 from earthmap.tasks.grammar import build_automaton
 from earthmap.tasks.serialization import parse
@@ -134,9 +135,123 @@ def test_with_a_grammar_every_answer_parses_and_ends_in_time(tiny: Any, budget: 
         assert not set(parse(text).rejected) & {"cut off", "numbers"}
 
 
+def test_more_than_a_pass_holds_is_scored_as_in_one(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of 9 tokens split the questions, and the choices of one among them."""
+    many = (*QUESTIONS, Closed(question=(40, 41), choices=tuple((50 + n, 60 + n, END) for n in range(30))))
+    engine = Engine(tiny)
+    stem = _stem(engine, tiny, _pixels(2))
+    whole = engine.score(stem, many)
+    passes: list[int] = []
+    score_once = Engine._score_once
+
+    def counted(self: Engine, stem: Stem, questions: Any) -> Any:
+        passes.append(sum(len(q.question) + sum(len(choice) - 1 for choice in q.choices) for q in questions))
+        return score_once(self, stem, questions)
+
+    monkeypatch.setattr("earthmap.model.engine.TREE_TOKENS", 9)
+    monkeypatch.setattr(Engine, "_score_once", counted)
+    split = engine.score(stem, many)
+    assert [scores.shape for scores in split] == [(2, len(closed.choices)) for closed in many]
+    for one, other in zip(whole, split, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert len(passes) > 10
+    assert max(passes) <= 9
+
+
+def test_bfloat16_says_about_the_same(tiny: Any) -> None:
+    """The same weights in the type of a GPU: log-probabilities in float32, close to those of float32."""
+    plain, rounded = Engine(tiny), Engine(copy.deepcopy(tiny).to(torch.bfloat16))
+    pixels = _pixels(2)
+    expected, found = (engine.score(_stem(engine, tiny, pixels), QUESTIONS) for engine in (plain, rounded))
+    for one, other in zip(expected, found, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, atol=0.7, rtol=0.1)
+
+
+# ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HUGE = tuple(range(5, 15)) * 10_000
+"""A prompt of 100,000 tokens."""
+
+
+@pytest.mark.parametrize(
+    ("closed", "message"),
+    [
+        (Closed(question=(), choices=((20, END),)), "a question of no tokens; expected at least one"),
+        (Closed(question=(10,), choices=()), "without choices; expected at least one; to fix"),
+        (Closed(question=(10,), choices=((20, END), ())), "a choice of no tokens; expected at least"),
+        (
+            Closed(question=HUGE, choices=((20, END),)),
+            "a question of 100000, an answer of 2; expected at most 5400; to fix",
+        ),
+        (Closed(question=(10,), choices=(HUGE,)), "an answer of 100000; expected at most 5400"),
+        (Closed(question=(10, 512), choices=((20, END),)), "a token of id 512; expected ids below 512; to fix"),
+        (Closed(question=(10,), choices=((20, END), (9_999_999,))), "a token of id 9999999"),
+    ],
+)
+def test_questions_that_cannot_be_scored_are_refused(tiny: Any, closed: Closed, message: str) -> None:
+    engine = Engine(tiny)
+    stem = _stem(engine, tiny, _pixels(1))
+    with pytest.raises(ModelError, match=message):
+        engine.score(stem, [QUESTIONS[0], closed])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "most", "message"),
+    [
+        ([], 5, "0 questions with answers of at most 5 tokens; expected at least one question"),
+        ([(10,), ()], 5, "a question of no tokens"),
+        ([(10,)], 0, "expected at least one question, and 1 tokens"),
+        ([HUGE], 5, "at most 5400"),
+        ([(10,)], 5400, "an answer of 5400; expected at most 5400"),
+        ([(512,)], 5, "a token of id 512"),
+    ],
+)
+def test_prompts_that_cannot_be_answered_are_refused(tiny: Any, prompts: Any, most: int, message: str) -> None:
+    engine = Engine(tiny)
+    stem = _stem(engine, tiny, _pixels(1))
+    with pytest.raises(ModelError, match=message):
+        engine.write(stem, prompts, most=most, end=END)
+
+
+def test_a_budget_in_which_nothing_can_be_said_is_refused(tiny: Any) -> None:
+    automaton = build_automaton(["box"], labels=["ship"])
+    grammar = over_tokens(automaton, {name: (100 + n,) for n, name in enumerate(automaton.terminals)}, end=END)
+    assert grammar.shortest == 2, "none, and the end"
+    engine = Engine(tiny)
+    with pytest.raises(ModelError, match="at most 1 tokens; expected at least one question, and 2 tokens"):
+        engine.write(_stem(engine, tiny, _pixels(1)), [(10,)], most=1, end=END, grammar=grammar)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 64, 64), (1, 3, 64, 64), (1, 1, 4, 64, 64), (1, 2, 1, 3, 64, 64), (0, 1, 3, 64, 64), (1, 0, 3, 64, 64)],
+)
+def test_pixels_that_are_no_batch_of_views_are_refused(tiny: Any, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"expected \(B, V, 3, H, W\)"):
+        Engine(tiny).encode(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_nothing_is_no_batch_and_no_questions_have_no_answers(tiny: Any) -> None:
+    engine = Engine(tiny)
+    with pytest.raises(ModelError, match="a batch of nothing"):
+        engine.encode([])
+    assert engine.score(_stem(engine, tiny, _pixels(1)), []) == []
+
+
+def test_a_type_is_chosen_by_the_device_or_refused() -> None:
+    assert dtype_policy("cpu") == torch.float32
+    assert dtype_policy("cuda") == torch.bfloat16
+    assert dtype_policy("cpu", torch.bfloat16) == torch.bfloat16
+    with pytest.raises(ModelError, match=r"a model in torch.float16; expected torch.float32 or torch.bfloat16"):
+        dtype_policy("cuda", torch.float16)
+
+
 def test_a_stem_too_long_and_pictures_too_many_are_refused(tiny: Any) -> None:
     with pytest.raises(ModelError, match="expected 1 to 5400"):
         lay_out_stem([tuple(range(6000))])
+    with pytest.raises(ModelError, match="of 0 tokens; expected 1 to 5400"):
+        lay_out_stem([])
     engine = Engine(tiny)
     with pytest.raises(ModelError, match="expected the layout's"):
         engine.read_stem(_layout(tiny, views=1), engine.encode(_pixels(1, views=2)))
