@@ -36,20 +36,27 @@ DATE_WORDS = (
     r"|fall|winter|the (two|first|second|earlier|before|pre-event) (dates?|images?|pictures?|one|scenes?|times?)|then"
     r"|yesterday|last (year|month|week))"
 )
+"""Words for a time, of which a change may be asked."""
+
 CHANGE_WORDS = (
     r"chang(?:e|es|ed|ing)|differences?|(?:dis)appear(?:s|ed|ance)?|appeared|did \S+(?: \S+){0,5} appear|vanish(?:ed)?"
     r"|did \S+(?: \S+){0,5} (?:shrink|grow|expand|recede|retreat|increase|decrease)|deforested"
     r"|lost|loss|losses|gained|grew|grown|growth|shrank|shrunk|shrinking|expanded|expansion|receded|retreated"
     r"|increased|decreased|deforestation|newly|before and after|since " + DATE_WORDS
 )
+"""Words for what differs between two dates."""
+
 ARTICLE = (
     r"(?:(?:all|any|each|every|both|some|several)(?: one)?(?: of)?(?: the| these| those)? "
     r"|(?:the|a|an|these|those|this|that|my|our) )?"
 )
+"""What may stand before a name."""
+
 SEARCH = re.compile(
-    r"^(?:where(?: is| are|'s| was| were| can i (?:find|see)| do you see| lies?| lie)?(?: there)?|find|locate|detect"
+    r"^(?:where(?: is| are| was| were| can i (?:find|see)| do you see| lies?| lie)?(?: there)?|find|locate|detect"
     r"|spot|list|show|identify|search(?: for)?|look for|point(?: to| at| out)?|mark|box|pinpoint)(?: me)?(?: out)? "
 )
+"""The beginning of a request to find something."""
 
 
 def request_of(text: str) -> str:
@@ -136,7 +143,7 @@ def targets_in(text: str, task: str) -> tuple[str, ...]:
             found = names_of(simple[match.end() :])
         if found:
             break
-    if (task == "change" and not found) or found in (["land cover"], ["land use"], ["land cover classes"]):
+    if (task == "change" and not found) or found in (["land cover"], ["land use"], ["land cover class"]):
         return _land_cover(simple) or TARGETS
     if not found and task in ("segment", "fraction"):
         return _land_cover(simple)
@@ -181,7 +188,9 @@ def _singular(word: str) -> str:
 
 _SUBJECT = r"(?:it|this|that|these|those|they|(?:the|this) (?:scene|place|picture|image|area|tile|land))"
 _ALTERNATIVES = re.compile(
-    rf"^(?:[^:]*:|(?:is|are|was|were|does|do) {_SUBJECT}(?: (?:show|look like|contain|have))?) (.+)$", re.IGNORECASE
+    r"^(?:(?:which|what|is|are|choose|classify|pick|select|answer)\b[^:]*:"
+    rf"|(?:is|are|was|were|does|do) {_SUBJECT}(?: (?:show|look like|contain|have))?) (.+)$",
+    re.IGNORECASE,
 )
 
 
@@ -192,7 +201,7 @@ def choices_in(text: str) -> tuple[str, ...]:
         >>> choices_in("Is this a harbour, an airport or a farm?")
         ('harbour', 'airport', 'farm')
     """
-    match = _ALTERNATIVES.match(" ".join(text.split()).rstrip(" ?.!"))
+    match = _ALTERNATIVES.match(" ".join(text.split()).rstrip(" ?.!")) or _ALTERNATIVES.match(request_of(text))
     if match is None or not re.search(r"\bor\b", match[1]):
         return ()
     names = (re.sub(r"^(?:either |rather |more |a |an |the )+", "", name.strip()) for name in _OR.split(match[1]))

@@ -60,6 +60,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "choose": (
         "Is this a harbour, an airport or a farm?",
         "Is it urban or rural?",
+        "Could you tell me, is it urban or rural?",
         "Is it a rural or an urban area?",
         "Which is it: forest, crops or grass?",
         "Is the scene mostly built-up or mostly green?",
@@ -249,6 +250,7 @@ def test_what_people_mean(text: str, task: str) -> None:
         ("Map the flood", ("flood",)),
         ("Segment the buildings and the roads", ("building", "road")),
         ("Map the land cover", TARGETS),
+        ("Segment all land cover classes", TARGETS),
         ("Which areas are burned?", ("burnt",)),
         ("What is under water?", ("water",)),
         ("What changed?", TARGETS),
@@ -289,6 +291,8 @@ def test_what_a_question_names(text: str, targets: tuple[str, ...]) -> None:
         ("Is there snow or not?", ()),
         ("Which is it: forest?", ()),
         ("or", ()),
+        ("Please tell me, is it Urban or rural?", ("urban", "rural")),
+        ("Note: it is this or that", ()),
     ],
 )
 def test_what_a_question_lets_choose_from(text: str, choices: tuple[str, ...]) -> None:
@@ -327,6 +331,7 @@ def test_any_text_is_understood_as_something_or_refused(text: str) -> None:
     except QueryError:
         return
     row = TASKS[query.task]
+    assert row.id != "choose" or choices_in(text)
     assert len(query.targets) <= MAX_TARGETS
     assert len(query.choices) <= MAX_CHOICES
     assert bool(query.choices) == row.chooses
