@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -170,6 +171,12 @@ def _nothing(address: str, left_out: Sequence[LeftOut]) -> CatalogError:
     return CatalogError(f"none of the {len(left_out)} files in {address} is an image that can be used: {shown}{more}")
 
 
+def _left(address: str, error: EarthmapError) -> LeftOut:
+    """The file at `address` and what is wrong with it, which names it no second time."""
+    named = rf"(?:the (?:archive|time series|product of) )?{re.escape(address)}"
+    return LeftOut(address=address, why=re.sub(named, "it", str(error)))
+
+
 # -- which files belong together
 
 
@@ -184,7 +191,7 @@ def _products(files: Sequence[FoundFile]) -> tuple[list[Product], list[LeftOut]]
         try:
             products += [read(metadata, part) for part in _granules(members)] if members else []
         except CatalogError as error:
-            left_out.append(LeftOut(address=metadata.address, why=str(error)))
+            left_out.append(_left(metadata.address, error))
     rest = []
     for file in files:
         if file.address in taken or not file.is_raster:
@@ -247,7 +254,7 @@ def _built(product: Product, day: Interval | None, bands: tuple[str, ...]) -> _B
             read.append((one, read_facts(one.file.address)))
         except EarthmapError as error:
             _raise_if_named(one.file, error)
-            left_out.append(LeftOut(address=one.file.address, why=str(error)))
+            left_out.append(_left(one.file.address, error))
     apart = [(one, facts) for one, facts in read if len(one.bands) == 1 and facts.color_bands > 1]
     if apart:  # a name that ends like a band's, on a file of several
         parts = [single_product(one.file) for one in product.files]
@@ -260,7 +267,7 @@ def _built(product: Product, day: Interval | None, bands: tuple[str, ...]) -> _B
         items = (_item(product, read, day=day, bands=bands),) if _has_data(read) else ()
     except EarthmapError as error:
         _raise_if_named(product.files[0].file, error)
-        return _Built(left_out=(*left_out, LeftOut(address=product.files[0].file.address, why=str(error))))
+        return _Built(left_out=(*left_out, _left(product.files[0].file.address, error)))
     return _Built(items=items, left_out=tuple(left_out))
 
 
@@ -278,7 +285,7 @@ def _series(files: Sequence[FoundFile]) -> _Built:
             good.append(file.address)
         except EarthmapError as error:
             _raise_if_named(file, error)
-            left_out.append(LeftOut(address=file.address, why=str(error)))
+            left_out.append(_left(file.address, error))
     return _Built(items=tuple(netcdf_items(*good)), left_out=tuple(left_out))
 
 

@@ -506,7 +506,7 @@ def test_a_damaged_time_series_is_named(tmp_path: Path) -> None:
     (tmp_path / "S2_L2A.nc").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
     with pytest.raises(CatalogError, match=r"S2_L2A\.nc cannot be read"):
         image_catalog([str(tmp_path / "S2_L2A.nc")])
-    with pytest.raises(CatalogError, match=r"none of the 1 files .*S2_L2A\.nc cannot be read"):
+    with pytest.raises(CatalogError, match=r"none of the 1 files .*S2_L2A\.nc: it cannot be read"):
         image_catalog([str(tmp_path)])
 
 
@@ -596,3 +596,25 @@ def test_an_object_that_is_replaced_is_another_version(tmp_path: Path, monkeypat
         assert images_key([f"{server.address}/gone.tif"])  # reading it says what is wrong
     assert seen[2][0] != seen[0][0]
     assert seen[2][1] != seen[0][1]
+
+
+def test_what_is_left_out_is_named_once(tmp_path: Path) -> None:
+    """Broken, without a place, without a date, without a known band, and a product that is none."""
+    write_raster(tmp_path / "good_2024-05-04.tif", np.full((3, 20, 20), 90, np.uint8))
+    (tmp_path / "broken_2024-05-04.tif").write_text("no image")
+    write_raster(tmp_path / "nowhere_2024-05-04.tif", np.full((3, 20, 20), 90, np.uint8), crs=None)
+    write_raster(tmp_path / "undated.tif", np.full((3, 20, 20), 90, np.uint8))
+    write_raster(tmp_path / "unknown_2024-05-04.tif", np.full((2, 20, 20), 90, np.uint16))
+    (tmp_path / "S2.SAFE").mkdir()
+    (tmp_path / "S2.SAFE" / "MTD_MSIL2A.xml").write_text("<a/>")
+    (tmp_path / "series.nc").write_text("no series")
+    left_out = image_catalog([str(tmp_path)]).left_out
+    assert {Path(one.address).name.partition("_")[0] for one in left_out} >= {
+        "broken",
+        "nowhere",
+        "undated.tif",
+        "unknown",
+    }
+    for one_left in left_out:
+        assert one_left.address not in one_left.why, one_left.why
+        assert "it" in one_left.why.split()
