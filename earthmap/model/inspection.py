@@ -70,7 +70,7 @@ def inspect_folder(folder: Path) -> Qwen3VLConfig:
     """
     if not folder.is_dir():
         raise _no_folder(folder)
-    if (folder / "adapter_config.json").exists():
+    if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"{folder} holds an adapter", expected="a whole checkpoint", fix="merge it into its model first"
         )
@@ -128,17 +128,42 @@ def _configuration(folder: Path) -> Qwen3VLConfig:
         config = Qwen3VLConfig.from_dict(_without_code(told))
     except Exception as error:  # its checks share no base class
         raise ModelError(f"{path} cannot be used: {first_line(error)}", expected="Qwen3-VL's", fix=FIX) from error
+    _check_sizes(config, path)
+    _check_shares(config, path)
+    return config
+
+
+def _check_sizes(config: Qwen3VLConfig, path: Path) -> None:
     for part, sizes in _SIZES.items():
         for key, kind in sizes.items():
-            _check_size(path, f"{part}.{key}", getattr(getattr(config, part), key), most=_MOST[kind])
-    for key, value in _FIXED.items():
-        found = getattr(config.vision_config, key)
-        if found != value:
-            raise ModelError(f"{path} has vision_config.{key} {found!r}", expected=str(value), fix=FIX)
-    levels = config.vision_config.deepstack_visual_indexes
-    if list(levels) != sorted(set(levels) & set(range(config.vision_config.depth))):
-        raise ModelError(f"{path} has vision_config.deepstack_visual_indexes {levels}", expected="rising layers of it")
-    return config
+            value = getattr(getattr(config, part), key)
+            if not isinstance(value, int) or not 1 <= value <= _MOST[kind]:
+                raise ModelError(
+                    f"{path} has {part}.{key} {value!r}", expected=f"a number from 1 to {_MOST[kind]:,}", fix=FIX
+                )
+    for key, fixed in _FIXED.items():
+        value = getattr(config.vision_config, key)
+        if value != fixed:
+            raise ModelError(f"{path} has vision_config.{key} {value!r}", expected=str(fixed), fix=FIX)
+
+
+def _check_shares(config: Qwen3VLConfig, path: Path) -> None:
+    """Numbers that have to divide or add up, which weights of the right shapes do not tell."""
+    text, vision = config.text_config, config.vision_config
+    levels, sections = list(vision.deepstack_visual_indexes), (text.rope_parameters or {}).get("mrope_section")
+    faults = {
+        "key_value_heads that do not divide the heads": text.num_attention_heads % text.num_key_value_heads,
+        "vision heads that do not divide their width": vision.hidden_size % vision.num_heads,
+        "visual features of another width than the text's": vision.out_hidden_size != text.hidden_size,
+        "levels that are no rising layers of the vision tower": levels
+        != sorted(set(levels) & set(range(vision.depth))),
+        "more levels than decoder layers": len(levels) > text.num_hidden_layers,
+        "rotary sections that are no half of a head": sections is not None
+        and (len(sections) != 3 or min(sections) < 0 or sum(sections) * 2 != text.head_dim),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ModelError(f"{path} has {fault}", expected="Qwen3-VL's", fix=FIX)
 
 
 def _without_code(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,11 +173,6 @@ def _without_code(told: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in told.items()
         if key not in _NOT_FOLLOWED
     }
-
-
-def _check_size(path: Path, name: str, value: Any, *, most: int) -> None:
-    if not isinstance(value, int) or not 1 <= value <= most:
-        raise ModelError(f"{path} has {name} {value!r}", expected=f"a number from 1 to {most:,}", fix=FIX)
 
 
 def _described_elements(config: Qwen3VLConfig, folder: Path) -> int:
