@@ -209,7 +209,7 @@ def _ships(recipe: Recipe) -> _Columns:
     slim = between(draw(recipe.seeds, "ship shape", count), 0.14, 0.27)
     spot = between(draw(recipe.seeds, "ship place", count, 2), -0.46, 0.46) * recipe.extent_m[:, None, None]
     cosine, sine = directions(draw(recipe.seeds, "ship turn", count))
-    fleet = draw(recipe.seeds, "fleet") ** 2 * (count + 1.0)
+    fleet = draw(recipe.seeds, "fleet") ** 2 * (count + 2.0) - 1.0  # a third of all waters is empty
     speed = np.where(draw(recipe.seeds, "ship moves", count) < 0.6, half * 0.12 + 0.5 * _wide(recipe.gsd_m), 0.0)
     return _columns(
         recipe,

@@ -26,7 +26,6 @@ from earthmap.synthetic.replies import (
     caption,
     change_caption,
     cover_text,
-    is_drawable,
     is_plain,
     plural,
     series_text,
@@ -377,12 +376,11 @@ def _covered(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...
     kind = "polygon" if dice.random() < 0.12 else "mask"
     parts = [(name, facts.cells[0, CLASSES.index(name)]) for name in names]
     shares = [facts.shares[0][CLASSES.index(name)] for name in names]
-    if not all(is_drawable(cells) for _, cells in parts) or any(ABSENT < share < PRESENT for share in shares):
-        return None
-    if not any(shares) and dice.random() < 0.5:
+    if any(ABSENT < share < PRESENT for share in shares) or (not any(shares) and dice.random() < 0.5):
         return None
     text = dice.choice(texts).format(" and ".join(NAMES[name] for name in names))
-    return _asked(_query(text, task, tuple(names), (), kind), cover_text(parts, kind))
+    answer = cover_text(parts, kind)
+    return None if answer is None else _asked(_query(text, task, tuple(names), (), kind), answer)
 
 
 def _fraction(facts: Facts, dice: random.Random) -> Asked | None:
@@ -407,13 +405,12 @@ def _change(facts: Facts, dice: random.Random) -> Asked | None:
         for name in names
         for index, way in enumerate(("gained", "lost"))
     ]
-    if not all(is_drawable(cells) for _, cells in parts):
-        return None
     if not any(cells.any() for _, cells in parts) and dice.random() < 0.5:
         return None
     texts = ("What changed?", "Show the changes.") if len(names) > 1 else ("Where did {0} appear or disappear?",)
     text = dice.choice(texts).format(NAMES[names[0]])
-    return _asked(_query(text, "change", tuple(names), (), kind), cover_text(parts, kind))
+    answer = cover_text(parts, kind)
+    return None if answer is None else _asked(_query(text, "change", tuple(names), (), kind), answer)
 
 
 def _change_type(facts: Facts, dice: random.Random) -> Asked | None:

@@ -89,11 +89,11 @@ def backscatter(tiles: Tiles, bands: tuple[str, ...], *, flattened: bool) -> Ten
         start, rise = (part.index_select(0, index).view(tone.shape) for part in table)
         power = _power(start + rise * tone + lift)
         floor = float(10.0 ** (FLOOR_DB["vh" if cross else "vv"] / 10.0))
-        planes.append((mean_of_fine(power) + 0.3 * floor) * _speckle(tiles, name))
+        planes.append((mean_of_fine(power) + 0.3 * floor) * speckle(tiles, name))
     return torch.stack(planes, dim=1)
 
 
-def _speckle(tiles: Tiles, name: str) -> Tensor:
+def speckle(tiles: Tiles, name: str) -> Tensor:
     """(tile × date, y, x) of mean 1: the mean of as many exponentials as the tile has looks (Goodman 1976)."""
     import torch
 

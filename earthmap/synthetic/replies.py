@@ -23,6 +23,9 @@ MASK_SIDE = 16
 CORNERS = 24
 """Corners of an outline that is written, at most."""
 
+_LOST = 0.03
+"""Share of the tile by which ground that is written may differ from what is there."""
+
 CANNOT_BE_SEEN, TOO_COARSE = "cannot be seen", "too coarse to tell"
 """What is said of what clouds hide, and of what is smaller than a pixel."""
 
@@ -94,22 +97,21 @@ def outline_of(mask: NDArray[np.bool_]) -> BaseGeometry:
     return smooth if few else simplify(smooth, corners=CORNERS).geometry
 
 
-def cover_text(parts: Sequence[tuple[str, NDArray[np.float32]]], kind: str) -> str:
-    """Masks or outlines of labelled ground; what fills no cell is left out, `none` where nothing is left."""
+def cover_text(parts: Sequence[tuple[str, NDArray[np.float32]]], kind: str) -> str | None:
+    """Masks or outlines of labelled ground, `none` where there is none; None where the text would lose much of it."""
     found = []
     for label, cells in parts:
         mask = coarse_cells(cells)
-        if mask.any() and kind == "mask":
-            found.append(Instance(kind=kind, mask=mask, label=label))
+        share = float(cells.mean())
+        outline = outline_of(mask) if kind == "polygon" and mask.any() else None
+        written = float(mask.mean()) if outline is None else outline.area
+        if abs(written - share) > _LOST or (share > 0 and not mask.any()):
+            return None
+        if outline is not None:
+            found.append(Instance(kind=kind, geometry=outline, label=label))
         elif mask.any():
-            found.append(Instance(kind=kind, geometry=outline_of(mask), label=label))
+            found.append(Instance(kind=kind, mask=mask, label=label))
     return serialize(found)
-
-
-def is_drawable(cells: NDArray[np.float32]) -> bool:
-    """True where writing ground as a mask or an outline loses little of it."""
-    written = coarse_cells(cells)
-    return bool(abs(float(written.mean()) - float(cells.mean())) <= 0.03 and (written.any() or not cells.any()))
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from earthmap.synthetic import SENSORS, Layer, World, demo_world, plan_scenes, small_world, truth_on
-from earthmap.synthetic.sensors import S2_BANDS, S2_OFFSET, S2_SCALE, coarser, ground_noise
+from earthmap.synthetic.sensors import S2_OFFSET, S2_SCALE, coarser, ground_noise
+from earthmap.synthetic.spectra import S2_BANDS
 from earthmap.synthetic.truth import OUTSIDE
 from tests.worlds import cropped
 
