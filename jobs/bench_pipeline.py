@@ -145,6 +145,8 @@ def measure(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         "wall_s": round(time.monotonic() - started, 1),
         "seconds": record["seconds"],
         "shares": record["shares"],
+        "worker_seconds": record["worker_seconds"],
+        "publish_seconds": record["publish_seconds"],
         "driver_mb": round(peaks.by_process[running.pid], 1),
         "worker_mb": round(peaks.worker, 1),
     }
@@ -159,12 +161,14 @@ def growth(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, float]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for people."""
-    lines = ["| cells | tiles | seconds | read | predict | merge | other | driver, MB | worker, MB |", "|---" * 9 + "|"]
+    names = ("cells", "tiles", "seconds", "read", "predict", "merge", "other", "publishing: join + classes + pages, s")
+    lines = [f"| {' | '.join(names)} | driver, MB | worker, MB |", "|---" * (len(names) + 2) + "|"]
     for row in rows:
         shares = " | ".join(f"{row['shares'][name]:.0%}" for name in ("read", "predict", "merge", "other"))
+        steps = " + ".join(f"{row['publish_seconds'][name]:.1f}" for name in ("join", "classes", "pages"))
         lines.append(
             f"| {row['cells']} | {row['tiles']} | {row['wall_s']:.0f} | {shares} "
-            f"| {row['driver_mb']:.0f} | {row['worker_mb']:.0f} |"
+            f"| {steps} | {row['driver_mb']:.0f} | {row['worker_mb']:.0f} |"
         )
     return "\n".join(lines)
 

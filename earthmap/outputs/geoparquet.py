@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_GROUP_ROWS = 100_000
-ROW_GROUP_BYTES = 32 * 2**20
+ROW_GROUP_BYTES = 16 * 2**20
 """What a row group holds at most before it is compressed: small enough to skip by bbox, large enough to compress."""
 
 GEOMETRY, BBOX = "geometry", "bbox"

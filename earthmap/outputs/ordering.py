@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RUN_BYTES = 16 * 2**20
+RUN_BYTES = 4 * 2**20
 """Rows that are put into order in memory at once."""
 
-BATCH_ROWS = 2_000
+BATCH_ROWS = 500
 """Rows that are read back at once from each file; a batch is what `in_order` gives at most."""
+
+FAN = 16
+"""Files that become one longer one, so that never many are read at once."""
 
 _END = "end_of_run"
 
@@ -41,8 +45,9 @@ class Ordering:
         """
         self._folder, self._keys, self._run_bytes = folder, keys, run_bytes
         self._held: list[pa.Table] = []
-        self._bytes = 0
-        self._runs: list[Path] = []
+        self._bytes = self._files = 0
+        self._levels: list[list[Path]] = []
+        """Files in order: those of level n are FAN to the n as long as those of level 0."""
 
     def add(self, table: pa.Table) -> None:
         """Take more rows; all tables have one schema."""
@@ -53,14 +58,13 @@ class Ordering:
             self._spill()
 
     def in_order(self) -> Iterator[pa.Table]:
-        """All rows, a few at a time."""
-        if not self._runs:
-            if self._held:
-                yield from _batches(self._sorted())
-            return
-        if self._held:
+        """All rows, a few at a time; once."""
+        if self._held and self._levels:
             self._spill()
-        yield from self._merged()
+        if self._held:
+            yield from _batches(self._sorted())
+        elif self._levels:
+            yield from self._merged([path for level in self._levels for path in level])
 
     def _sorted(self) -> pa.Table:
         import pyarrow as pa
@@ -69,20 +73,33 @@ class Ordering:
         return _sorted(table, self._keys)
 
     def _spill(self) -> None:
+        self._keep(_batches(self._sorted()), 0)
+
+    def _keep(self, batches: Iterator[pa.Table], level: int) -> None:
+        """Write rows in order to a file of a level; FAN files of one level become one of the next."""
         import pyarrow as pa
 
-        table = self._sorted()
-        path = self._folder / f"{len(self._runs):06d}.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=BATCH_ROWS)
-        self._runs.append(path)
+        path = self._folder / f"{self._files:06d}.arrow"
+        self._files += 1
+        first = next(batches)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+            for table in itertools.chain([first], batches):
+                writer.write_table(table.combine_chunks())
+        if len(self._levels) == level:
+            self._levels.append([])
+        self._levels[level].append(path)
+        if len(self._levels[level]) == FAN:
+            full, self._levels[level] = self._levels[level], []
+            self._keep(self._merged(full), level + 1)
+            for old in full:
+                old.unlink()
 
-    def _merged(self) -> Iterator[pa.Table]:
-        """The runs as one: up to the first row that is the last known of its run nothing can come in between."""
+    def _merged(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
+        """Files in order as one: nothing can come in before the first row that is the last known of its file."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        runs = [_marked(path, number) for number, path in enumerate(self._runs)]
+        runs = [_marked(path, number) for number, path in enumerate(paths)]
         held = pa.concat_tables([next(run) for run in runs])
         while len(held):
             held = _sorted(held, self._keys)

@@ -31,6 +31,7 @@ def test_any_pieces_and_any_memory_give_the_order_of_sorting(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(module, "BATCH_ROWS", 7)
+        patch.setattr(module, "FAN", 3)
         ordering = Ordering(Path(folder), keys=("place", "name", "shape"), run_bytes=run_bytes)
         for start in range(0, len(rows), piece):
             ordering.add(table(rows[start : start + piece]))
