@@ -6,10 +6,11 @@ those who train or make class maps.
 
 from earthmap.model.card import Card, Figure, read_card, write_card
 from earthmap.model.checkpoint import checkpoint_key, find_checkpoint, load_model, save_model
+from earthmap.model.closed import Closed
 from earthmap.model.config import MAX_TOKENS, PRESETS, Preset, get_preset
 from earthmap.model.decoding import TokenAutomaton, over_tokens
 from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision, new_earth_onevision
-from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, halving, lay_out_stem
+from earthmap.model.engine import Engine, Slot, Stem, StemLayout, dtype_policy, halving, lay_out_stem
 from earthmap.model.processing import PatchGrid, patch_grid, patchify
 from earthmap.model.vision import VisualFeatures, join_features
 from earthmap.model.words import Words, load_words, nano_words, save_words, train_words

@@ -7,12 +7,13 @@ is computed once: the positions of the patches, the mask of the tree of question
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from earthmap.errors import ModelError
 from earthmap.model import language, vision
+from earthmap.model.closed import Closed, Sheet, lay_out_sheet, passes
 from earthmap.model.config import MAX_TOKENS
 from earthmap.model.language import Cache, Node, TreeLayout, lay_out, read
 from earthmap.model.processing import MERGE, PatchGrid, patch_grid, patchify
@@ -117,14 +118,6 @@ class Stem:
     """Position of the next token."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """A question with its possible answers, all in tokens, the answers with the token that ends them."""
-
-    question: tuple[int, ...]
-    choices: tuple[tuple[int, ...], ...]
-
-
 class Engine:
     """Answers questions in tokens about batches of tiles. Not for several threads at once.
 
@@ -138,6 +131,7 @@ class Engine:
         self._places: dict[PatchGrid, GridPositions] = {}
         self._seeing, self._reading = vision.PLAIN, language.PLAIN
         self._slate: Slate | None = None
+        self._sheets: dict[tuple[Closed, ...], Sheet] = {}
 
     @property
     def device(self) -> Any:
@@ -236,7 +230,8 @@ class Engine:
     def score(self, stem: Stem, questions: Sequence[Closed]) -> list[Tensor]:
         """For each question the log-probability of each whole choice, (B, choices) float32, in one pass for all.
 
-        The last token of a choice is predicted and never read. What has more than `TREE_TOKENS` takes several passes.
+        The last token of a choice is predicted and never read. What has more than
+        `earthmap.model.closed.TREE_TOKENS` takes several passes.
 
         Raises:
             ModelError: for a question or choice without tokens, or longer than the limit, one without choices, and
@@ -246,9 +241,8 @@ class Engine:
 
         for closed in questions:
             self._check_closed(stem, closed)
-        pieces = [(number, piece) for number, closed in enumerate(questions) for piece in _pieces(closed)]
         found: list[list[Tensor]] = [[] for _ in questions]
-        for group in _passes(pieces):
+        for group in passes(questions):
             scores = self._score_once(stem, [piece for _, piece in group])
             for (number, _), score in zip(group, scores, strict=True):
                 found[number].append(score)
@@ -266,33 +260,30 @@ class Engine:
         """As `score`, in one pass."""
         import torch
 
-        nodes: list[Node] = []
-        for closed in questions:
-            nodes.append(Node(tokens=closed.question, parent=-1))
-            parent = len(nodes) - 1
-            nodes += [Node(tokens=choice[:-1], parent=parent) for choice in closed.choices]
-        tree = lay_out(nodes, self.device)
-        places, tokens, choices = _predictions(questions, tree)
+        sheet = self._sheet(tuple(questions))
         with torch.inference_mode():
-            states, _ = self._branches(stem, tree)
-            scores = self._log_probabilities(states, places, tokens)
-            sums = scores.new_zeros(scores.shape[0], choices[-1] + 1)
-            sums.index_add_(1, torch.tensor(choices, device=self.device), scores)
-        return list(torch.split(sums, [len(closed.choices) for closed in questions], dim=1))
+            states, _ = self._branches(stem, sheet.tree)
+            scores = self._log_probabilities(states, sheet)
+            sums = scores.new_zeros(scores.shape[0], sum(sheet.sizes)).index_add_(1, sheet.choices, scores)
+        return list(torch.split(sums, sheet.sizes, dim=1))
 
-    def _log_probabilities(self, states: Tensor, places: Sequence[int], tokens: Sequence[int]) -> Tensor:
+    def _sheet(self, questions: tuple[Closed, ...]) -> Sheet:
+        """How questions are laid out: they are the same for batch after batch, and a GPU need not wait for it again."""
+        if questions not in self._sheets:
+            if len(self._sheets) == _SHEETS:
+                self._sheets.clear()
+            self._sheets[questions] = lay_out_sheet(questions, self.device)
+        return self._sheets[questions]
+
+    def _log_probabilities(self, states: Tensor, sheet: Sheet) -> Tensor:
         """(B, M) log-probability of each token after the state at its place, few tiles at once to bound the memory."""
         import torch
 
-        distinct = sorted(set(places))
-        column = {place: number for number, place in enumerate(distinct)}
-        at = torch.tensor([column[place] for place in places], device=self.device)
-        index = torch.tensor(tokens, device=self.device)
         found = []
-        at_once = max(1, _LOGITS // (len(distinct) * self._model.lm_head.out_features))
-        for state in torch.split(states[:, distinct], at_once):
+        at_once = max(1, _LOGITS // (len(sheet.places) * self._model.lm_head.out_features))
+        for state in torch.split(states.index_select(1, sheet.places), at_once):
             logits = self._model.lm_head(state).float()
-            found.append(logits[:, at, index] - logits.logsumexp(dim=2)[:, at])
+            found.append(logits[:, sheet.columns, sheet.tokens] - logits.logsumexp(dim=2)[:, sheet.columns])
         return torch.cat(found)
 
     # ── open and spatial answers ─────────────────────────────────────────────────────────────────────────────
@@ -345,8 +336,8 @@ class Engine:
 _LOGITS = 2**27
 """Logits computed at once, about: half a gigabyte."""
 
-TREE_TOKENS = 1024
-"""Tokens of questions and choices that are read in one pass; the memory of a pass grows with their square."""
+_SHEETS = 16
+"""Layouts of questions that are kept."""
 
 
 def _batch(pixels: Tensor | Sequence[Tensor]) -> Tensor:
@@ -365,55 +356,6 @@ def _batch(pixels: Tensor | Sequence[Tensor]) -> Tensor:
             f"pixels of shape {tuple(pixels.shape)}", expected="(B, V, 3, H, W) or (B, V, 2, 3, H, W), none of them 0"
         )
     return pixels
-
-
-def _size(closed: Closed) -> int:
-    return len(closed.question) + sum(len(choice) - 1 for choice in closed.choices)
-
-
-def _pieces(closed: Closed) -> Iterator[Closed]:
-    """A question as it is, or, where its choices are too many for one pass, with some of them at a time."""
-    taken: list[tuple[int, ...]] = []
-    size = len(closed.question)
-    for choice in closed.choices:
-        if taken and size + len(choice) > TREE_TOKENS:
-            yield Closed(question=closed.question, choices=tuple(taken))
-            taken, size = [], len(closed.question)
-        taken.append(choice)
-        size += len(choice) - 1
-    yield Closed(question=closed.question, choices=tuple(taken))
-
-
-def _passes(pieces: Sequence[tuple[int, Closed]]) -> Iterator[list[tuple[int, Closed]]]:
-    """Pieces in their order, as many at a time as one pass takes."""
-    group: list[tuple[int, Closed]] = []
-    size = 0
-    for number, piece in pieces:
-        if group and size + _size(piece) > TREE_TOKENS:
-            yield group
-            group, size = [], 0
-        group.append((number, piece))
-        size += _size(piece)
-    if group:
-        yield group
-
-
-def _predictions(questions: Sequence[Closed], tree: TreeLayout) -> tuple[list[int], list[int], list[int]]:
-    """Place whose state predicts a token, the token, and the number of its choice, for all tokens of all choices."""
-    places: list[int] = []
-    tokens: list[int] = []
-    choices: list[int] = []
-    node = number = 0
-    for closed in questions:
-        for choice in closed.choices:
-            node += 1
-            start, end = tree.spans[node]
-            places += [tree.before[node], *range(start, end)]
-            tokens += choice
-            choices += [number] * len(choice)
-            number += 1
-        node += 1
-    return places, tokens, choices
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -182,18 +182,21 @@ PLAIN = Parts(ask=_ask, answer=_answer)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, heads, S, head width): each query head over its share of the key heads; causal where there is no mask.
+    """(B · S, heads · head width) of (B, heads, S, …) over its share of (B, key heads, T, …); causal without a mask.
 
     With a mask, query heads that share keys lie one behind the other as further queries: kernels that take a mask do
     not share keys among heads, and torch would fall back to the one that writes out all weights.
     """
     from torch.nn import functional
 
-    shared = q.shape[1] // k.shape[1]
+    batch, heads, count, width = q.shape
+    shared = heads // k.shape[1]
     if mask is None:
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared > 1)
-    folded = q.reshape(q.shape[0], k.shape[1], shared * q.shape[2], q.shape[3])
-    return functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask).view(q.shape)
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared > 1)
+    else:
+        folded = q.reshape(batch, k.shape[1], shared * count, width)
+        seen = functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)
+    return seen.transpose(1, 2).reshape(batch * count, heads * width)
 
 
 def read(
@@ -226,8 +229,7 @@ def read(
     for number, layer in enumerate(decoder.layers):
         q, k, v = (part.view(batch, count, *part.shape[1:]).transpose(1, 2) for part in parts.ask(layer, x, *turns))
         k, v = memory.extend(number, k, v)
-        seen = _attend(q, k, v, mask)  # (B, heads, S, head width)
-        x = parts.answer(layer, x, seen.transpose(1, 2).reshape(batch * count, -1))
+        x = parts.answer(layer, x, _attend(q, k, v, mask))
         if visual is not None and number < len(visual[1]):
             x = x.view(embedded.shape).index_add(1, visual[0], visual[1][number].to(x.dtype)).flatten(0, 1)
     states: Tensor = decoder.norm(x)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from earthmap.model.decoding import TokenAutomaton
     from earthmap.model.fusing import Parts
 
-_ALIGNED = 8
+_ALIGNED = 16
 """Rows are whole multiples of so many tokens long: what kernels with masks want."""
 
 

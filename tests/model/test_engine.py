@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from earthmap.errors import ModelError
+from earthmap.model.closed import Closed
 from earthmap.model.decoding import over_tokens
-from earthmap.model.engine import Closed, Engine, Slot, Stem, StemLayout, dtype_policy, lay_out_stem
+from earthmap.model.engine import Engine, Slot, Stem, StemLayout, dtype_policy, lay_out_stem
 from earthmap.model.processing import patch_grid
 from earthmap.tasks.grammar import build_automaton
 from earthmap.tasks.serialization import parse
@@ -135,6 +136,34 @@ def test_with_a_grammar_every_answer_parses_and_ends_in_time(tiny: Any, budget: 
         assert not set(parse(text).rejected) & {"cut off", "numbers"}
 
 
+def test_kernels_may_answer_in_any_order_of_memory(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's attention lays its answer out token by token where the CPU's does it head by head."""
+    engine = Engine(tiny)
+    stem = _stem(engine, tiny, _pixels(2))
+    expected = engine.score(stem, QUESTIONS), engine.write(stem, ((10, 11),), most=5, end=END)
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def turned(*given: Any, **options: Any) -> torch.Tensor:
+        return attention(*given, **options).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", turned)
+    stem = _stem(engine, tiny, _pixels(2))
+    for one, other in zip(expected[0], engine.score(stem, QUESTIONS), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert engine.write(stem, ((10, 11),), most=5, end=END)[0][0].tokens == expected[1][0][0].tokens
+
+
+def test_the_same_questions_are_laid_out_once(tiny: Any) -> None:
+    engine = Engine(tiny)
+    for tiles in (1, 2, 3):
+        engine.score(_stem(engine, tiny, _pixels(tiles)), QUESTIONS)
+    assert len(engine._sheets) == 1
+    stem = _stem(engine, tiny, _pixels(1))
+    for number in range(40):
+        engine.score(stem, [Closed(question=(10, 20 + number), choices=((20, END),))])
+    assert len(engine._sheets) <= 16
+
+
 def test_more_than_a_pass_holds_is_scored_as_in_one(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of 9 tokens split the questions, and the choices of one among them."""
     many = (*QUESTIONS, Closed(question=(40, 41), choices=tuple((50 + n, 60 + n, END) for n in range(30))))
@@ -148,7 +177,7 @@ def test_more_than_a_pass_holds_is_scored_as_in_one(tiny: Any, monkeypatch: pyte
         passes.append(sum(len(q.question) + sum(len(choice) - 1 for choice in q.choices) for q in questions))
         return score_once(self, stem, questions)
 
-    monkeypatch.setattr("earthmap.model.engine.TREE_TOKENS", 9)
+    monkeypatch.setattr("earthmap.model.closed.TREE_TOKENS", 9)
     monkeypatch.setattr(Engine, "_score_once", counted)
     split = engine.score(stem, many)
     assert [scores.shape for scores in split] == [(2, len(closed.choices)) for closed in many]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from earthmap.errors import ModelError
-from earthmap.model.engine import Closed, Engine, Slot, lay_out_stem
+from earthmap.model.closed import Closed
+from earthmap.model.engine import Engine, Slot, lay_out_stem
 from earthmap.model.processing import patch_grid, patchify
 from earthmap.model.vision import join_features
 

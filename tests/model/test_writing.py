@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from earthmap.model import language, vision
-from earthmap.model.engine import Closed, Engine, Slot, Stem, lay_out_stem
+from earthmap.model.closed import Closed
+from earthmap.model.engine import Engine, Slot, Stem, lay_out_stem
 from earthmap.model.processing import patch_grid
 from earthmap.model.writing import Slate, Written
 
