@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from earthmap.catalog.intervals import Interval, parse_datetime
-from earthmap.catalog.observations import KEY_DIGITS, cloud_share
+from earthmap.catalog.observations import KEY_DIGITS, cloud_share, share_ground
 from earthmap.catalog.scene import Observation
 from earthmap.errors import JobError, QueryError
 
@@ -198,7 +198,7 @@ def _pairs(
     whole = np.isin(scene * len(grounds) + cell, inside_scene * len(grounds) + inside_cell)
     shares = shapely.area(grounds[cell]) > 0
     edge = np.flatnonzero(~whole & shares)
-    shares[edge] = shapely.area(shapely.intersection(grounds[cell[edge]], footprints[scene[edge]])) > 0
+    shares[edge] = share_ground(grounds[cell[edge]], footprints[scene[edge]])
     return cell[shares], scene[shares], whole[shares]
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
 
 from earthmap.catalog.parts import join_parts
@@ -21,6 +22,7 @@ from earthmap.errors import JobError
 from earthmap.grid.lonlat import middle_longitude
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
 UNKNOWN_CLOUD_PERCENT = 50.0
@@ -176,6 +178,14 @@ def narrow(observation: Observation, ground: BaseGeometry) -> Observation | None
 
 
 def _inside(scenes: Sequence[Scene], ground: BaseGeometry) -> list[Scene]:
-    footprints = [shapely.from_wkb(scene.footprint) for scene in scenes]
-    areas: Iterable[float] = shapely.area(shapely.intersection(footprints, ground)) if footprints else ()
-    return [scene for scene, area in zip(scenes, areas, strict=True) if area > 0]
+    footprints = shapely.from_wkb([scene.footprint for scene in scenes])
+    return [scene for scene, there in zip(scenes, share_ground(ground, footprints), strict=True) if there]
+
+
+def share_ground(grounds: Any, footprints: Any) -> NDArray[np.bool_]:
+    """Which grounds of cells share some with which footprints, pair by pair.
+
+    The one place that decides it: of geometries that only touch, rounding may leave a sliver or nothing, and not the
+    same for a ∩ b and b ∩ a.
+    """
+    return np.asarray(shapely.area(shapely.intersection(grounds, footprints)) > 0.0)

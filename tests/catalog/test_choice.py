@@ -16,6 +16,7 @@ from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, next_best, pair
 from earthmap.catalog.observations import narrow, observe
 from earthmap.catalog.scene import Observation, Scene
 from earthmap.errors import JobError, QueryError
+from earthmap.grid import Cell, owned_ground, to_lonlat
 from tests.catalog.drawn_scenes import DAY, MINUTE, NOON, SQUARE, ids, many_scenes, scene
 
 
@@ -32,6 +33,15 @@ def choose(observations: Sequence[Observation], ground: Any, rule: str = RULES[0
 
 def best(observations: Sequence[Observation], ground: Any, rule: str = RULES[0]) -> list[list[str]]:
     return ids(choose(observations, ground, rule)[:1])
+
+
+def test_what_is_chosen_for_a_cell_that_it_only_touches_is_not_lost_when_it_is_narrowed() -> None:
+    """Along this edge rounding leaves a sliver of ground ∩ footprint, and nothing of footprint ∩ ground."""
+    ground = owned_ground(Cell.parse("utm0_14m_112_31N_c796_80"))
+    box = shapely.box(482936.0588254327, 4992438.264741431, 501760.0, 4995304.592010487)
+    observations = observe([scene("beside", ground=to_lonlat(box, 32631, tolerance_m=0.01))])
+    (ranked,) = rank_many(observations, [ground], rule=rule_of("all"))
+    assert [narrow(observations[index], ground) is not None for index in ranked] == [True] * len(ranked)
 
 
 @given(many_scenes(), st.integers(0, 5), st.integers(0, 3), st.sampled_from(RULES))
