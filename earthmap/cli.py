@@ -21,7 +21,7 @@ from earthmap.errors import BadRequestError, EarthmapError, EarthmapWarning, Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from earthmap.pipeline import Estimate, Job, Progress, Run, Sighting, Sightings
+    from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings
     from earthmap.pipeline.doctor import Diagnosis
 
 SHOWN = 8
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"earthmap {earthmap.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_map(commands)
+    _add_ask(commands)
     _add_scenes(commands)
     demo = commands.add_parser("demo", help="draw scenes with known truth and map them")
     demo.add_argument("--out", default="runs/demo", help="folder for scenes and results (default runs/demo)")
@@ -118,6 +119,35 @@ def _add_question_details(add: Callable[..., Any]) -> None:
     add("--shape", metavar="KIND", help="of what is found: box, oriented_box, point, polygon or mask")
 
 
+def _add_ask(commands: Any) -> None:
+    add = commands.add_parser("ask", help="answer a question about one picture").add_argument
+    add(
+        "pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="image as of `earthmap map --image`, PNG or JPEG, or the folder of a run or of its store",
+    )
+    add("question", help="question, such as 'How much of this is water?'")
+    add("--at", metavar="PLACE", help="LON,LAT in degrees (--at=-3.5,45.7), a tile_id, or X,Y in a photograph")
+    add(
+        "--date",
+        "--datetime",
+        action="append",
+        dest="dates",
+        metavar="DATE",
+        default=[],
+        help="which of several dates; twice for a change",
+    )
+    add("--sensor", help="use this sensor's observations only, such as sentinel-2-l2a")
+    add("--bands", metavar="NAMES", type=_listed, default=[], help="bands of an image that does not tell them")
+    add("--tile-size", type=int, choices=[448, 224, 128], default=448, help="side of the picture around --at")
+    _add_question_details(add)
+    add("--predictor", choices=["spectral", "vlm"], help="what answers (default spectral)")
+    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model")
+    add("--draw", metavar="PNG", help="write the picture with what was found drawn on it")
+    _add_output(commands.choices["ask"])
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 
@@ -186,6 +216,46 @@ def _map(arguments: argparse.Namespace) -> int:
     return WITH_ERRORS if arguments.strict and failed else DONE
 
 
+def _ask(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import Sight, ask_about, draw, open_subject
+    from earthmap.predict import build_predictor
+    from earthmap.tasks import make_query
+
+    spec = _predictor(arguments)
+    details = {name: getattr(arguments, name) for name in _DETAILS}
+    query = make_query(arguments.question, **details, open_vocabulary=spec["name"] == "vlm")
+    sight = Sight(
+        at=arguments.at,
+        dates=tuple(arguments.dates),
+        sensor=arguments.sensor,
+        bands=tuple(arguments.bands),
+        tile_size=arguments.tile_size,
+    )
+    reply = ask_about(query, open_subject(arguments.pictures, sight, task=query.task), build_predictor(spec))
+    if arguments.draw is not None:
+        _write_png(arguments.draw, draw(reply).png)
+    _show_reply(reply, arguments)
+    return FAILED if reply.answer.status == "failed" else DONE
+
+
+def _predictor(arguments: argparse.Namespace) -> dict[str, str]:
+    """What `build_predictor` takes: a checkpoint's folder means the model."""
+    name = arguments.predictor or ("vlm" if arguments.model else "spectral")
+    if (name == "vlm") != (arguments.model is not None):
+        raise JobError(
+            f"the predictor {name} is given {'a' if arguments.model else 'no'} --model",
+            expected="--predictor vlm with --model FOLDER, or spectral without",
+        )
+    return {"name": name, "checkpoint": arguments.model} if arguments.model else {"name": name}
+
+
+def _write_png(address: str, png: bytes) -> None:
+    from earthmap.storage import Storage
+
+    folder, _, name = address.rpartition("/")
+    Storage(folder or ".").write(name, png)
+
+
 def _scenes(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import find_sightings
 
@@ -213,12 +283,10 @@ def _scenes(arguments: argparse.Namespace) -> int:
 
 def _write_strip(found: Sightings, arguments: argparse.Namespace) -> None:
     from earthmap.outputs import render_strip
-    from earthmap.storage import Storage
 
     count, shown = len(found.rows), len(found.panels)
     title = f"{count} observation{'s' * (count != 1)}" + (f", of which {shown} are shown" if shown < count else "")
-    folder, _, name = arguments.out.rpartition("/")
-    Storage(folder or ".").write(name, render_strip(found.panels, title=title))
+    _write_png(arguments.out, render_strip(found.panels, title=title))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -379,6 +447,16 @@ def _show_run(run: Run, arguments: argparse.Namespace) -> None:
     _last_line(arguments, {"run": run.address, "summary": run.summary})
 
 
+def _show_reply(reply: Reply, arguments: argparse.Namespace) -> None:
+    from earthmap.pipeline import tell
+
+    if not arguments.quiet and not arguments.json:
+        console = _console()
+        for line in tell(reply):
+            console.print(line, markup=False)
+    _last_line(arguments, reply.to_dict())
+
+
 def _show_diagnosis(found: Diagnosis) -> None:
     from rich.markup import escape
     from rich.table import Table
@@ -456,7 +534,7 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(content, sort_keys=True) + "\n")
 
 
-_COMMANDS = {"map": _map, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor}
+_COMMANDS = {"map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor}
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -2,9 +2,10 @@
 
 from earthmap.cube.cells import CellPixels, TileFailure, TilePixels, assemble, read_cell, read_tile
 from earthmap.cube.composite import compose
-from earthmap.cube.glance import Glance, clear_share, glance, is_classified
+from earthmap.cube.glance import Glance, clear_share, glance, is_classified, look_closely
 from earthmap.cube.open import open_cube, stored_groups
 from earthmap.cube.patience import Budget, Patience, PatientReader, Spent
+from earthmap.cube.photograph import Photograph, is_photograph, read_photograph
 from earthmap.cube.plan import CellRead, estimated_bytes
 from earthmap.cube.rasters import RasterioReader, close_files
 from earthmap.cube.reader import ArrayImage, MemoryReader, Reader
@@ -22,6 +23,7 @@ __all__ = [
     "MemoryReader",
     "Patience",
     "PatientReader",
+    "Photograph",
     "RasterioReader",
     "Reader",
     "SourceGrid",
@@ -36,9 +38,12 @@ __all__ = [
     "find_cell",
     "glance",
     "is_classified",
+    "is_photograph",
+    "look_closely",
     "open_cell",
     "open_cube",
     "read_cell",
+    "read_photograph",
     "read_tile",
     "stored_groups",
     "verify_cell",

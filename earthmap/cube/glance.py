@@ -1,12 +1,13 @@
 """An observation at a glance: coarse overviews only, for the share of a ground that it shows and for quick looks.
 
-A class that was chosen from an overview may be wrong in a pixel; nothing that is made here enters a map.
+A class that was chosen from an overview may be wrong in a pixel; nothing that is made here enters a map. `look_closely`
+reads whole pixels in the same way, on a grid that need not be a lattice: what one question about one image is asked of.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,16 @@ CLEAR_WEIGHTS = {Reason.NODATA: 0.0, Reason.CLOUD: 0.0, Reason.CIRRUS: 0.0, Reas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
-    """A few coarse pixels of an observation."""
+    """The pixels of an observation on some grid."""
 
     bands: tuple[str, ...]
     data: NDArray[np.float32] = field(repr=False, compare=False)
     """(band, y, x) physical values, NaN where nodata."""
     mask: NDArray[np.uint8] = field(repr=False, compare=False)
     """(y, x) codes of `Reason`."""
+
+
+Read = Callable[[BandSource], "NDArray[np.float32]"]
 
 
 def is_classified(observation: Observation) -> bool:
@@ -52,13 +56,29 @@ def glance(reader: Reader, observation: Observation, geobox: GeoBox, *, bands: S
     Raises:
         ReadError: for the first source that cannot be read.
     """
+    return _mosaic(
+        observation, geobox, bands, lambda source: reader.read(dataclasses.replace(source, coarse=True), geobox)
+    )
+
+
+def look_closely(reader: Reader, observation: Observation, geobox: GeoBox) -> Glance:
+    """Every band of `observation` on `geobox`, which may lie askew and in any CRS; pixels on its own grid are copied.
+
+    Raises:
+        ReadError: for the first source that cannot be read.
+    """
+    bands = tuple(dict.fromkeys(source.band for scene in observation.scenes for source in scene.sources))
+    return _mosaic(observation, geobox, bands, lambda source: reader.read(source, geobox))
+
+
+def _mosaic(observation: Observation, geobox: GeoBox, bands: Sequence[str], read: Read) -> Glance:
     data = np.full((len(bands), *geobox.shape), np.nan, np.float32)
     mask = np.full(geobox.shape, np.uint8(Reason.NODATA), np.uint8)
     for scene in observation.scenes:
         holes = mask == Reason.NODATA
         if not holes.any():
             break
-        own, reasons = _scene(reader, scene, geobox, bands)
+        own, reasons = _scene(scene, geobox, bands, read)
         for into, band in zip(data, own, strict=True):
             np.copyto(into, band, where=holes)
         np.copyto(mask, reasons, where=holes)
@@ -66,11 +86,8 @@ def glance(reader: Reader, observation: Observation, geobox: GeoBox, *, bands: S
 
 
 def _scene(
-    reader: Reader, scene: Scene, geobox: GeoBox, bands: Sequence[str]
+    scene: Scene, geobox: GeoBox, bands: Sequence[str], read: Read
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    def read(source: BandSource) -> NDArray[np.float32]:
-        return reader.read(dataclasses.replace(source, coarse=True), geobox)
-
     layers = {source.band: read(source) for source in scene.mask_sources}
     sources = {source.band: source for source in scene.sources}
     missing = np.full(geobox.shape, np.nan, np.float32)

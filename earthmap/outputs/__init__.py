@@ -9,12 +9,17 @@ from earthmap.outputs.ordering import Ordering
 from earthmap.outputs.preview import render_preview
 from earthmap.outputs.report import render_report
 from earthmap.outputs.selection import select_results
+from earthmap.outputs.sketch import Caption, Mark, Sketch, SketchPicture, render_sketch
 from earthmap.outputs.stac import result_item
 from earthmap.outputs.strip import StripPanel, render_strip
 
 __all__ = [
     "Backdrop",
+    "Caption",
+    "Mark",
     "Ordering",
+    "Sketch",
+    "SketchPicture",
     "StripPanel",
     "class_cog",
     "headlines",
@@ -22,6 +27,7 @@ __all__ = [
     "pole_in",
     "render_preview",
     "render_report",
+    "render_sketch",
     "render_strip",
     "result_item",
     "select_results",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
+    from earthmap.pipeline.ask import Reply, ask_about, draw, tell
     from earthmap.pipeline.estimate import Estimate, explain
     from earthmap.pipeline.folder import Run, open_run
     from earthmap.pipeline.isolation import Limits
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.publish import publish_report
     from earthmap.pipeline.run import Progress, run_job
     from earthmap.pipeline.sightings import Sighting, Sightings, find_sightings
+    from earthmap.pipeline.subject import Sight, Subject, open_subject
 
 __all__ = [
     "Estimate",
@@ -22,19 +24,26 @@ __all__ = [
     "Limits",
     "Plan",
     "Progress",
+    "Reply",
     "Run",
+    "Sight",
     "Sighting",
     "Sightings",
+    "Subject",
+    "ask_about",
+    "draw",
     "explain",
     "find_sightings",
     "make_plan",
     "map_area",
     "open_images",
     "open_run",
+    "open_subject",
     "parse_job",
     "publish_report",
     "read_job",
     "run_job",
+    "tell",
 ]
 
 _HOMES = {
@@ -43,19 +52,26 @@ _HOMES = {
     "Limits": "isolation",
     "Plan": "plan",
     "Progress": "run",
+    "Reply": "ask",
     "Run": "folder",
+    "Sight": "subject",
     "Sighting": "sightings",
     "Sightings": "sightings",
+    "Subject": "subject",
+    "ask_about": "ask",
+    "draw": "ask",
     "explain": "estimate",
     "find_sightings": "sightings",
     "make_plan": "plan",
     "map_area": "api",
     "open_images": "plan",
     "open_run": "folder",
+    "open_subject": "subject",
     "parse_job": "job",
     "publish_report": "publish",
     "read_job": "job",
     "run_job": "run",
+    "tell": "ask",
 }
 
 

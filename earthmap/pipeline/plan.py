@@ -153,11 +153,12 @@ def _resolution(scenes: Sequence[Scene]) -> float:
     return float(f"{min(scene.resolution_m for scene in scenes):.3g}")
 
 
-def _grid(job: Job, scenes: Sequence[Scene]) -> Grid:
+def grid_of(scenes: Sequence[Scene], *, tile_size: int, resolution: float | None = None) -> Grid:
+    """The lattice that `scenes` are mapped on: that of the finest of them, in its pixels where none are asked for."""
     finest = min(scenes, key=lambda scene: (scene.resolution_m, scene.sensor))
     return Grid(
-        resolution_m=job.spec.resolution or _resolution(scenes),
-        picture_px=job.spec.tile_size,
+        resolution_m=resolution or _resolution(scenes),
+        picture_px=tile_size,
         anchor_m=SENSORS[finest.sensor].anchor_m,
     )
 
@@ -177,7 +178,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     images = open_images(job)
     source = source or open_source(job, images, say=say)
     found = _search(source, job.area.geometry, job)
-    grid = _grid(job, found.scenes)
+    grid = grid_of(found.scenes, tile_size=spec.tile_size, resolution=spec.resolution)
     cells, bits = touched(job.area, grid)
     count = int(np.bitwise_count(bits).sum())
     if count > spec.max_tiles:
