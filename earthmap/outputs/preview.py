@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 MAX_PANELS = 8
 WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100
 PANEL_PX = 1200
+SIDE_IN, GAP_IN, HEAD_IN, FOOT_IN = 0.36, 0.2, 0.95, 0.55
+"""Of several panels: beside them, between them, and above and below all of them."""
+TITLE_IN, NOTE_IN = 0.8, 2.6
+"""What a panel's title and numbers need in height and width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +90,11 @@ def render_preview(
     title: str,
     notes: Sequence[str] = (),
 ) -> bytes:
-    """A PNG file of 1200 × 900 pixels; equal arguments give equal bytes.
+    """A PNG file of 1200 pixels in width and at most 900 in height; equal arguments give equal bytes.
 
-    One observation fills the picture. Several are small multiples, at most eight, the first, the last and those
-    between at even steps. A change alone is shown as before, after and change where both dates have a backdrop. `notes`
-    say what is not drawn as it is.
+    One observation fills 1200 × 900 pixels. Several are small multiples, at most eight, the first, the last and those
+    between at even steps, and the picture is as high as they need. A change alone is shown as before, after and change
+    where both dates have a backdrop. `notes` say what is not drawn as it is.
     """
     from matplotlib import rc_context
 
@@ -208,13 +212,14 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str, notes: Sequen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, facecolor="white")
+    page = _page(len(panels), ground.frame, ground.squeeze)
+    figure = Figure(figsize=(WIDTH_IN, page.height_in), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.03, 0.962, _short(title, 84), fontsize=17, fontweight="bold", va="center")
+    figure.text(0.03, page.below(0.34), _short(title, 84), fontsize=17, fontweight="bold", va="center")
     about = " · ".join(part for part in (_sensors(ground), *notes) if part)
     size, most = (8.5, 190) if notes else (10.5, 130)
-    figure.text(0.03, 0.926, _short(about, most), fontsize=size, color=QUIET, va="center")
-    for panel, place in zip(panels, _places(len(panels), ground.frame, ground.squeeze), strict=True):
+    figure.text(0.03, page.below(0.67), _short(about, most), fontsize=size, color=QUIET, va="center")
+    for panel, place in zip(panels, page.places, strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
     handles, labels = _handles(ground)
     if handles:
@@ -240,32 +245,46 @@ def _lines(text: str, width: int) -> list[str]:
     return lines if len(lines) <= 3 else [*lines[:2], _short(" ".join(lines[2:]), width)]
 
 
-def _places(count: int, frame: Bounds, squeeze: float) -> list[tuple[float, float, float, float]]:
-    """Left, bottom, width, height of each panel: of all grids the one with the largest panels at this shape."""
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """How high the picture is, and where its panels lie on it: left, bottom, width, height of each, in shares of it."""
+
+    height_in: float
+    places: Sequence[tuple[float, float, float, float]]
+
+    def below(self, inches: float) -> float:
+        """The share of the height that lies so far below the upper edge."""
+        return 1.0 - inches / self.height_in
+
+
+def _page(count: int, frame: Bounds, squeeze: float) -> _Page:
+    """Of all grids of panels the one with the largest at this shape; the picture is as high as they need."""
+    if count == 1:
+        return _Page(HEIGHT_IN, [(0.075, 0.09, 0.895, 0.80)])
     shape = max(1e-3, (frame[2] - frame[0]) * squeeze) / max(1e-3, frame[3] - frame[1])
-    left, bottom, width, height = (0.075, 0.09, 0.895, 0.80) if count == 1 else (0.03, 0.075, 0.94, 0.835)
-    gap_x, gap_y = 0.015, 0.09
+    inside = WIDTH_IN - 2 * SIDE_IN
 
-    def side(columns: int) -> float:
+    def wide(columns: int) -> float:
         rows = -(-count // columns)
-        wide = (width - gap_x * (columns - 1)) / columns * WIDTH_IN
-        return float(min(wide, ((height - gap_y * rows) / rows) * HEIGHT_IN * shape))
+        high = (HEIGHT_IN - HEAD_IN - FOOT_IN) / rows - TITLE_IN
+        return min((inside - GAP_IN * (columns - 1)) / columns, high * shape)
 
-    columns = max(range(1, count + 1), key=lambda number: (round(side(number), 6), -number))
+    columns = max(range(1, count + 1), key=lambda number: (round(wide(number), 6), -number))
     rows = -(-count // columns)
-    wide = (width - gap_x * (columns - 1)) / columns
-    high = (height - gap_y * rows) / rows
-    used = min(high, side(columns) / shape / HEIGHT_IN) if count > 1 else high
-    top = bottom + height - (height - rows * (used + gap_y)) / 2 if count > 1 else bottom + height
-    return [
+    pitch = max(wide(columns), min(NOTE_IN, (inside - GAP_IN * (columns - 1)) / columns))
+    high = wide(columns) / shape
+    total = round(HEAD_IN + FOOT_IN + rows * (high + TITLE_IN), 6)
+    left = (WIDTH_IN - columns * pitch - (columns - 1) * GAP_IN) / 2
+    places = [
         (
-            left + (number % columns) * (wide + gap_x),
-            top - (number // columns + 1) * (used + gap_y) + (0.012 if count > 1 else 0.02),
-            wide,
-            used,
+            (left + number % columns * (pitch + GAP_IN)) / WIDTH_IN,
+            1.0 - (HEAD_IN + (number // columns + 1) * (high + TITLE_IN)) / total,
+            pitch / WIDTH_IN,
+            high / total,
         )
         for number in range(count)
     ]
+    return _Page(total, places)
 
 
 def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from earthmap.outputs.backdrop import pole_of
 from earthmap.outputs.drawing import in_one_piece, look_of, pole_in, scale_bar_m, squeeze_at
-from earthmap.outputs.preview import _lines, render_preview
+from earthmap.outputs.preview import _lines, _page, render_preview
 from tests.outputs import drawn_results as drawn
 
 
@@ -126,3 +126,23 @@ def test_a_map_around_a_pole_is_round() -> None:
 )
 def test_which_maps_are_drawn_around_a_pole(south: float, north: float, pole: float | None) -> None:
     assert pole_of(south, north) == pole
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("shape", [0.1, 0.5, 1.0, 2.0, 10.0])
+def test_panels_fill_the_page_and_leave_room_for_their_titles(count: int, shape: float) -> None:
+    page = _page(count, (0.0, 0.0, shape, 1.0), 1.0)
+    assert 0 < page.height_in <= 9.0
+    assert len(page.places) == count
+    for index, (left, bottom, width, height) in enumerate(page.places):
+        assert left >= 0.02
+        assert bottom * page.height_in >= 0.5  # the legend
+        assert left + width <= 0.98
+        assert bottom + height <= 0.93
+        for other in page.places[:index]:  # a title fits between rows, and nothing lies on anything
+            beside = left >= other[0] + other[2] or other[0] >= left + width
+            above = (other[1] - bottom - height) * page.height_in >= 0.7
+            assert beside or above
+    used = sum(min(w * 12, h * page.height_in * shape) * h * page.height_in for _, _, w, h in page.places)
+    if count > 1 and 0.5 <= shape <= 2.0:
+        assert used / (12 * page.height_in) > 0.3  # a third and more is map
