@@ -24,7 +24,7 @@ import pytest
 from earthmap.cube import RasterioReader
 from earthmap.pipeline import make_plan, read_job
 from earthmap.pipeline.context import Context
-from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
+from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, PREVIEW_PATH, RUN_PATH
 from earthmap.pipeline.plan import cell_reads
 from earthmap.pipeline.reading import read_stage
 from earthmap.pipeline.run import predictor_spec
@@ -143,6 +143,7 @@ class Disturbed:
             status, out, err = running.finish()
         assert (status, out, err) == (0, "", "")
         assert self.storage.read(FEATURES_PATH) == self.undisturbed.features
+        assert not [path for path in self.storage.list() if "merged" in path], "what only publishing needs was left"
         now, attempts = _manifests(self.storage), _attempts(self.storage)
         assert {path: now.get(path) for path in self.committed} == self.committed
         assert {aim: attempts[aim] for aim in self.attempts} == self.attempts
@@ -218,8 +219,16 @@ def test_killed_while_it_computes(disturbed: Disturbed) -> None:
     disturbed.finish()
 
 
+def _merged(paths: set[str]) -> int:
+    """How many cells wait to be published."""
+    return sum(path.startswith("store/merged/") for path in paths)
+
+
 def test_killed_while_it_publishes(disturbed: Disturbed) -> None:
+    assert disturbed.kill(lambda paths: _merged(paths) > 0)
     assert disturbed.kill(lambda paths: FEATURES_PATH in paths)
+    assert _merged(disturbed.paths()) > 0
+    assert disturbed.kill(lambda paths: PREVIEW_PATH in paths)
     assert not disturbed.storage.exists(RUN_PATH)
     record = disturbed.finish()
     assert record["groups"]["read"] == record["parts"]["computed"] == 0
