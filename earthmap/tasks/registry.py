@@ -33,7 +33,7 @@ class Task:
     scoring: str
     """What makes the probability of a written answer: `choices` (log-probabilities, normalised over the choices),
     `independent` (yes or no of each label by itself), `tokens` (geometric mean over the answer's tokens) or `pixels`
-    (the number is counted on a mask)."""
+    (the number is measured on the ground, from masks or blocks of the picture)."""
     template: str
     """The words that the model is given, one thought a line, with the places `{text}`, `{targets}`, `{choices}` and
     `{shape}`; a line whose place stays empty is left out (`earthmap.tasks.prompts`)."""
