@@ -13,6 +13,7 @@ from earthmap.synthetic.questions import Asked, ask
 from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
 from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
+from earthmap.synthetic.tile_scenes import write_tiles
 from earthmap.synthetic.tiles import Tiles, draw_tiles, patch_shares
 from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
 
@@ -46,5 +47,6 @@ __all__ = [
     "small_world",
     "true_km2",
     "truth_on",
+    "write_tiles",
     "write_world",
 ]

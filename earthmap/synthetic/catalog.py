@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,10 +67,8 @@ def write_world(
     scenes = plan_scenes(world, sensors=sensors, columns=columns, overlap=overlap, epsg=epsg)
     try:
         with ThreadPoolExecutor(_WORKERS) as pool:
-            items = list(pool.map(partial(_write_scene, world, root), scenes))
-        for name in dict.fromkeys(sensors):
-            _write_collection(world, root, SENSORS[name], items)
-        return _write_json(root / "catalog.json", _root(world, sensors))
+            items = list(pool.map(partial(_write_world_scene, world, root), scenes))
+        return write_index(root, items, name=world.name, key=f"drawn-world-{world.content_key()[:8]}", sensors=sensors)
     except OSError as error:
         raise StorageError(
             f"cannot write the drawn world to {root}: {error}", fix="free some space, or give another folder"
@@ -112,17 +113,50 @@ def _write_cog(layer: Layer, path: Path) -> None:
         raise StorageError(f"cannot write {path}: {error}", fix="free some space, or give another folder") from error
 
 
-def _write_scene(world: World, root: Path, scene: DrawnScene) -> dict[str, Any]:
-    """Draw and write one scene; its item."""
-    folder = root / scene.sensor.collection / scene.id
-    folder.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What an item says of where its scene comes from."""
+
+    name: str
+    """What to call it: every picture of it must be known as drawn."""
+    created: datetime.datetime
+    gsd_m: float
+    ground: BaseGeometry
+    """Where it shows something, in EPSG:4326."""
+    recipe: Mapping[str, Any]
+    """Properties that say how to draw it again."""
+
+
+def _write_world_scene(world: World, root: Path, scene: DrawnScene) -> dict[str, Any]:
+    """Draw and write one scene of a world; its item."""
     layers = scene.sensor.draw(world, scene.geobox, scene.datetime)
     layers.append(draw_labels(world, scene.geobox, scene.datetime))
+    origin = Origin(
+        name=world.name,
+        created=world.after,
+        gsd_m=world.resolution_m,
+        ground=footprint(world, scene.geobox),
+        recipe={"earthmap:world": world.to_dict()},
+    )
+    return write_scene(root, scene, layers, origin)
+
+
+def write_scene(root: Path, scene: DrawnScene, layers: list[Layer], origin: Origin) -> dict[str, Any]:
+    """Write the layers of a scene and its item, which is returned."""
+    folder = root / scene.sensor.collection / scene.id
+    folder.mkdir(parents=True, exist_ok=True)
     for layer in layers:
         _write_cog(layer, folder / f"{layer.name}.tif")
-    item = _item(world, scene, layers)
+    item = _item(scene, layers, origin)
     _write_json(folder / f"{scene.id}.json", item)
     return item
+
+
+def write_index(root: Path, items: list[dict[str, Any]], *, name: str, key: str, sensors: tuple[str, ...]) -> Path:
+    """Write the collections of `items`, then catalog.json, whose path is returned."""
+    for sensor in dict.fromkeys(sensors):
+        _write_collection(name, root, SENSORS[sensor], items)
+    return _write_json(root / "catalog.json", _root(name, key, sensors))
 
 
 def _asset(layer: Layer) -> dict[str, Any]:
@@ -167,15 +201,15 @@ def _extensions(record: dict[str, Any]) -> list[str]:
     return [schema for prefix, schema in _EXTENSIONS.items() if f'"{prefix}' in text]
 
 
-def _item(world: World, scene: DrawnScene, layers: list[Layer]) -> dict[str, Any]:
+def _item(scene: DrawnScene, layers: list[Layer], origin: Origin) -> dict[str, Any]:
     from shapely.geometry import mapping
 
-    ground = footprint(world, scene.geobox)
+    ground = origin.ground
     properties: dict[str, Any] = {
-        "title": f"{scene.sensor.title}: {world.name}",
+        "title": f"{scene.sensor.title}: {origin.name}",
         "datetime": f"{scene.datetime:%Y-%m-%dT%H:%M:%SZ}",
-        "created": f"{world.after:%Y-%m-%dT%H:%M:%SZ}",
-        "gsd": world.resolution_m,
+        "created": f"{origin.created:%Y-%m-%dT%H:%M:%SZ}",
+        "gsd": origin.gsd_m,
         "proj:code": str(scene.geobox.crs),
         **scene.sensor.properties,
     }
@@ -185,7 +219,7 @@ def _item(world: World, scene: DrawnScene, layers: list[Layer]) -> dict[str, Any
     cover = _cloud_cover(layers)
     if cover is not None:
         properties["eo:cloud_cover"] = cover
-    properties["earthmap:world"] = world.to_dict()
+    properties.update(origin.recipe)
     assets = {layer.name: _asset(layer) for layer in layers}
     return {
         "type": "Feature",
@@ -223,7 +257,7 @@ def _hull(boxes: list[list[float]]) -> list[float]:
     return [round(value, 7) for value in degrees]
 
 
-def _write_collection(world: World, root: Path, sensor: DrawnSensor, items: list[dict[str, Any]]) -> None:
+def _write_collection(name: str, root: Path, sensor: DrawnSensor, items: list[dict[str, Any]]) -> None:
     mine = [item for item in items if item["collection"] == sensor.collection]
     times = sorted(item["properties"]["datetime"] for item in mine)
     record = {
@@ -232,7 +266,7 @@ def _write_collection(world: World, root: Path, sensor: DrawnSensor, items: list
         "stac_extensions": [],
         "id": sensor.collection,
         "title": sensor.title,
-        "description": f"{sensor.title}: {world.name}. Not a measurement: every pixel is drawn by earthmap.synthetic.",
+        "description": f"{sensor.title}: {name}. Not a measurement: every pixel is drawn by earthmap.synthetic.",
         "license": "CC0-1.0",
         "extent": {
             "spatial": {"bbox": [_hull([item["bbox"] for item in mine])]},
@@ -247,13 +281,13 @@ def _write_collection(world: World, root: Path, sensor: DrawnSensor, items: list
     _write_json(root / sensor.collection / "collection.json", record)
 
 
-def _root(world: World, sensors: tuple[str, ...]) -> dict[str, Any]:
+def _root(name: str, key: str, sensors: tuple[str, ...]) -> dict[str, Any]:
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
-        "id": f"drawn-world-{world.content_key()[:8]}",
-        "title": world.name,
-        "description": f"{world.name}: drawn scenes with their truth. Nothing in it was measured.",
+        "id": key,
+        "title": name,
+        "description": f"{name}: drawn scenes with their truth. Nothing in it was measured.",
         "links": [
             _link("root", "./catalog.json"),
             *(_link("child", f"./{SENSORS[name].collection}/collection.json") for name in dict.fromkeys(sensors)),

@@ -97,12 +97,18 @@ def noise(seeds: NDArray[np.int64], name: str, *shape: int, device: str, kind: s
 
 def _doubled(lattice: Tensor) -> Tensor:
     """Quadratic B-spline subdivision of the last two axes: n points become 2 n − 4 (Chaikin's corner cutting)."""
-    import torch
-
-    middle, side = lattice[..., 1:-1] * 0.75, lattice * 0.25
-    wide = torch.stack([middle + side[..., :-2], middle + side[..., 2:]], dim=-1).flatten(-2)
-    middle, side = wide[..., 1:-1, :] * 0.75, wide * 0.25
-    return torch.stack([middle + side[..., :-2, :], middle + side[..., 2:, :]], dim=-2).flatten(-3, -2)
+    for axis in (-2, -1):
+        points = lattice.shape[axis] - 2
+        side = lattice * 0.25
+        middle = lattice.narrow(axis, 1, points) * 0.75
+        shape = list(lattice.shape)
+        shape[axis] = 2 * points
+        wide = lattice.new_empty(shape)
+        for first in (0, 1):
+            half = wide[..., first::2, :] if axis == -2 else wide[..., first::2]
+            half.copy_(middle).add_(side.narrow(axis, 2 * first, points))
+        lattice = wide
+    return lattice
 
 
 def smooth_fields(
@@ -138,7 +144,7 @@ def smooth_fields(
         octave += 1
         strength = strength * share
         if (points - 4) * finest <= side:
-            field = field + noise(seeds, f"{name} {octave}", count, points, points, device=device) * strength
+            field += noise(seeds, f"{name} {octave}", count, points, points, device=device).mul_(strength)
     return field[..., :side, :side].contiguous()
 
 

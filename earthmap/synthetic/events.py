@@ -154,7 +154,7 @@ def _field(recipe: Recipe, land: Land, happening: Happening, device: str) -> tup
     def mine(*names: str) -> Tensor:
         return column(np.isin(happening.event, [EVENTS.index(name) for name in names]), device)
 
-    low = -land.relief + land.fine * 0.2
+    low = blob * 0.1 - land.relief
     field = blob - (u * u + v * v) * 2.0
     field = torch.where(mine("flooding"), low - is_wet * 1e3, field)
     field = torch.where(mine("drying"), -low - ~is_wet * 1e3, field)
@@ -190,7 +190,6 @@ def _changed(recipe: Recipe, land: Land, happening: Happening, region: Tensor, d
         tone=land.tone,
         cover=land.cover,
         relief=land.relief,
-        fine=land.fine,
         grain=land.grain,
         river=land.river,
     )

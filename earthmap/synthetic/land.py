@@ -43,8 +43,6 @@ class Land:
     """uint8 codes of land cover, 1 to 6."""
     relief: Tensor
     """float32 height without a scale: lakes, rivers and floods lie low, rock and snow high."""
-    fine: Tensor
-    """float32 small-scale field, for ragged edges and for what happens later."""
     grain: Tensor
     """uint8 texture, about 128."""
     river: Tensor
@@ -111,8 +109,15 @@ class _Site:
     recipe: Recipe
     plane: Plane
     fields: Tensor
-    """(tile, 4, y, x): relief, wood, texture, shore."""
+    """(all tiles, 4, y, x): relief, wood, texture, shore."""
+    chosen: Tensor | None
+    """Which of all tiles; None for all of them."""
     device: str
+
+    def field(self, number: int) -> Tensor:
+        """(tile, y, x) one of the fields."""
+        whole = self.fields[:, number]
+        return whole if self.chosen is None else whole.index_select(0, self.chosen)
 
     def number(self, name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(tile, 1, 1) draws between two numbers."""
@@ -132,10 +137,14 @@ class _Site:
 
 _Stage = Callable[[Land, _Site], None]
 
+_PAINTED = tuple(field.name for field in fields(Land))
+
 
 def draw_land(recipe: Recipe, device: str = "cpu") -> Land:
     """The ground of a batch before anything stands on it."""
-    site = _Site(recipe=recipe, plane=Plane.of(recipe, device), fields=_fields(recipe, device), device=device)
+    site = _Site(
+        recipe=recipe, plane=Plane.of(recipe, device), fields=_fields(recipe, device), chosen=None, device=device
+    )
     land = _open_land(site)
     stages: tuple[tuple[_Stage, NDArray[np.bool_]], ...] = (
         (_add_parcels, recipe.parcels),
@@ -164,15 +173,15 @@ def _paint_some(stage: _Stage, land: Land, site: _Site, needed: NDArray[np.bool_
         stage(land, site)
     elif needed.any():
         chosen = torch.from_numpy(np.flatnonzero(needed)).to(site.device)
-        plane = Plane(x=site.plane.x[chosen], y=site.plane.y[chosen])
-        mine = _Site(recipe=site.recipe.some(needed), plane=plane, fields=site.fields[chosen], device=site.device)
-        names = [field.name for field in fields(Land)]
-        part = Land(**{name: getattr(land, name)[chosen] for name in names})
-        before = {name: getattr(part, name) for name in names}
+        plane = Plane(x=site.plane.x.index_select(0, chosen), y=site.plane.y.index_select(0, chosen))
+        recipe = site.recipe.some(needed)
+        mine = _Site(recipe=recipe, plane=plane, fields=site.fields, chosen=chosen, device=site.device)
+        before = {name: getattr(land, name).index_select(0, chosen) for name in _PAINTED}
+        part = Land(**before)
         stage(part, mine)
-        for name in names:
-            if getattr(part, name) is not before[name]:
-                getattr(land, name)[chosen] = getattr(part, name)
+        for name, old in before.items():
+            if getattr(part, name) is not old:
+                getattr(land, name).index_copy_(0, chosen, getattr(part, name))
 
 
 def _fields(recipe: Recipe, device: str) -> Tensor:
@@ -193,7 +202,7 @@ def _open_land(site: _Site) -> Land:
     """Open ground with its texture."""
     import torch
 
-    recipe, device, texture = site.recipe, site.device, site.fields[:, 2]
+    recipe, device, texture = site.recipe, site.device, site.field(2)
     side = FINE * recipe.side_px
     pixel = noise(recipe.seeds, "grain", side, side, device=device) * site.number("grain strength", 0.02, 0.12)
     grain = _bytes(0.5 + pixel + texture * site.number("texture strength", 0.02, 0.1))
@@ -206,8 +215,7 @@ def _open_land(site: _Site) -> Land:
         material=material.expand(-1, side, side).clone(),
         tone=tone,
         cover=codes.expand(-1, side, side).clone(),
-        relief=site.fields[:, 0].clone(),
-        fine=site.fields[:, 3],
+        relief=site.field(0).clone(),
         grain=grain,
         river=torch.zeros(recipe.count, side, side, dtype=torch.bool, device=device),
     )
@@ -264,18 +272,18 @@ def _above(field: Tensor, share: NDArray[np.float32]) -> Tensor:
 def _add_wood(land: Land, site: _Site) -> None:
     """Trees."""
     dark = column((draw(site.recipe.seeds, "wood tone") * 90).astype(np.uint8), site.device)
-    cover(land, _above(site.fields[:, 1], site.recipe.wood), code_of("forest"), dark + (land.grain >> 1))
+    cover(land, _above(site.field(1), site.recipe.wood), code_of("forest"), dark + (land.grain >> 1))
 
 
 def _add_burnt(land: Land, site: _Site) -> None:
     """Plants that burnt earlier."""
-    burnt = _above(land.fine, site.recipe.burnt) & (land.cover == VEGETATION)
+    burnt = _above(site.field(3), site.recipe.burnt) & (land.cover == VEGETATION)
     cover(land, burnt, code_of("burnt"), land.grain)
 
 
 def _add_rock(land: Land, site: _Site) -> None:
     """Rock above the trees, dark or bright as the place has it."""
-    ragged = land.relief + land.fine * 0.5
+    ragged = land.relief + site.field(3) * 0.5
     rock = _above(ragged, np.minimum(site.recipe.rock + site.recipe.snow, 1.0))
     lift = (draw(site.recipe.seeds, "rock tone") * 120 - 70).astype(np.int64).astype(np.uint8)
     cover(land, rock, code_of("rock"), land.grain + column(lift, site.device))
@@ -283,7 +291,7 @@ def _add_rock(land: Land, site: _Site) -> None:
 
 def _add_snow(land: Land, site: _Site) -> None:
     """Snow above the rock."""
-    cover(land, _above(land.relief + land.fine * 0.5, site.recipe.snow), code_of("snow"), (land.grain >> 1) + 60)
+    cover(land, _above(land.relief + site.field(3) * 0.5, site.recipe.snow), code_of("snow"), (land.grain >> 1) + 60)
 
 
 CROWNS_M = 3.0
@@ -328,7 +336,7 @@ def _muddy(site: _Site) -> Tensor:
 
 def _add_lakes(land: Land, site: _Site) -> None:
     """Lakes at the bottom of the relief."""
-    low = land.fine * 0.15 - land.relief
+    low = site.field(3) * 0.15 - land.relief
     cover(land, _above(low, site.recipe.lakes), _muddy(site), _water_tone(land, site, "inland"))
 
 
@@ -336,7 +344,7 @@ def _add_river(land: Land, site: _Site) -> None:
     """A river, towards which the relief falls."""
     extent = column(site.recipe.extent_m, site.device)
     _, away = site.turned("river")
-    bend = land.relief * site.number("river swing", 0.03, 0.16) + land.fine * 0.01
+    bend = land.relief * site.number("river swing", 0.03, 0.16) + site.field(3) * 0.01
     distance = (away / extent + bend + site.number("river offset", -0.3, 0.3)).abs()
     half = column(site.recipe.river_m, site.device) / extent
     land.relief = land.relief * 0.5 + ((distance - half).clamp(0.0, 0.3) * 6.0 - 0.9)
@@ -385,7 +393,7 @@ def _town_region(land: Land, site: _Site, u: Tensor, v: Tensor) -> Tensor:
     square = (u.abs() < reach) & (v.abs() < reach) & hamlet
     if recipe.hamlet.all():
         return square & (land.cover != WATER)
-    blob = site.fields[:, 1] * 0.35 - (u * u + v * v) / (extent * extent) * 4.0
+    blob = site.field(1) * 0.35 - (u * u + v * v) / (extent * extent) * 4.0
     return (square | (_above(blob, recipe.town) & ~hamlet)) & (land.cover != WATER)
 
 
@@ -447,9 +455,7 @@ def _add_roads(land: Land, site: _Site) -> None:
     """Roads, straight where pixels are fine, and bridges where they meet water."""
     recipe, device = site.recipe, site.device
     cosine, sine, offset = road_frame(recipe)
-    bend = site.fields[:, 0] * column(
-        np.where(recipe.gsd_m > 2.0, 0.02 * recipe.extent_m, 0.0).astype(np.float32), device
-    )
+    bend = site.field(0) * column(np.where(recipe.gsd_m > 2.0, 0.02 * recipe.extent_m, 0.0).astype(np.float32), device)
     tone = (land.grain >> 1) + 30
     for index in range(ROADS):
         half = recipe.road_m[:, index]
@@ -466,7 +472,7 @@ def _add_sea(land: Land, site: _Site) -> None:
     extent = column(recipe.extent_m, device)
     quay = draw(recipe.seeds, "quay") < 0.4
     ragged = np.where(quay, 0.0, between(draw(recipe.seeds, "ragged"), 0.04, 0.2)).astype(np.float32)
-    depth = site.fields[:, 3] * column(ragged, device) - inland / extent
+    depth = site.field(3) * column(ragged, device) - inland / extent
     edge = levels(depth, recipe.sea[:, None])[:, :, None]
     beach = np.where(quay, 25.0, np.maximum(between(draw(recipe.seeds, "beach"), -20.0, 45.0), 0.0)) * (recipe.sea < 1)
     shore = depth > edge - column(beach.astype(np.float32), device) / extent

@@ -80,17 +80,15 @@ def mean_of_fine(values: Tensor) -> Tensor:
 
 def blurred(values: Tensor, side: float) -> Tensor:
     """A point spread of three pixels whose outer ones weigh `side`; edges are repeated."""
-    import torch
-
-    middle = 1.0 - 2.0 * side
-    outer = values * side
-    rows = torch.cat([outer[..., :1, :], outer[..., :-1, :]], dim=-2)
-    below = torch.cat([outer[..., 1:, :], outer[..., -1:, :]], dim=-2)
-    mixed = values * middle + rows + below
-    outer = mixed * side
-    left = torch.cat([outer[..., :1], outer[..., :-1]], dim=-1)
-    right = torch.cat([outer[..., 1:], outer[..., -1:]], dim=-1)
-    return mixed * middle + left + right
+    for axis in (-2, -1):
+        size = values.shape[axis]
+        outer = values * side
+        values = values * (1.0 - 2.0 * side)
+        for start, end in ((0, 1), (1, 0)):
+            values.narrow(axis, end, size - 1).add_(outer.narrow(axis, start, size - 1))
+        for edge in (0, size - 1):
+            values.narrow(axis, edge, 1).add_(outer.narrow(axis, edge, 1))
+    return values
 
 
 def material_index(tiles: Tiles) -> Tensor:
@@ -167,6 +165,8 @@ class _Scene:
     cloud: Tensor
     cloud_light: Tensor
     """Brightness of the clouds."""
+    is_clear: bool
+    """True where there is no cloud, cirrus or shadow of one over any tile."""
     noise: Tensor
     """(tile × date, 1, 1) strength of the noise as a share of the signal."""
 
@@ -188,6 +188,7 @@ def _scene(tiles: Tiles) -> _Scene:
         tone=tiles.tone.flatten(0, 1) * (1.0 / 255.0),
         slope=_slope(tiles),
         shadow=_shadows(tiles),
+        is_clear=not (sky.cloud.any() or sky.cirrus.any()),
         shade=sky.shade.flatten(0, 1),
         cirrus=sky.cirrus.flatten(0, 1),
         cloud=sky.cloud.flatten(0, 1),
@@ -199,23 +200,26 @@ def _scene(tiles: Tiles) -> _Scene:
 def _ground(scene: _Scene, band: str) -> Tensor:
     """Reflectance of the lit ground, before the air above it."""
     number = BAND_NAMES.index(band)
-    dark, more = (end[number].index_select(0, scene.index).view(scene.tone.shape) for end in (scene.low, scene.rise))
-    seen = (dark + more * scene.tone) * scene.slope
+    seen = scene.rise[number].index_select(0, scene.index).view(scene.tone.shape).mul_(scene.tone)
+    seen.add_(scene.low[number].index_select(0, scene.index).view(scene.tone.shape)).mul_(scene.slope)
     if scene.shadow is not None:
-        seen = seen * (1.0 - scene.shadow * (1.0 - float(_DIFFUSE[number])))
+        seen.mul_(1.0 - scene.shadow * (1.0 - float(_DIFFUSE[number])))
     return mean_of_fine(seen)
 
 
 def _through_air(scene: _Scene, band: str, *, top: bool) -> Tensor:
     """The ground under cloud shadows, haze, cirrus and clouds."""
     number = BAND_NAMES.index(band)
-    seen = _ground(scene, band) * (1.0 - scene.shade * (0.85 * (1.0 - float(_DIFFUSE[number]))))
+    seen = _ground(scene, band)
     clear = float(_RAYLEIGH[number]) if top else 0.0
     haze = scene.tiles.sky.haze * np.float32((1.6 if top else 0.7) * float(_AEROSOL[number]))
     depth = _flat(haze, scene.tiles.device)
-    seen = seen * (1.0 - clear - depth * 0.45) + (depth * 0.16 + clear)
-    seen = seen + (float(_CIRRUS[number]) - seen) * scene.cirrus
-    return seen + (scene.cloud_light * float(CLOUD[number]) - seen) * scene.cloud
+    if scene.is_clear:
+        return seen.mul_(1.0 - clear - depth * 0.45).add_(depth * 0.16 + clear)
+    seen.mul_(1.0 - scene.shade * (0.85 * (1.0 - float(_DIFFUSE[number]))))
+    seen.mul_(1.0 - clear - depth * 0.45).add_(depth * 0.16 + clear)
+    seen.add_((float(_CIRRUS[number]) - seen).mul_(scene.cirrus))
+    return seen.add_((scene.cloud_light * float(CLOUD[number]) - seen).mul_(scene.cloud))
 
 
 def reflectance(tiles: Tiles, bands: Sequence[str], *, top: bool, native: bool) -> Tensor:
@@ -235,7 +239,7 @@ def reflectance(tiles: Tiles, bands: Sequence[str], *, top: bool, native: bool) 
         if native and band in NATIVE_M:
             seen = _coarser(seen, tiles.recipe, NATIVE_M[band])
         grain = noise(tiles.recipe.seeds, f"noise of {band}", tiles.recipe.dates, side, side, device=tiles.device)
-        whole[:, number] = seen + grain.flatten(0, 1) * (seen * scene.noise + 0.0012)
+        whole[:, number] = grain.flatten(0, 1).mul_((seen * scene.noise).add_(0.0012)).add_(seen)
     return whole
 
 

@@ -16,7 +16,7 @@ from earthmap.synthetic.draws import between, between_scales, draw
 from earthmap.synthetic.optics import RAYLEIGH, reflectance
 from earthmap.synthetic.radar import backscatter
 from earthmap.synthetic.thermal import temperature
-from earthmap.synthetic.tiles import Tiles
+from earthmap.synthetic.tiles import CHUNK, Tiles, some_of
 from earthmap.synthetic.truth import SNOW, WATER
 
 if TYPE_CHECKING:
@@ -183,10 +183,21 @@ def measure(tiles: Tiles, sensor: str, *, bands: tuple[str, ...] | None = None) 
         raise SensorError(f"{row.id} has no band {', '.join(missing)}", expected=f"some of {', '.join(row.bands)}")
     recipe = tiles.recipe
     side = recipe.side_px
-    data = drawn.measure(tiles, names).view(recipe.count, recipe.dates, len(names), side, side)
+    data = _measured(tiles, drawn.measure, names).view(recipe.count, recipe.dates, len(names), side, side)
     if tiles.sky.beyond.any():
         data = data.masked_fill(tiles.sky.beyond[:, :, None], float("nan"))
     return Pictures(sensor=row.id, bands=names, data=data, mask=_mask(tiles, row.is_sar, row.masks))
+
+
+def _measured(tiles: Tiles, measure: _Measure, bands: tuple[str, ...]) -> Tensor:
+    """(tile × date, band, y, x), a few tiles at once on a CPU."""
+    import torch
+
+    count = tiles.recipe.count
+    if tiles.device != "cpu" or count <= CHUNK:
+        return measure(tiles, bands)
+    parts = [measure(some_of(tiles, slice(start, start + CHUNK)), bands) for start in range(0, count, CHUNK)]
+    return torch.cat(parts)
 
 
 def _mask(tiles: Tiles, is_sar: bool, layers: tuple[str, ...]) -> Tensor:
