@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -106,11 +107,15 @@ def check_href(href: str, *, catalogue: str) -> None:
         raise _forbidden(href, "a catalogue on the public network names a machine of this one")
 
 
-def check_redirect(target: str, *, origin: str) -> None:
+LookUp = Callable[[str], Iterable[str]]
+"""From a host's name to the numbers that it stands for; none where nobody knows."""
+
+
+def check_redirect(target: str, *, origin: str, look_up: LookUp = lambda host: ()) -> None:
     """Nothing, where a server at the http(s) address `origin` may send its reader on to `target`.
 
     An address on the public network leads to no machine of the network that this one stands in, and none to the place
-    where clouds hand out keys, or to anything but http(s). Host names are taken as they are written.
+    where clouds hand out keys, or to anything but http(s). A name that `look_up` does not know is public.
 
     Raises:
         ReadError: with the reason `forbidden_address`; it shows neither query nor user, which may hold secrets.
@@ -122,11 +127,12 @@ def check_redirect(target: str, *, origin: str) -> None:
     if not target.lower().startswith(("http://", "https://")):
         why = "is no http(s) address"
     else:
-        host, ours = _host_number(target), _host_number(origin)
-        if host is not None and (host.is_link_local or host in _KEY_SERVICES):
+        numbers = _numbers(target, look_up)
+        if any(number.is_link_local or number in _KEY_SERVICES for number in numbers):
             why = "is where machines in a cloud get their keys"
-        elif host is not None and not host.is_global and (ours is None or ours.is_global):
-            why = "is a machine of this network"
+        elif not all(number.is_global for number in numbers):
+            inside = any(not number.is_global for number in _numbers(origin, look_up))
+            why = None if inside else "is a machine of this network"
     if why:
         raise ReadError(
             f"the address {_plain(origin)} is not read: it redirects to {_plain(target)}, which {why}",
@@ -135,6 +141,15 @@ def check_redirect(target: str, *, origin: str) -> None:
             expected="a redirection to a public address, or inside the network that the address names itself",
             fix="name the file where it really stands",
         )
+
+
+def _numbers(address: str, look_up: LookUp) -> list[_Number]:
+    """The number that the host of an http(s) address is written as, or those that its name stands for."""
+    written = _host_number(address)
+    if written is not None:
+        return [written]
+    found = [ipaddress.ip_address(text.partition("%")[0]) for text in look_up(urlsplit(address).hostname or "")]
+    return [getattr(number, "ipv4_mapped", None) or number for number in found]
 
 
 def _plain(address: str) -> str:

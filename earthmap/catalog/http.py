@@ -7,6 +7,7 @@ place where requests are repeated. GDAL and obstore have loops of their own, set
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -100,15 +101,33 @@ class _Adapter(HTTPAdapter):
                 del request.headers[name]
 
 
+def check_hop(target: str, *, origin: str, connection: Connection) -> None:
+    """As `check_redirect`, with the names of hosts looked up where no proxy does that. Raises ReadError."""
+    direct = connection.proxy_for(target) is None
+    check_redirect(target, origin=origin, look_up=_look_up if direct else lambda host: ())
+
+
+def _look_up(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return set()  # connecting to it says what is wrong
+
+
 class _Session(requests.Session):
-    """Follows redirections as requests does, but none that `check_redirect` refuses."""
+    """Follows redirections as requests does, but none that `check_hop` refuses."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
 
     def get_redirect_target(self, resp: Response) -> str | None:
         """As `Session.get_redirect_target`, asked at every hop. Raises ReadError (`forbidden_address`)."""
         target = super().get_redirect_target(resp)
         if target is not None:
             try:
-                check_redirect(urljoin(str(resp.url), target), origin=str(resp.url))
+                origin = str(resp.url)
+                check_hop(urljoin(origin, target), origin=origin, connection=self._connection)
             except ReadError:
                 resp.close()
                 raise
@@ -118,9 +137,9 @@ class _Session(requests.Session):
 def open_session(connection: Connection) -> Session:
     """A session that reaches the network as `connection` says, repeats nothing by itself, and leads nowhere forbidden.
 
-    What it sends raises ReadError (`forbidden_address`) for a redirection that `check_redirect` refuses.
+    What it sends raises ReadError (`forbidden_address`) for a redirection that `check_hop` refuses.
     """
-    session = _Session()
+    session = _Session(connection)
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(connection))
     return session

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from earthmap.catalog.addresses import check_redirect, gdal_path, split_member
+from earthmap.catalog.addresses import gdal_path, split_member
 from earthmap.catalog.admission import UnansweredError, admit, is_redirected
 from earthmap.catalog.archives import read_text
+from earthmap.catalog.http import check_hop
 from earthmap.catalog.netcdf_files import split_variable
 from earthmap.catalog.raster_facts import crs_of
 from earthmap.catalog.scene import BandSource
@@ -347,7 +348,7 @@ def _check_followed(log: Iterable[str], address: str) -> None:
     """
     for line in log:
         for target in _FOLLOWED.findall(line):
-            check_redirect(target, origin=address)
+            check_hop(target, origin=address, connection=Connection.from_environment())
 
 
 def _failure(href: str, addresses: tuple[str, ...], error: BaseException, log: Iterable[str]) -> ReadError:

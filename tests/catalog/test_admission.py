@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import struct
 import threading
 import zipfile
@@ -28,7 +29,7 @@ from earthmap.catalog.admission import (
     check_directories,
     forget_addresses,
 )
-from earthmap.catalog.http import open_session
+from earthmap.catalog.http import check_hop, open_session
 from earthmap.catalog.raster_facts import read_facts
 from earthmap.connection import Connection
 from earthmap.cube import RasterioReader, failures, rasters
@@ -376,3 +377,59 @@ def test_what_only_gdal_is_redirected_to_is_not_used(
 )
 def test_redirections_that_are_followed(target: str, origin: str) -> None:
     check_redirect(target, origin=origin)
+
+
+NAMES = {
+    "data.corp": ["10.0.0.5"],
+    "store.corp": ["10.0.0.6", "fd12::6"],
+    "cdn.example": ["93.184.215.14"],
+    "trap.example": ["93.184.215.14", "169.254.169.254"],
+    "inner.example": ["::ffff:192.168.0.7"],
+    "link.example": ["fe80::1%eth0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "origin", "followed"),
+    [
+        ("http://store.corp/a", "http://data.corp/a", True),
+        ("http://10.0.0.9/a", "http://data.corp/a", True),
+        ("http://cdn.example/a", "http://data.corp/a", True),
+        ("http://nobody.example/a", "http://cdn.example/a", True),
+        ("http://store.corp/a", "http://cdn.example/a", False),
+        ("http://inner.example/a", "http://cdn.example/a", False),
+        ("http://trap.example/a", "http://cdn.example/a", False),
+        ("http://trap.example/a", "http://data.corp/a", False),
+        ("http://link.example/a", "http://data.corp/a", False),
+        ("http://store.corp/a", "http://nobody.example/a", False),
+    ],
+)
+def test_names_are_looked_up(target: str, origin: str, followed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers(host: str, port: object) -> list[Any]:
+        if host not in NAMES:
+            raise socket.gaierror
+        return [(0, 0, 0, "", (number, 0)) for number in NAMES[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", numbers)
+    if followed:
+        check_hop(target, origin=origin, connection=Connection())
+    else:
+        with pytest.raises(ReadError, match="redirects to"):
+            check_hop(target, origin=origin, connection=Connection())
+    proxied = Connection(http_proxy="http://proxy:3128")
+    check_hop("http://store.corp/a", origin="http://cdn.example/a", connection=proxied)  # the proxy knows, not we
+
+
+def test_a_name_of_this_network_redirects_inside_it(
+    serve: Callable[[], Site], image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **named: look_up("127.0.0.1" if host == "data.corp" else host, *more, **named),
+    )
+    first, second = serve(), serve()
+    first.moved, second.files = {"/a.tif": f"{second.address}/b.tif"}, {"/b.tif": image}
+    port = first.address.rpartition(":")[2]
+    assert np.isfinite(read(f"http://data.corp:{port}/a.tif")).all()
