@@ -148,7 +148,8 @@ def run_job(
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
         merged = MergedCells.of(context.store, storage, execution=lease.execution)
-        _stream(plan, context, merged, job, tally, report=report, say=say)
+        with cluster(job.spec.cluster):
+            _stream(plan, context, merged, tally, report=report, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
         publishing = time.monotonic()
@@ -187,7 +188,15 @@ def _plan(storage: Storage, job: Job, *, refresh: bool, say: Callable[[str], Non
 
 
 def predictor_spec(job: Job, plan: Plan) -> Mapping[str, Any]:
-    """What `build_predictor` needs. Raises JobError for an oracle without drawn scenes."""
+    """What `build_predictor` needs. Raises JobError for an oracle without drawn scenes.
+
+    The model computes in the type that suits this machine, on all of a cluster's.
+    """
+    if job.spec.predictor == "vlm":
+        from earthmap.model.earth_onevision import resolve_device, resolve_dtype
+
+        dtype = str(resolve_dtype(None, device=resolve_device(None))).removeprefix("torch.")
+        return {"name": "vlm", "checkpoint": job.spec.model, "weights": job.spec.model_key, "dtype": dtype}
     if job.spec.predictor != "oracle":
         return {"name": job.spec.predictor}
     worlds = {scene.world for observation in plan.observations.values() for scene in observation.scenes}
@@ -355,7 +364,6 @@ def _stream(
     plan: Plan,
     context: Context,
     merged: MergedCells,
-    job: Job,
     tally: Tally,
     *,
     report: Callable[[Progress], None] | None,
@@ -368,24 +376,23 @@ def _stream(
         ClusterError: when the cluster is lost.
     """
     cells = tiles = failed = 0
-    with cluster(job.spec.cluster):
-        watch = Watch(say)
-        tally.workers = max(1, min(watch.cpus, plan.cells))
-        for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus), watch):
-            if row["error"] is not None:
-                raise pickle.loads(row["error"])
-            cell: CellDone = pickle.loads(row["done"])
-            cells += 1
-            _count(tally, cell)
-            for stage in STAGES:
-                tally.worked[stage] += row[f"{stage}_s"]
-            for place, seconds in cell.waited.items():
-                say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
-            tiles += cell.tiles
-            failed += cell.failed
-            if report is not None:
-                km2 = tiles * (plan.grid.core_m / 1000) ** 2
-                report(Progress(cells=cells, tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
+    watch = Watch(say)
+    tally.workers = max(1, min(watch.cpus, plan.cells))
+    for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus), watch):
+        if row["error"] is not None:
+            raise pickle.loads(row["error"])
+        cell: CellDone = pickle.loads(row["done"])
+        cells += 1
+        _count(tally, cell)
+        for stage in STAGES:
+            tally.worked[stage] += row[f"{stage}_s"]
+        for place, seconds in cell.waited.items():
+            say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
+        tiles += cell.tiles
+        failed += cell.failed
+        if report is not None:
+            km2 = tiles * (plan.grid.core_m / 1000) ** 2
+            report(Progress(cells=cells, tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
     if cells != plan.cells:
         raise LedgerError(f"{cells} cells came back", expected=f"{plan.cells}")
 

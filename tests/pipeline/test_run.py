@@ -21,6 +21,7 @@ from earthmap.grid import AreaOfInterest, inside, pixel_area_m2
 from earthmap.pipeline import Limits, Run, parse_job, run_job
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH
 from earthmap.pipeline.lease import Lease
+from earthmap.pipeline.run import _block_sizes
 from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 
@@ -441,3 +442,13 @@ def test_images_without_a_catalogue_become_a_map(tmp_path: Path) -> None:
     assert found.total_bounds == pytest.approx([540_000, 5_059_744, 540_128, 5_060_000], abs=2.0)
     left_out = _record(run)["left_out"]
     assert [one["id"].rpartition("/")[2] for one in left_out] == ["notes.img"]
+
+
+@pytest.mark.parametrize("cells", [0, 1, 10, 33, 256, 257, 1_000, 63_742])
+def test_blocks_hold_every_cell_once_and_about_as_many_each(cells: int) -> None:
+    sizes = _block_sizes(cells, cpus=2)
+    assert sum(sizes) == cells
+    assert not sizes or max(sizes) - min(sizes) <= 1
+    assert len(sizes) <= 2_000
+    assert len(sizes) >= min(cells, 32)
+    assert cells > 16_000 or max(sizes, default=0) <= 8
