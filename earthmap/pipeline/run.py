@@ -33,7 +33,7 @@ from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.stages import computed_by, gather, predict_stage
 from earthmap.storage import Storage
 
-BLOCK_CELLS = 8
+BLOCK_CELLS = 16
 """Cells that a worker is sent together, side by side: between blocks it waits for the next."""
 
 BLOCKS_PER_CPU = 16

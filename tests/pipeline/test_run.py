@@ -451,4 +451,4 @@ def test_blocks_hold_every_cell_once_and_about_as_many_each(cells: int) -> None:
     assert not sizes or max(sizes) - min(sizes) <= 1
     assert len(sizes) <= 2_000
     assert len(sizes) >= min(cells, 32)
-    assert cells > 16_000 or max(sizes, default=0) <= 8
+    assert cells > 32_000 or max(sizes, default=0) <= 16
