@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from earthmap.errors import ModelError
 from earthmap.model import earth_onevision
 from earthmap.model.alignment import AlignmentHeads, save_heads
 from earthmap.model.card import Card, Figure
+from earthmap.model.checkpoint import checkpoint_key
 from earthmap.model.config import get_preset
 from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision, new_earth_onevision
 from earthmap.model.engine import Closed, lay_out_stem
@@ -264,3 +266,14 @@ def test_a_public_name_without_a_network_is_one_sentence() -> None:
 def test_every_mark_has_its_place_in_the_configuration(new: EarthOneVision) -> None:
     assert set(earth_onevision.MARK_IDS.values()) <= set(MARKS)
     assert new.model.config.image_token_id == new.words.marks["<|image_pad|>"]
+
+
+def test_the_page_of_checkpoints_runs(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    shutil.copytree(saved, tmp_path / "checkpoints" / "mine")
+    monkeypatch.chdir(tmp_path)
+    exec(block[1], {})  # the documentation's own words
+    assert checkpoint_key(tmp_path / "checkpoints" / "copy")
+    assert {path.name for path in saved.iterdir()} <= set(re.findall(r"`([\w.]+)`", page))

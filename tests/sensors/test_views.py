@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -225,3 +228,10 @@ def test_the_oldest_lose_first() -> None:
     kept, dropped = fitting([row, row, ("sar-vv-vh",)], tokens_per_view=100, limit=600)
     assert kept == (row[:2], row[:3], ("sar-vv-vh",))
     assert dropped == (row[2:], row[3:], ())
+
+
+def test_the_page_of_sensors_lists_these_views() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sensors.md").read_text(encoding="utf-8").split("## Views")[1]
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| `")]
+    told = {id: re.findall(r"`([^`]+)`", views) for ids, views in rows for id in re.findall(r"`([^`]+)`", ids)}
+    assert told == {row.id: [name for place in row.places for name in place.views] for row in SENSORS.values()}
