@@ -100,6 +100,7 @@ def _add_map(commands: Any) -> None:
     )
     add("--nearest", metavar="DATE", help="ask the observations nearest to this date instead")
     add("--predictor", choices=["spectral", "oracle", "vlm"], help="what answers (default spectral)")
+    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model, or a public one's name")
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
@@ -168,7 +169,7 @@ def _add_scenes(commands: Any) -> None:
 _DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
-    "predictor", "patience", "max_tiles", "cluster", "store", "out",
+    "predictor", "model", "patience", "max_tiles", "cluster", "store", "out",
 )  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import pydantic
 
 from earthmap.catalog import LOOKS, SceneRule, image_catalog, images_key, split_date
 from earthmap.content import content_key
-from earthmap.errors import CatalogError, JobError
+from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
-from earthmap.tasks import Query, make_query
+from earthmap.tasks import TASKS, Query, make_query
 
 DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
@@ -43,8 +43,8 @@ class QuestionSpec(_Record):
     before: str | None = None
     after: str | None = None
 
-    def query(self) -> Query:
-        """The exact query. Raises QueryError."""
+    def query(self, *, open_vocabulary: bool = False) -> Query:
+        """The exact query; `open_vocabulary` for the vision-language model. Raises QueryError."""
         return make_query(
             self.text,
             task=self.task,
@@ -55,6 +55,7 @@ class QuestionSpec(_Record):
             before=self.before,
             after=self.after,
             unseen=self.unseen,
+            open_vocabulary=open_vocabulary,
         )
 
 
@@ -85,6 +86,10 @@ class JobSpec(_Record):
     looks: int = pydantic.Field(default=LOOKS, ge=1, le=100)
     """Observations that a `median` composite is made of, at most."""
     predictor: Literal["spectral", "oracle", "vlm"] = "spectral"
+    model: str | None = None
+    """Checkpoint of the vision-language model: a folder, or the name of a public one."""
+    model_key: str | None = None
+    """Key of its weights, tokenizer and card, so that other weights make another job; filled in here."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     patience: float = pydantic.Field(default=600.0, ge=0)
     """Seconds that are waited at most for providers that refuse or do not answer."""
@@ -154,7 +159,7 @@ class Job:
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
-        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries"})
+        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries", "model"})
         return content_key(asked, self.area.content_key(), [query.content_key() for query in self.queries])
 
     @property
@@ -209,6 +214,49 @@ def _with_images(spec: JobSpec, base: Path | None, say: Callable[[str], None] | 
     return spec.model_copy(update={"images": images, "images_key": key, "area": found.footprint})
 
 
+def _with_model(spec: JobSpec, base: Path | None) -> JobSpec:
+    """`spec` with the content key of the checkpoint that it names.
+
+    Raises:
+        JobError: for a checkpoint without the vision-language model, or the other way round.
+        ModelError: for a checkpoint that is not there, or holds no weights.
+    """
+    if (spec.model is None) != (spec.predictor != "vlm"):
+        raise JobError(
+            f"the predictor {spec.predictor} is given {'no' if spec.model is None else 'a'} model",
+            expected="a model with the predictor vlm, and with no other",
+            fix="use --predictor vlm --model FOLDER, or --predictor spectral",
+        )
+    if spec.model is None:
+        return spec.model_copy(update={"model_key": None})
+    from earthmap.model import checkpoint_key, find_checkpoint
+
+    here = Path(_anchored(spec.model, base)).expanduser()
+    model = str(here.absolute()) if here.exists() else spec.model
+    try:
+        key = checkpoint_key(find_checkpoint(model))
+    except ModelError:
+        if spec.model_key is None:
+            raise
+        key = spec.model_key  # the job of a run whose checkpoint is gone can still be read
+    return spec.model_copy(update={"model": model, "model_key": key})
+
+
+def _queries(spec: JobSpec) -> tuple[Query, ...]:
+    """The exact queries. Raises QueryError, and JobError for one that is asked twice or cannot be merged."""
+    queries = tuple(question.query(open_vocabulary=spec.predictor == "vlm") for question in spec.queries)
+    if len({query.content_key() for query in queries}) < len(queries):
+        raise JobError("a question is asked twice", fix="leave one of them out")
+    for query in queries:
+        if not TASKS[query.task].is_mappable:
+            raise JobError(
+                f"{query.text[:80]!r} is a {query.task} question, whose answers cannot be joined over an area yet",
+                expected=f"a task of {', '.join(task.id for task in TASKS.values() if task.is_mappable)}",
+                fix="ask it of one picture with `earthmap ask`",
+            )
+    return queries
+
+
 def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Callable[[str], None] | None = None) -> Job:
     """The job that `values` describe; relative paths are relative to `base`. `say` hears of long scans of images.
 
@@ -216,6 +264,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         CatalogError: for images that are not there.
         JobError: with every fault of the values named.
         AreaError: for an area that is not ground on the Earth.
+        ModelError: for a checkpoint that is not there.
         QueryError: for a question that cannot be asked.
     """
     unknown = [key for key in values if not isinstance(key, str)]
@@ -225,7 +274,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         spec = JobSpec.model_validate(dict(values))
     except pydantic.ValidationError as error:
         raise JobError(_faults(error), fix="see `earthmap map --help` or docs/job.md for what a job may say") from None
-    spec = _with_images(spec, base, say)
+    spec = _with_model(_with_images(spec, base, say), base)
     area = spec.area
     if isinstance(area, str) and base is not None and (base / area).is_file():
         area = str(base / area)
@@ -238,9 +287,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
             "store": _anchored(spec.store, base) if spec.store else None,
         }
     )
-    queries = tuple(question.query() for question in spec.queries)
-    if len({query.content_key() for query in queries}) < len(queries):
-        raise JobError("a question is asked twice", fix="leave one of them out")
+    queries = _queries(spec)
     SceneRule(name=spec.scenes, date=spec.date)
     return Job(spec=spec, area=resolved, queries=queries)
 

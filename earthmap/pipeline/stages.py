@@ -24,7 +24,7 @@ from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, re
 from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.plan import CellWork, Question
 from earthmap.pipeline.reading import looked_at, manifests
-from earthmap.predict import TileInput, build_predictor
+from earthmap.predict import TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
@@ -45,7 +45,7 @@ _Paths = tuple[tuple[str, ...], ...]
 
 def part_path(cell: Cell, query: str, groups: _Paths, context: Context) -> str:
     """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor."""
-    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], build_predictor(context.predictor).key)
+    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor))
     return f"parts/{cell.id}/{key}"
 
 

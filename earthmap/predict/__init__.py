@@ -2,7 +2,16 @@
 
 from earthmap.predict.oracle import OraclePredictor
 from earthmap.predict.protocol import Picture, Predictor, TileInput
-from earthmap.predict.registry import PREDICTORS, build_predictor
+from earthmap.predict.registry import PREDICTORS, build_predictor, key_of
 from earthmap.predict.spectral import SpectralPredictor
 
-__all__ = ["PREDICTORS", "OraclePredictor", "Picture", "Predictor", "SpectralPredictor", "TileInput", "build_predictor"]
+__all__ = [
+    "PREDICTORS",
+    "OraclePredictor",
+    "Picture",
+    "Predictor",
+    "SpectralPredictor",
+    "TileInput",
+    "build_predictor",
+    "key_of",
+]

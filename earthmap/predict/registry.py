@@ -14,39 +14,74 @@ from earthmap.predict.protocol import Predictor
 PREDICTORS = ("oracle", "spectral", "vlm")
 """Names that a job may give."""
 
+_NEEDED = {"oracle": {"world"}, "spectral": set(), "vlm": {"checkpoint"}}
+_ALLOWED = {**_NEEDED, "vlm": {"checkpoint", "weights", "dtype"}}
 
-@functools.lru_cache(maxsize=8)
+
+def _checked(spec: Mapping[str, Any]) -> str:
+    """The name of a predictor whose options fit. Raises JobError."""
+    name, given = spec.get("name"), set(spec) - {"name"}
+    if name not in PREDICTORS:
+        raise JobError(
+            f"{name!r} is not a predictor", expected="spectral, oracle or vlm", fix="use --predictor spectral"
+        )
+    if not _NEEDED[name] <= given <= _ALLOWED[name]:
+        raise JobError(
+            f"the predictor {name} is given {', '.join(sorted(given)) or 'nothing'}",
+            expected=", ".join(sorted(_NEEDED[name])) or "nothing beside its name",
+            fix="give --model FOLDER" if name == "vlm" else None,
+        )
+    return str(name)
+
+
+@functools.lru_cache(maxsize=2)
 def _build(canonical: str) -> Predictor:
     spec = json.loads(canonical)
-    name = spec.pop("name", None)
-    expected = {"oracle": {"world"}, "spectral": set()}.get(name)
-    if name == "vlm":
-        raise JobError(
-            "this version has no checkpoint of the vision-language model",
-            expected="the predictor spectral or oracle",
-            fix="use --predictor spectral",
-        )
-    if expected is None:
-        raise JobError(f"{name!r} is not a predictor", expected="spectral or oracle", fix="use --predictor spectral")
-    if set(spec) != expected:
-        raise JobError(
-            f"the predictor {name} is given {', '.join(sorted(spec)) or 'nothing'}",
-            expected=", ".join(sorted(expected)) or "nothing beside its name",
-        )
+    name = _checked(spec)
     if name == "oracle":
         from earthmap.predict.oracle import OraclePredictor
 
         oracle: Predictor = OraclePredictor(spec["world"])
         return oracle
-    from earthmap.predict.spectral import SpectralPredictor
+    if name == "spectral":
+        from earthmap.predict.spectral import SpectralPredictor
 
-    return SpectralPredictor()
+        return SpectralPredictor()
+    from earthmap.model.earth_onevision import load_earth_onevision
+    from earthmap.predict.vlm import VlmPredictor
+
+    model = load_earth_onevision(spec["checkpoint"], dtype=spec.get("dtype"))
+    if spec.get("weights", model.key) != model.key:
+        raise JobError(
+            f"the checkpoint {spec['checkpoint']} is not the one that the job was made with",
+            expected=f"that of key {spec['weights']}",
+            fix="restore it, or start the job anew in another folder",
+        )
+    return VlmPredictor(model)
 
 
 def build_predictor(spec: Mapping[str, Any]) -> Predictor:
-    """The predictor of `{"name": "spectral"}` or `{"name": "oracle", "world": "<json>"}`, one for each process.
+    """The predictor that a job names; the last two are kept, in each process.
+
+    Args:
+        spec: `{"name": "spectral"}`, `{"name": "oracle", "world": "<json>"}`, or `{"name": "vlm", "checkpoint":
+            "<folder or public name>"}`, there also with `weights`, the checkpoint's content key, which is then held
+            to, and `dtype`, one of `earthmap.model.earth_onevision.DTYPES`.
 
     Raises:
-        JobError: for an unknown name or option, and for `vlm`, which has no checkpoint yet.
+        JobError: for an unknown name or option, and a checkpoint of another key.
+        ModelError: for a checkpoint that cannot be used.
     """
     return _build(canonical_json(spec))
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """`build_predictor(spec).key`; of a model whose weights and type are named without loading it.
+
+    Raises as `build_predictor`.
+    """
+    if _checked(spec) == "vlm" and {"weights", "dtype"} <= set(spec):
+        from earthmap.predict.vlm import predictor_key
+
+        return predictor_key(spec["weights"], dtype=spec["dtype"])
+    return build_predictor(spec).key

@@ -59,8 +59,11 @@ def check_answer(answer: Answer, query: Query, item: TileInput) -> None:
     assert answer.stage is None
     assert 0 < answer.seen_px <= side * side
     assert answer.probability is None or 0.0 <= answer.probability <= 1.0
-    assert answer.fraction is not None
-    assert 0.0 <= answer.fraction <= 1.0
+    if answer.fraction is None:  # yes or no that is scored, and not counted on pixels, has no share but a probability
+        assert query.task == "presence"
+        assert answer.probability is not None
+    else:
+        assert 0.0 <= answer.fraction <= 1.0
     legend = mask_legend(query)
     if query.task == "presence":
         assert answer.value in ("yes", "no")

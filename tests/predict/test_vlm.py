@@ -1,0 +1,337 @@
+"""The vision-language model as a predictor: structure and exactness on random weights, and truth on learned ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from earthmap.errors import JobError, ModelError
+from earthmap.grid.tiling import Grid, Tile, Zone
+from earthmap.model import Figure, Words, new_earth_onevision, train_words
+from earthmap.model.alignment import AlignmentHeads, save_heads
+from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision
+from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of
+from earthmap.predict.vlm import VlmPredictor
+from earthmap.sensors.masks import Reason
+from earthmap.tasks import CHANGES, Answer, Query, make_query
+from tests.predict.conformance import PredictorTests, changed, same
+
+GRID = Grid(resolution_m=10, picture_px=128)
+TILE = Tile(GRID, Zone(31, True), 500, 40)
+SIDE, HALO = GRID.picture_px, GRID.halo_px
+BANDS = ("red", "green", "blue")
+TEXTS = ["Is there any water? yes no none water vegetation bare", "Reply with mask[16|0:0+3] poly box obox point"] * 3
+
+
+def asked(text: str, **options: Any) -> Query:
+    return make_query(text, open_vocabulary=True, **options)
+
+
+QUERIES = (
+    asked("Is there any water?"),
+    asked("What kind of land cover is this?"),
+    asked("Which land cover classes are there?"),
+    asked("Describe this place."),
+    asked("Find the ships."),
+    asked("How many ships are there?"),
+    asked("Where is water?"),
+    asked("Map water and snow", shape="polygon"),
+)
+
+
+@pytest.fixture(scope="module")
+def words() -> Words:
+    return train_words(TEXTS, size=400)
+
+
+def loud(model: EarthOneVision) -> EarthOneVision:
+    """Weights so large that every part of the model matters."""
+    torch.manual_seed(7)
+    for weight in model.model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(words: Words, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights with random alignment heads."""
+    path = tmp_path_factory.mktemp("checkpoint")
+    loud(new_earth_onevision("tiny", words, seed=1)).save(path)
+    torch.manual_seed(3)
+    heads = AlignmentHeads(width=32, levels=3, shared_width=16)
+    torch.nn.init.zeros_(heads.bias)
+    save_heads(heads, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> EarthOneVision:
+    return load_earth_onevision(folder, dtype="float32", device="cpu")
+
+
+def predictor_of(model: EarthOneVision, **options: int) -> VlmPredictor:
+    return VlmPredictor(model, **{"most": 24, **options})
+
+
+def picture(seed: int = 0, *, day: int = 1, sensor: str = "optical-reflectance") -> Picture:
+    data = np.random.default_rng(seed).uniform(0.0, 0.6, (len(BANDS), SIDE, SIDE)).astype(np.float32)
+    return Picture(
+        sensor=sensor,
+        observation=f"{sensor}_{day}",
+        datetime=datetime.datetime(2024, 6, day, tzinfo=datetime.UTC),
+        bands=BANDS,
+        data=data,
+        mask=np.full((SIDE, SIDE), int(Reason.CLEAR), np.uint8),
+    )
+
+
+def tile_of(*pictures: Picture) -> TileInput:
+    return TileInput(tile=TILE, pictures=pictures)
+
+
+def close(one: Answer, other: Answer) -> bool:
+    """Equal, numbers to the last digit that is kept."""
+    numbers = {**one.scores, "": one.probability or 0.0}, {**other.scores, "": other.probability or 0.0}
+    fields = [(each.status, each.value, each.text, each.notes, each.instances) for each in (one, other)]
+    return (
+        fields[0] == fields[1]
+        and numbers[0].keys() == numbers[1].keys()
+        and all(math.isclose(numbers[0][name], numbers[1][name], abs_tol=2e-4) for name in numbers[0])
+        and (one.mask is None) == (other.mask is None)
+        and (one.mask is None or np.array_equal(one.mask, other.mask))
+    )
+
+
+class TestConformance(PredictorTests):
+    @pytest.fixture
+    def predictor(self, model: EarthOneVision) -> Predictor:
+        return predictor_of(model)
+
+    @pytest.fixture
+    def item(self) -> TileInput:
+        return tile_of(picture())
+
+
+# ── structure ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_kind_of_answer_has_its_fields(model: EarthOneVision) -> None:
+    answers = predictor_of(model).predict([tile_of(picture())], QUERIES)[0]
+    yes, land, labels, caption, ships, count, water, cover = answers
+    assert [answer.status for answer in answers] == ["answered"] * len(QUERIES)
+    assert set(yes.scores) == {"yes", "no"}
+    assert yes.value in ("yes", "no")
+    assert sum(yes.scores.values()) == pytest.approx(1.0, abs=1e-3)
+    assert yes.probability == max(yes.scores.values())
+    assert sum(land.scores.values()) == pytest.approx(1.0, abs=1e-3)
+    assert tuple(land.scores) == QUERIES[1].choices
+    assert set((labels.value or "").split("; ")) <= {*QUERIES[2].choices, "none"}
+    assert caption.text is not None
+    assert len(caption.value or "") <= 200
+    for found in (ships, count):
+        assert found.value == str(len(found.instances))
+        assert len(found.instance_scores) == len(found.instances)
+    for mask in (water, cover):
+        assert mask.mask is not None
+        assert mask.mask.shape == (GRID.core_px, GRID.core_px)
+        assert mask.text is not None
+    assert all("unvalidated" in answer.notes for answer in answers)
+
+
+def test_many_tiles_and_queries_are_answered_as_one_by_one(model: EarthOneVision) -> None:
+    items = [tile_of(picture(seed)) for seed in range(5)]
+    together = predictor_of(model, micro_batch=3).predict(items, QUERIES)
+    for item, row in zip(items, together, strict=True):
+        for query, answer in zip(QUERIES, row, strict=True):
+            assert close(answer, predictor_of(model).predict([item], [query])[0][0]), query.task
+
+
+def test_a_label_is_scored_without_regard_to_the_others(model: EarthOneVision) -> None:
+    both, one = (
+        predictor_of(model).predict([tile_of(picture())], [asked("Which?", task="label", choices=names)])[0][0]
+        for names in (["water", "snow"], ["snow"])
+    )
+    assert both.scores["snow"] == pytest.approx(one.scores["snow"], abs=2e-4)
+
+
+def test_choices_are_named_in_both_orders(model: EarthOneVision) -> None:
+    names = ["harbour", "farm", "water", "bare", "road"]
+    forward, turned = (
+        predictor_of(model).predict([tile_of(picture())], [asked("Which?", task="choose", choices=order)])[0][0]
+        for order in (names, names[::-1])
+    )
+    assert forward.value == turned.value
+    for name in names:
+        assert forward.scores[name] == pytest.approx(turned.scores[name], abs=2e-4)
+
+
+def test_marks_in_a_question_are_letters(model: EarthOneVision, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "<|im_end|><|image_pad|> Is there <|vision_start|> any water?<|endoftext|>"
+    query, seen = asked(text, task="presence"), []
+    score = model.engine.score
+    monkeypatch.setattr(model.engine, "score", lambda stem, questions: seen.extend(questions) or score(stem, questions))
+    assert predictor_of(model).predict([tile_of(picture())], [query])[0][0].status == "answered"
+    marks = set(model.words.marks.values())
+    for closed in seen:
+        own = [token for token in closed.question if token in marks]
+        assert own == [model.words.marks["<|im_end|>"], model.words.marks["<|im_start|>"]]
+
+
+def test_a_change_is_asked_with_swapped_dates_too(model: EarthOneVision) -> None:
+    pair = tile_of(picture(0), picture(1, day=9))
+    queries = [asked("Where did water appear?"), asked("What kind of change is this?", task="change-type")]
+    where, kind = predictor_of(model).predict([pair], queries)[0]
+    assert any(note.startswith("swapped dates agree on") for note in where.notes)
+    assert {"swapped dates agree", "swapped dates disagree"} & set(kind.notes)
+    assert tuple(kind.scores) == CHANGES
+
+
+def test_a_series_takes_any_number_of_dates(model: EarthOneVision) -> None:
+    queries = [asked("How did the town develop?", task="series"), asked("Track the ships.")]
+    pictures = [picture(day, day=day + 1) for day in range(3)]
+    for count, status in ((3, "answered"), (2, "answered"), (1, "failed")):
+        row = predictor_of(model).predict([tile_of(*pictures[:count])], queries)[0]
+        assert [answer.status for answer in row] == [status] * 2
+
+
+def test_a_picture_on_no_tile_is_all_core(model: EarthOneVision) -> None:
+    (answer,) = predictor_of(model).predict([TileInput(tile=None, pictures=(picture(),))], [QUERIES[6]])[0]
+    assert answer.mask is not None
+    assert answer.mask.shape == (SIDE, SIDE)
+
+
+def test_views_that_are_missing_or_dropped_are_named(model: EarthOneVision) -> None:
+    few = tile_of(dataclasses.replace(picture(), sensor="sentinel-2-l2a"))
+    (answer,) = predictor_of(model).predict([few], [QUERIES[0]])[0]
+    assert "views missing: rededge, swir, nir-coastal" in answer.notes
+
+
+def test_shares_come_from_the_heads(model: EarthOneVision, words: Words) -> None:
+    query = asked("How much of this is water?")
+    (answer,) = predictor_of(model).predict([tile_of(picture())], [query])[0]
+    assert answer.fraction is not None
+    assert 0.0 < answer.fraction < 1.0
+    bare = predictor_of(new_earth_onevision("tiny", words, seed=1))
+    lost, other = bare.predict([tile_of(picture())], [query, QUERIES[0]])[0]
+    assert (lost.status, lost.reason) == ("failed", "no_alignment")
+    assert other.status == "answered"
+
+
+def test_a_card_says_what_is_answered(model: EarthOneVision) -> None:
+    figure = Figure(
+        task="presence", sensor="optical-reflectance", metric="F1", score=0.8, low=0.7, high=0.9, constant=0.5,
+        tiles=10, data="drawn",
+    )  # fmt: skip
+    for constant, status in ((0.5, "answered"), (0.75, "skipped")):
+        card = dataclasses.replace(model.card, answers=(dataclasses.replace(figure, constant=constant),))
+        known = EarthOneVision(model.model, words=model.words, card=card)
+        (answer,) = predictor_of(known).predict([tile_of(picture())], [QUERIES[0]])[0]
+        assert answer.status == status
+        assert "unvalidated" not in answer.notes
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bad_tiles_fail_alone(model: EarthOneVision) -> None:
+    good = tile_of(picture())
+    huge = np.zeros((3, 2560, 2560), np.float32)
+    bad = {
+        "sensor": changed(good, sensor="kite"),
+        "band": changed(good, bands=("violet", "mauve", "lilac")),
+        "count": changed(good, data=good.pictures[0].data[:2]),
+        "infinite": changed(good, data=np.full_like(good.pictures[0].data, np.inf)),
+        "large": TileInput(
+            tile=None,
+            pictures=(dataclasses.replace(picture(), data=huge, mask=np.zeros(huge.shape[1:], np.uint8)),),
+        ),
+        "uneven": TileInput(
+            tile=None,
+            pictures=(dataclasses.replace(picture(), data=huge[:, :100, :100], mask=np.zeros((100, 100), np.uint8)),),
+        ),
+    }
+    rows = predictor_of(model).predict([good, *bad.values(), good], [QUERIES[0]])
+    assert [row[0].status for row in rows] == ["answered", *["failed"] * len(bad), "answered"]
+    for row in rows[1:-1]:
+        assert row[0].reason == "bad_input"
+        assert "expected" in (row[0].message or "")
+    assert same(rows[0][0], rows[-1][0])
+
+
+def test_holes_are_nodata(model: EarthOneVision) -> None:
+    data = picture().data.copy()
+    data[:, :, : SIDE // 2] = np.nan
+    (answer,) = predictor_of(model).predict([changed(tile_of(picture()), data=data)], [QUERIES[6]])[0]
+    assert answer.seen_px == GRID.core_px * (GRID.core_px // 2)
+    assert answer.mask is not None
+    assert (answer.mask[:, : GRID.core_px // 2] == 255).all()
+
+
+def test_a_question_longer_than_the_model_reads_fails_alone(model: EarthOneVision) -> None:
+    long = asked("Is there water " + "№ ℵ " * 2_400 + "?", task="presence")
+    lost, other = predictor_of(model).predict([tile_of(picture())], [long, QUERIES[0]])[0]
+    assert (lost.status, lost.reason) == ("failed", "bad_input")
+    assert "tokens" in (lost.message or "")
+    assert other.status == "answered"
+
+
+def test_memory_that_runs_out_halves_the_batch(model: EarthOneVision, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [tile_of(picture(seed)) for seed in range(4)]
+    plain = predictor_of(model).predict(items, QUERIES[:1])
+    encode = model.engine.encode
+
+    def narrow(pixels: Any) -> Any:
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(pixels)
+
+    monkeypatch.setattr(model.engine, "encode", narrow)
+    for (one,), (other,) in zip(plain, predictor_of(model).predict(items, QUERIES[:1]), strict=True):
+        assert other.notes == (*one.notes, "micro-batch halved to 2")
+        assert other.scores == pytest.approx(one.scores, abs=2e-4)
+    monkeypatch.setattr(model.engine, "encode", lambda pixels: narrow([None] * 3))
+    assert [row[0].status for row in predictor_of(model).predict(items, QUERIES[:1])] == ["failed"] * 4
+
+
+def test_weights_that_are_no_numbers_give_no_answer(words: Words) -> None:
+    broken = loud(new_earth_onevision("tiny", words, seed=1))
+    torch.nn.init.constant_(broken.model.model.language_model.norm.weight, math.nan)
+    for answer in predictor_of(broken).predict([tile_of(picture())], [QUERIES[0], QUERIES[3]])[0]:
+        assert (answer.status, answer.reason) == ("failed", "not_finite")
+
+
+# ── keys and the registry ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_key_holds_what_changes_an_answer(model: EarthOneVision, folder: Path) -> None:
+    keys = {predictor_of(model, micro_batch=batch, most=most).key for batch, most in ((1, 9), (2, 9), (1, 8))}
+    assert len(keys) == 3
+    spec = {"name": "vlm", "checkpoint": str(folder), "dtype": "float32"}
+    assert key_of({**spec, "weights": model.key}) == build_predictor(spec).key == VlmPredictor(model).key
+    with pytest.raises(JobError, match="not the one"):
+        build_predictor({**spec, "weights": "0" * 32})
+    with pytest.raises(ModelError):
+        build_predictor({**spec, "checkpoint": str(folder / "nowhere")})
+    with pytest.raises(ModelError):
+        VlmPredictor(model, micro_batch=0)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, earthmap.predict.vlm;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'rasterio', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ── truth ────────────────────────────────────────────────────────────────────────────────────────────────────
