@@ -373,7 +373,7 @@ def _add_town(land: Land, site: _Site) -> None:
     u, v = moved.along(column(cosine, device), column(sine, device))
     plot, hamlet = column(recipe.plot_m, device), column(recipe.hamlet, device)
     town = _town_region(land, site, u, v)
-    garden = np.where(draw(recipe.seeds, "garden") < 0.75, code_of("grass"), code_of("concrete")).astype(np.uint8)
+    garden = np.where(draw(recipe.seeds, "garden") < 0.85, code_of("grass"), code_of("concrete")).astype(np.uint8)
     cover(land, town, column(garden, device).expand_as(town), land.grain)
     u, v = u / plot, v / plot
     every = 3.0 - hamlet.float()
@@ -407,10 +407,10 @@ def _add_houses(land: Land, site: _Site, where: Tensor, u: Tensor, v: Tensor) ->
     cell = cell_of(place, line)
     size, roof = look_up(site.table("house"), cell), look_up(site.table("roof"), cell)
     block = look_up(site.table("park"), cell_of((place / 3.0).floor(), (line / 3.0).floor()))
-    density = column((draw(recipe.seeds, "density") * 90).astype(np.uint8), site.device)
+    density = column((draw(recipe.seeds, "density") * 150).astype(np.uint8), site.device)
     few = column((draw(recipe.seeds, "parks") * 60 + 215).clip(0, 255).astype(np.uint8), site.device)
     park = (block > few) & column(3.0 * recipe.plot_m > 4.0 * recipe.gsd_m, site.device)
-    half = size.float() * (0.18 / 256.0) + 0.28
+    half = size.float() * (0.2 / 256.0) + 0.22
     inside = (u - place - 0.55).abs() < half
     house = inside & ((v - line - 0.55).abs() < half) & (size > density) & ~park
     cover(land, where & house, _chosen(_ROOFS, roof), (roof << 3 >> 1) + (land.grain >> 1))

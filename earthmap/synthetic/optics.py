@@ -37,7 +37,7 @@ NATIVE_M = {
 _WAVELENGTHS = np.array([BANDS[name].centre_um for name in BAND_NAMES], np.float32)
 _DIFFUSE = np.clip(0.10 + 0.28 * (_WAVELENGTHS / 0.443) ** -2.2, 0.0, 1.0).astype(np.float32)
 """Share of the light that comes from the sky, by band: what is left in a shadow."""
-_RAYLEIGH = (0.115 * (_WAVELENGTHS / 0.443) ** -4.0).astype(np.float32)
+_RAYLEIGH = (0.078 * (_WAVELENGTHS / 0.443) ** -4.0).astype(np.float32)
 """Reflectance of clear air above the ground (Bucholtz 1995, doi:10.1364/AO.34.002765: optical depth as λ⁻⁴)."""
 RAYLEIGH = dict(zip(BAND_NAMES, _RAYLEIGH.tolist(), strict=True))
 """The same by band."""
@@ -51,7 +51,7 @@ def tile_spectra(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float3
     """(tile, date, material, band) reflectance at tone 0, and what a tone of 1 adds: the table's, as found in a place.
 
     Each material of a tile is brighter or darker, its spectrum tilted and bent a little; from date to date plants are
-    greener or duller, and everything else a little drier or moister.
+    greener or duller, everything else a little drier or moister, and all of it brighter or darker.
     """
     low, rise = spectrum_ends()
     place = np.linspace(-1.0, 1.0, len(BAND_NAMES), dtype=np.float32)
@@ -61,7 +61,8 @@ def tile_spectra(recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float3
     green = cover_of_material() == VEGETATION
     season = between(by_date(recipe, "season"), -0.3, 0.3)[:, :, None, None] * green[:, None]
     moist = 1.0 + between(by_date(recipe, "moist"), -0.1, 0.1)[:, :, None, None] * ~green[:, None]
-    start, more = low * factor * moist, rise * factor * moist
+    light = between(by_date(recipe, "illumination"), 0.75, 1.08)[:, :, None, None]
+    start, more = low * factor * moist * light, rise * factor * moist * light
     return (start + more * season).astype(np.float32), more.astype(np.float32)
 
 
@@ -134,7 +135,7 @@ def _shadows(tiles: Tiles) -> Tensor | None:
         cast(
             objects,
             recipe,
-            reach_m=(high * tiles.sky.reach[:, date, None]).astype(np.float32),
+            reach_m=(high * (objects.grade[:, :, date] < 3) * tiles.sky.reach[:, date, None]).astype(np.float32),
             way=(tiles.sky.shadow_x[:, date], tiles.sky.shadow_y[:, date]),
             device=tiles.device,
         )[:, date]
@@ -167,6 +168,8 @@ class _Scene:
     """Brightness of the clouds."""
     is_clear: bool
     """True where there is no cloud, cirrus or shadow of one over any tile."""
+    vapour: Tensor
+    """(tile × date, 1, 1) share of light that water vapour leaves at 0.945 µm."""
     noise: Tensor
     """(tile × date, 1, 1) strength of the noise as a share of the signal."""
 
@@ -193,6 +196,7 @@ def _scene(tiles: Tiles) -> _Scene:
         cirrus=sky.cirrus.flatten(0, 1),
         cloud=sky.cloud.flatten(0, 1),
         cloud_light=_flat(np.repeat(light, dates), tiles.device) + sky.billow.flatten(0, 1) * 0.06,
+        vapour=_flat(between(by_date(tiles.recipe, "vapour"), 0.12, 0.45), tiles.device),
         noise=_flat(np.repeat(between(draw(seeds, "noise"), 0.002, 0.015), dates), tiles.device),
     )
 
@@ -212,6 +216,8 @@ def _through_air(scene: _Scene, band: str, *, top: bool) -> Tensor:
     number = BAND_NAMES.index(band)
     seen = _ground(scene, band)
     clear = float(_RAYLEIGH[number]) if top else 0.0
+    if top and band == "nir09":  # water vapour lies above the ground, not in the processor's correction
+        seen.mul_(scene.vapour)
     haze = scene.tiles.sky.haze * np.float32((1.6 if top else 0.7) * float(_AEROSOL[number]))
     depth = _flat(haze, scene.tiles.device)
     if scene.is_clear:

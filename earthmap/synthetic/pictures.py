@@ -185,19 +185,21 @@ def measure(tiles: Tiles, sensor: str, *, bands: tuple[str, ...] | None = None) 
     side = recipe.side_px
     data = _measured(tiles, drawn.measure, names).view(recipe.count, recipe.dates, len(names), side, side)
     if tiles.sky.beyond.any():
-        data = data.masked_fill(tiles.sky.beyond[:, :, None], float("nan"))
+        data.masked_fill_(tiles.sky.beyond[:, :, None], float("nan"))
     return Pictures(sensor=row.id, bands=names, data=data, mask=_mask(tiles, row.is_sar, row.masks))
 
 
 def _measured(tiles: Tiles, measure: _Measure, bands: tuple[str, ...]) -> Tensor:
     """(tile × date, band, y, x), a few tiles at once on a CPU."""
-    import torch
-
-    count = tiles.recipe.count
-    if tiles.device != "cpu" or count <= CHUNK:
+    recipe = tiles.recipe
+    if tiles.device != "cpu" or recipe.count <= CHUNK:
         return measure(tiles, bands)
-    parts = [measure(some_of(tiles, slice(start, start + CHUNK)), bands) for start in range(0, count, CHUNK)]
-    return torch.cat(parts)
+    side, step = recipe.side_px, CHUNK * recipe.dates
+    whole = tiles.relief.new_empty(recipe.count * recipe.dates, len(bands), side, side)
+    for number, start in enumerate(range(0, recipe.count, CHUNK)):
+        part = measure(some_of(tiles, slice(start, start + CHUNK)), bands)
+        whole[number * step : number * step + len(part)] = part
+    return whole
 
 
 def _mask(tiles: Tiles, is_sar: bool, layers: tuple[str, ...]) -> Tensor:

@@ -63,7 +63,7 @@ def _tile_table(recipe: Recipe, polarization: int) -> NDArray[np.float32]:
     incidence = between(draw(recipe.seeds, "incidence"), 29.0, 46.0)[:, None, None]
     wet = cover_of_material() == WATER
     slope = np.where(wet, -0.35, -0.1) * (incidence - 38.0)
-    wind = (by_date(recipe, "wind") ** 2 * (9.0 if polarization == 0 else 4.5) - 1.5)[:, :, None] * wet
+    wind = (by_date(recipe, "wind") ** 2 * (11.0 if polarization == 0 else 9.0) - 1.5)[:, :, None] * wet
     moist = between(by_date(recipe, "moisture"), -1.5, 1.5)[:, :, None] * ~wet
     start = low + own + slope + wind + moist
     return np.stack([start, np.broadcast_to(rise, start.shape)]).astype(np.float32)

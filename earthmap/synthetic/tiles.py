@@ -17,7 +17,7 @@ from earthmap.synthetic.land import FINE, Land, draw_land
 from earthmap.synthetic.objects import ZONES, Objects, paint_tables, place_objects, stamp
 from earthmap.synthetic.recipes import Recipe
 from earthmap.synthetic.sky import Sky, draw_sky
-from earthmap.synthetic.spectra import cover_of_material
+from earthmap.synthetic.spectra import code_of, cover_of_material
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,6 +137,8 @@ def _with_things(recipe: Recipe, objects: Objects, happening: Happening, lands: 
         on_top, shade = (table.index_select(0, place).view(shape) for table in tables)
         material = material + is_thing * (on_top - material)
         tone = tone + is_thing * (shade - tone)
+        heaps = is_thing * (on_top == code_of("rubble"))
+        tone = tone + heaps * (lands[0].grain[:, None] * 7 - tone)  # bytes run over: no two stones are alike
         codes = torch.from_numpy(cover_of_material()).to(device).index_select(0, on_top.flatten().int()).view(shape)
         cover = cover + is_thing * (codes > 0) * (codes - cover)
     return Tiles(

@@ -54,9 +54,10 @@ def test_water_and_plants_have_their_indices(tiles: Tiles, sensor: str) -> None:
     green, red, nir = values(pictures, tiles, VEGETATION, "green", "red", "nir")
     assert (index(nir, red) > 0.3).float().mean() > 0.9
     assert (index(green, nir) < 0).float().mean() > 0.99
-    for code in (BARE, BUILT_UP):
-        red, nir = values(pictures, tiles, code, "red", "nir")
-        assert (index(nir, red) < 0.45).float().mean() > 0.9
+    red, nir = values(pictures, tiles, BARE, "red", "nir")
+    assert (index(nir, red) < 0.45).float().mean() > 0.9
+    red, nir = values(pictures, tiles, BUILT_UP, "red", "nir")
+    assert index(nir, red).median() < 0.25  # gardens of a town are built-up where pixels are coarse, and green
 
 
 def test_snow_soil_and_burnt_ground_have_their_indices(tiles: Tiles) -> None:
