@@ -114,12 +114,15 @@ def test_what_is_found_lies_where_it_is_on_the_ground(tmp_path: Path, place: str
     corners = [(west, north), (east, north), (east, south), (west, south)]
     ground = shapely.Polygon([there.transform(*(transform @ corner)) for corner in corners])
     geod = Geod(ellps="WGS84")
-    pixel_m = (geod.line_length(*zip(*(there.transform(*(transform @ c)) for c in corners[:2]), strict=True))) / 50
+
+    def metres(one: Sequence[float], other: Sequence[float]) -> float:
+        return float(geod.inv(one[0], one[1], other[0], other[1])[2])
+
+    pixel_m = metres(*(there.transform(*(transform @ corner)) for corner in corners[:2])) / 50
     for corner in shapely.get_coordinates(ground):
         near = shapely.get_coordinates(reply.finds[0].place)
-        apart = min(geod.inv(*corner, *other)[2] for other in near)
-        assert apart < 0.5 * pixel_m
-    assert geod.inv(*there.transform(*(transform @ (100.5, 20.5))), *reply.finds[1].place.coords[0])[2] < 0.1 * pixel_m
+        assert min(metres(corner, other) for other in near) < 0.5 * pixel_m
+    assert metres(there.transform(*(transform @ (100.5, 20.5))), reply.finds[1].place.coords[0]) < 0.1 * pixel_m
 
 
 @pytest.mark.parametrize("zone", ["31N", "31S", "01N", "60S"])
@@ -394,3 +397,47 @@ def test_what_a_cube_does_not_hold(cube: tuple[Path, Tile], capsys: pytest.Captu
     assert "no observation of the sensor" in refused(capsys, *question, "--at", tile.id, "--sensor", "modis")
     (folder.parent / "empty").mkdir(exist_ok=True)
     assert "no image" in refused(capsys, str(folder.parent / "empty"), "Where is water?", "--at", tile.id)
+
+
+# ── the same as the map ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.real
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NodataShadowWarning")
+@pytest.mark.parametrize(
+    ("name", "tile_size"),
+    [
+        ("04_sen1floods11/S2/Spain_7370579_S2Hand_west.tif@2019-09-17", 128),
+        ("08_landsat_naip_timeseries/landsat_pucallpa_west/2020.tif", 224),
+    ],
+)
+def test_the_answer_is_that_of_the_map(real_data: Path, tmp_path: Path, name: str, tile_size: int) -> None:
+    """A tile of an image, asked alone, and the same tile in the run's cube: value, share and pixels as the map has."""
+    from earthmap.pipeline import parse_job, run_job
+    from earthmap.pipeline.stages import read_part
+    from earthmap.tasks.answer import answer_from_columns
+
+    path = str(real_data / name)
+    texts = ["Where is vegetation?", "How much of this is vegetation?"]
+    out = tmp_path / "run"
+    run = run_job(parse_job({"images": [path], "queries": texts, "tile_size": tile_size, "out": str(out)}))
+    store = Storage(run.job.store)
+    parts = {part.rpartition("/")[0] for part in store.list("parts") if part.endswith("answers.parquet")}
+    rows = [row for part in sorted(parts) for row in read_part(store, part).to_pylist()]
+    by_query = {query.content_key(): query for query in run.job.queries}
+    answered = [row for row in rows if row["status"] == "answered"]
+    assert len(answered) >= 8
+    for row in answered[:: max(1, len(answered) // 8)]:
+        query = by_query[row["query"]]
+        sight = Sight(at=row["tile_id"], tile_size=tile_size)
+        mapped = answer_from_columns(row, side_px=Tile.parse(row["tile_id"]).grid.core_px)
+        for source in (path, str(out)):
+            reply = ask_about(query, open_subject([source], sight, task=query.task), SpectralPredictor())
+            mine = reply.answer
+            assert (mine.value, mine.fraction, mine.seen_px) == (mapped.value, mapped.fraction, mapped.seen_px)
+            assert mine.mask is not None
+            assert mapped.mask is not None
+            assert np.array_equal(mine.mask, mapped.mask)
