@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.synthetic.objects import OBJECT_CLASSES, SLOT_CLASS, SLOTS, Objects
-from earthmap.synthetic.pictures import CLOUD_OPACITY
 from earthmap.synthetic.recipes import EVENTS, KIND_NAMES
 from earthmap.synthetic.tiles import Tiles, patch_shares
 from earthmap.synthetic.truth import CLASSES
@@ -108,7 +107,7 @@ def facts_of(tiles: Tiles, *, radar: bool = False) -> list[Facts]:
         radar: True where a radar is among the sensors: it looks through clouds.
     """
     recipe = tiles.recipe
-    seen = ~tiles.sky.beyond if radar else ~(tiles.sky.beyond | (tiles.sky.cloud > CLOUD_OPACITY))
+    seen = tiles.seen(radar=radar)
     shown = tiles.cover * seen
     cell = recipe.side_px // CELLS
     cells = patch_shares(shown, patch_px=cell, classes=len(CLASSES)).cpu().numpy()

@@ -10,10 +10,10 @@ import numpy as np
 from earthmap.sensors.bands import BANDS
 from earthmap.synthetic.draws import between, draw, noise
 from earthmap.synthetic.land import FINE
-from earthmap.synthetic.objects import cast
 from earthmap.synthetic.recipes import Recipe
 from earthmap.synthetic.sky import by_date
 from earthmap.synthetic.spectra import BAND_NAMES, CLOUD, MATERIAL_NAMES, cover_of_material, spectrum_ends
+from earthmap.synthetic.stamps import cast
 from earthmap.synthetic.tiles import Tiles
 from earthmap.synthetic.truth import VEGETATION
 

@@ -15,6 +15,7 @@ from earthmap.sensors.views import NODATA_GREY, Channel, get_view
 from earthmap.synthetic.draws import between, between_scales, draw
 from earthmap.synthetic.optics import RAYLEIGH, reflectance
 from earthmap.synthetic.radar import backscatter
+from earthmap.synthetic.sky import CLOUD_OPACITY
 from earthmap.synthetic.thermal import temperature
 from earthmap.synthetic.tiles import CHUNK, Tiles, some_of
 from earthmap.synthetic.truth import SNOW, WATER
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-CLOUD_OPACITY, CIRRUS_OPACITY, SHADE_DEPTH = 0.45, 0.12, 0.4
-"""From what a pixel counts as cloud, as cirrus and as shadow."""
+CIRRUS_OPACITY, SHADE_DEPTH = 0.12, 0.4
+"""From what a pixel counts as cirrus and as shadow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import numpy as np
 
 from earthmap.synthetic.draws import between, directions, draw, each, noise
 from earthmap.synthetic.land import FINE, column
-from earthmap.synthetic.objects import SLOT_CLASS, ZONES, cast, slots_of
+from earthmap.synthetic.objects import SLOT_CLASS, slots_of
 from earthmap.synthetic.optics import material_index, mean_of_fine
 from earthmap.synthetic.recipes import Recipe
 from earthmap.synthetic.sky import by_date
 from earthmap.synthetic.spectra import MATERIAL_NAMES, backscatter_ends, cover_of_material
+from earthmap.synthetic.stamps import ZONES, cast
 from earthmap.synthetic.tiles import Tiles
 from earthmap.synthetic.truth import WATER
 

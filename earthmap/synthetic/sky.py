@@ -19,6 +19,10 @@ _OVERCAST, _CLOUDY, _HAZY, _CUT = 0.03, 0.33, 0.25, 0.06
 
 
 _NEAR_M = 4.0
+"""Below this ground distance pictures are flown or ordered for clear weather."""
+
+CLOUD_OPACITY = 0.45
+"""From what opacity a pixel counts as cloud: its ground cannot be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

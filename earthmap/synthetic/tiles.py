@@ -14,10 +14,11 @@ import numpy as np
 
 from earthmap.synthetic.events import Happening, choose_events, lands_by_date, things_after
 from earthmap.synthetic.land import FINE, Land, draw_land
-from earthmap.synthetic.objects import ZONES, Objects, paint_tables, place_objects, stamp
+from earthmap.synthetic.objects import SLOT_CLASS, Objects, place_objects
 from earthmap.synthetic.recipes import Recipe
-from earthmap.synthetic.sky import Sky, draw_sky
+from earthmap.synthetic.sky import CLOUD_OPACITY, Sky, draw_sky
 from earthmap.synthetic.spectra import code_of, cover_of_material
+from earthmap.synthetic.stamps import ZONES, paint_tables, stamp
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,19 @@ class Tiles:
     def device(self) -> str:
         """Where its tensors lie."""
         return str(self.cover.device)
+
+    @property
+    def things(self) -> Tensor:
+        """(tile, date, y, x) uint8: number of `OBJECT_CLASSES` + 1 of the thing on most of a pixel, 0 for none."""
+        import torch
+
+        table = torch.from_numpy(np.concatenate([[0], SLOT_CLASS + 1]).astype(np.uint8)).to(self.device)
+        return table.index_select(0, self.instances.flatten().int()).view(self.instances.shape)
+
+    def seen(self, *, radar: bool = False) -> Tensor:
+        """(tile, date, y, x) True where the ground can be seen: within the swath, and not under cloud but by radar."""
+        hidden = self.sky.beyond if radar else self.sky.beyond | (self.sky.cloud > CLOUD_OPACITY)
+        return ~hidden
 
 
 CHUNK = 8
@@ -171,10 +185,11 @@ def most_of(codes: Tensor) -> Tensor:
 
 
 def patch_shares(cover: Tensor, *, patch_px: int = 16, classes: int = 6) -> Tensor:
-    """(…, class, y, x) share of each land cover in each patch of `patch_px` pixels; of `instances` with its codes.
+    """(…, class, y, x) share of each class in each patch of `patch_px` pixels.
 
     Args:
-        cover: (…, y, x) codes from 1 on.
+        cover: (…, y, x) codes from 1 on, 0 for what counts nowhere: `Tiles.cover`, or `Tiles.things` of five classes,
+            times `Tiles.seen` for what can be seen alone.
         patch_px: 16 for a patch of the vision tower, 32 for a merged block.
         classes: Codes there are.
     """

@@ -15,8 +15,8 @@ from shapely.geometry.base import BaseGeometry
 
 from earthmap.synthetic import CLASSES, Asked, Facts, Tiles, ask, draw_tiles, facts_of, plan_tiles
 from earthmap.synthetic.objects import GRADES, OBJECT_CLASSES, slots_of
-from earthmap.synthetic.pictures import CLOUD_OPACITY
 from earthmap.synthetic.replies import CANNOT_BE_SEEN, NAMES, TOO_COARSE
+from earthmap.synthetic.sky import CLOUD_OPACITY
 from earthmap.tasks.prompts import closed_choices, question_prompt
 from earthmap.tasks.query import make_query
 from earthmap.tasks.registry import CATEGORIES, TASKS

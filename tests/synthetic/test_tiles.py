@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -133,6 +135,23 @@ def test_shares_of_patches_are_counts(pairs: Tiles) -> None:
         expected = [(block == code).mean() for code in range(1, 7)]
         np.testing.assert_allclose(shares[5, 1, :, 0, 0].numpy(), expected, atol=1e-6)
     torch.testing.assert_close(shares.sum(dim=2), torch.ones_like(shares[:, :, 0]))
+
+
+def test_shares_of_things_are_theirs(near: Tiles) -> None:
+    shares = patch_shares(near.things, patch_px=32, classes=len(OBJECT_CLASSES))
+    for number, label in enumerate(OBJECT_CLASSES):
+        slots = torch.from_numpy(np.flatnonzero(slots_of(label)) + 1)
+        own = torch.isin(near.instances, slots).float().mean(dim=(2, 3))
+        torch.testing.assert_close(shares[:, :, number].mean(dim=(2, 3)), own)
+
+
+def test_importing_needs_no_torch_ray_rasterio_or_geopandas() -> None:
+    code = (
+        "import sys, earthmap.synthetic, earthmap.synthetic.tile_scenes\n"
+        "print([name for name in ('torch', 'ray', 'rasterio', 'geopandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # ── things ───────────────────────────────────────────────────────────────────────────────────────────────────
