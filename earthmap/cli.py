@@ -144,7 +144,7 @@ def _add_ask(commands: Any) -> None:
     add("--tile-size", type=int, choices=[448, 224, 128], default=448, help="side of the picture around --at")
     _add_question_details(add)
     add("--predictor", choices=["spectral", "vlm"], help="what answers (default spectral)")
-    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model")
+    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model, or a public one's name")
     add("--draw", metavar="PNG", help="write the picture with what was found drawn on it")
     _add_output(commands.choices["ask"])
 
@@ -233,9 +233,11 @@ def _ask(arguments: argparse.Namespace) -> int:
         tile_size=arguments.tile_size,
     )
     reply = ask_about(query, open_subject(arguments.pictures, sight, task=query.task), build_predictor(spec))
+    _show_reply(reply, arguments)
     if arguments.draw is not None:
         _write_png(arguments.draw, draw(reply).png)
-    _show_reply(reply, arguments)
+        if not arguments.quiet:
+            _console(stderr=True).print(f"drawn: {arguments.draw}", markup=False)
     return FAILED if reply.answer.status == "failed" else DONE
 
 

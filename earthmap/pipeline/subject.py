@@ -7,12 +7,11 @@ picture, and as the tile around a point, pixel for pixel the one that is mapped,
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +24,6 @@ from earthmap.catalog import (
     parse_datetime,
     split_date,
 )
-from earthmap.catalog.intervals import Interval
 from earthmap.catalog.netcdf_files import split_variable
 from earthmap.catalog.raster_facts import RasterFacts, read_facts
 from earthmap.cube import (
@@ -43,6 +41,7 @@ from earthmap.cube import (
 )
 from earthmap.errors import AreaError, JobError, ReadError, SensorError
 from earthmap.grid import CORE_PX, Grid, Tile, Zone, owned_ground, owner
+from earthmap.pipeline.dates import Candidate, T, choose_dates
 from earthmap.pipeline.folder import RUN_PATH, open_run
 from earthmap.pipeline.plan import grid_of
 from earthmap.predict import Picture, TileInput
@@ -68,9 +67,6 @@ PLAIN_SENSOR, PLAIN_BANDS = "optical-uncalibrated", ("red", "green", "blue")
 
 UNDATED = "1900-01-01"
 """Stands for the date of an image that tells none, until it is a picture without one: one picture needs no date."""
-
-NAMED = 12
-"""Dates that an error names."""
 
 NAMED_CELLS = 1000
 """Cells of a cube that an error's bounds are taken from."""
@@ -145,70 +141,7 @@ def open_subject(paths: Sequence[str], sight: Sight, *, task: str, reader: Reade
     return _from_images(paths, sight, count=count, reader=reader or RasterioReader())
 
 
-# ── which dates ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen(Generic[T]):
-    """One observation that may be asked about."""
-
-    name: str
-    kind: tuple[str, str]
-    """Sensor, and convention or lattice: what a change may compare."""
-    datetime: dt.datetime
-    end: dt.datetime | None = None
-    """Time of a composite's last member."""
-    tile: Tile | None = None
-    """What its picture is of."""
-    record: T = field(repr=False)
-    """What its picture is read from."""
-
-    def overlaps(self, interval: Interval) -> bool:
-        """True where it was measured in `interval`."""
-        return Interval(start=self.datetime, end=self.end or self.datetime).overlaps(interval)
-
-
-def _choose(seen: Sequence[_Seen[T]], dates: Sequence[str], *, count: int) -> tuple[list[_Seen[T]], tuple[str, ...]]:
-    """What `count` dates (0: a series) are asked of, in order of time, and a note on what was not.
-
-    One date: the latest. Two: the first and the last of the latest one's kind. Inside an interval: the latest in it.
-    """
-    ordered = sorted(seen, key=lambda one: (one.datetime, one.name))
-    wanted = [parse_datetime(date) for date in dates]
-    if len(wanted) > max(count, 1) or (count == 2 and len(wanted) == 1):
-        raise JobError(
-            f"{len(wanted)} dates are given", expected=f"{count}, one of each picture" if count else "one interval"
-        )
-    within = [[one for one in ordered if one.overlaps(interval)] for interval in wanted]
-    for date, found in zip(dates, within, strict=True):
-        if not found:
-            raise JobError(f"nothing was measured on {date}", expected=f"one of {_listed(ordered)}")
-    last = (within[-1] if within else ordered)[-1]
-    if count == 1:
-        note = f"the latest of {len(ordered)} observations; there are {_listed(ordered)}"
-        return [last], (note,) if len(ordered) > 1 and not dates else ()
-    like = [one for one in (within[0] if within else ordered) if one.kind == last.kind]
-    chosen = like if count == 0 else [*(like[-1:] if wanted else like[:1]), last]
-    if len({one.name for one in chosen}) < 2:
-        raise JobError(
-            f"the question compares dates, and there is one of {last.kind[0]}: {_listed(ordered)}",
-            expected="two or more observations of one sensor",
-        )
-    return chosen, ()
-
-
-def _listed(seen: Sequence[_Seen[T]]) -> str:
-    """Their dates, with the time where a day has several."""
-    days = [f"{one.datetime:%Y-%m-%d}" for one in seen]
-    texts = [
-        day if days.count(day) == 1 else f"{one.datetime:%Y-%m-%dT%H:%M:%S}Z"
-        for day, one in zip(days, seen, strict=True)
-    ]
-    texts = list(dict.fromkeys(texts))
-    return ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")
+# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 _Opened = tuple[Picture, tuple[str, ...]]
@@ -216,7 +149,7 @@ _Opened = tuple[Picture, tuple[str, ...]]
 
 
 def _put_together(
-    chosen: Sequence[_Seen[T]], read: Callable[[T], _Opened], *, source: str, geobox: GeoBox, shape: tuple[int, int]
+    chosen: Sequence[Candidate[T]], read: Callable[[T], _Opened], *, source: str, geobox: GeoBox, shape: tuple[int, int]
 ) -> Subject:
     opened = [read(one.record) for one in chosen]
     return Subject(
@@ -298,7 +231,7 @@ def _from_cube(storage: Storage, sight: Sight, *, source: str, count: int) -> Su
             expected=_bounds(_grounds(groups)),
             fix="ask with --at LON,LAT, or --at and a tile_id",
         )
-    chosen, notes = _choose(_in_cube(storage, groups, sight.at, sight.sensor), sight.dates, count=count)
+    chosen, notes = choose_dates(_in_cube(storage, groups, sight.at, sight.sensor), sight.dates, count=count)
     tile = _tile_at(sight.at, chosen[-1].record.manifest.cell.grid)
     side = tile.grid.picture_px
     read = partial(_stored, tile)
@@ -313,7 +246,7 @@ def _grounds(groups: Sequence[tuple[Cell, str]]) -> list[object]:
 
 def _in_cube(
     storage: Storage, groups: Sequence[tuple[Cell, str]], at: str, sensor: str | None
-) -> list[_Seen[CellGroup]]:
+) -> list[Candidate[CellGroup]]:
     """Every observation of the tile at `at`, on each lattice that the cube has."""
     tiles = {grid.id: _tile_at(at, grid) for grid in dict.fromkeys(cell.grid for cell, _ in groups)}
     here = [open_cell(storage, path) for cell, path in groups if tiles[cell.grid.id].cell == cell]
@@ -322,10 +255,10 @@ def _in_cube(
     return _of_sensor([_in_group(group, tiles) for group in here], sensor)
 
 
-def _in_group(group: CellGroup, tiles: Mapping[str, Tile]) -> _Seen[CellGroup]:
+def _in_group(group: CellGroup, tiles: Mapping[str, Tile]) -> Candidate[CellGroup]:
     manifest = group.manifest
     grid = manifest.cell.grid.id
-    return _Seen(
+    return Candidate(
         name=manifest.observation,
         kind=(manifest.sensor, grid),
         datetime=manifest.datetime,
@@ -335,7 +268,7 @@ def _in_group(group: CellGroup, tiles: Mapping[str, Tile]) -> _Seen[CellGroup]:
     )
 
 
-def _of_sensor(seen: Sequence[_Seen[T]], sensor: str | None) -> list[_Seen[T]]:
+def _of_sensor(seen: Sequence[Candidate[T]], sensor: str | None) -> list[Candidate[T]]:
     """Those of `sensor`. Raises SensorError where there is none."""
     own = [one for one in seen if sensor in (None, one.kind[0])]
     if not own:
@@ -368,18 +301,18 @@ def _from_images(paths: Sequence[str], sight: Sight, *, count: int, reader: Read
     source = ", ".join(paths)
     if sight.at is not None:
         tile = _tile_at(sight.at, grid_of(found.scenes, tile_size=sight.tile_size))
-        chosen, notes = _choose(_on_tile(observations, tile, sight.at), sight.dates, count=count)
+        chosen, notes = choose_dates(_on_tile(observations, tile, sight.at), sight.dates, count=count)
         side, read = tile.grid.picture_px, partial(_tile_of, reader, tile)
         subject = _put_together(chosen, read, source=source, geobox=tile.geobox, shape=(side, side))
         return _noted(subject, *notes, "asked as the tile " + tile.id)
-    chosen, notes = _choose([_seen(one, None) for one in observations], sight.dates, count=count)
+    chosen, notes = choose_dates([_seen(one, None) for one in observations], sight.dates, count=count)
     geobox, shape = _own_pixels(chosen[-1].record, source)
     subject = _put_together(chosen, partial(_closely, reader, geobox), source=source, geobox=geobox, shape=shape)
     return _noted(subject, *notes, _size_note(shape, geobox.shape[0]))
 
 
-def _seen(observation: Observation, tile: Tile | None) -> _Seen[Observation]:
-    return _Seen(
+def _seen(observation: Observation, tile: Tile | None) -> Candidate[Observation]:
+    return Candidate(
         name=observation.id,
         kind=observation.convention,
         datetime=observation.datetime,
@@ -388,7 +321,7 @@ def _seen(observation: Observation, tile: Tile | None) -> _Seen[Observation]:
     )
 
 
-def _on_tile(observations: Sequence[Observation], tile: Tile, at: str) -> list[_Seen[Observation]]:
+def _on_tile(observations: Sequence[Observation], tile: Tile, at: str) -> list[Candidate[Observation]]:
     """The observations that show the point or tile `at`, narrowed to its cell. Raises AreaError where none does."""
     import shapely
 
