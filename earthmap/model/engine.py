@@ -158,9 +158,9 @@ class Engine:
 
         pixels = _batch(pixels)
         grid = patch_grid(*pixels.shape[-2:])
-        if grid not in self._places:
-            self._places[grid] = grid_positions(self._tower, grid)
         with torch.inference_mode():
+            if grid not in self._places:
+                self._places[grid] = grid_positions(self._tower, grid)
             patches = patchify(pixels.to(self.device, non_blocking=True).flatten(0, 1))
             found = encode(self._tower, patches, self._places[grid], self._seeing)
         batch, views = pixels.shape[:2]
