@@ -223,6 +223,8 @@ def _ask(arguments: argparse.Namespace) -> int:
     from earthmap.tasks import make_query
 
     spec = _predictor(arguments)
+    if arguments.draw is not None and (arguments.draw.endswith("/") or Path(arguments.draw).is_dir()):
+        raise JobError(f"--draw {arguments.draw!r} is a folder", expected="a file's name, such as answer.png")
     details = {name: getattr(arguments, name) for name in _DETAILS}
     query = make_query(arguments.question, **details, open_vocabulary=spec["name"] == "vlm")
     sight = Sight(

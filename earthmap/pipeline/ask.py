@@ -33,6 +33,9 @@ DECIMALS = 7
 WHOLE = 0.9995
 """A picture of which so much was seen has no hatching worth a word."""
 
+FEW = 0.01
+"""A share below this is told as such: nought would say that nothing was seen."""
+
 NOTES = 4
 """Notes that stand below a drawing."""
 
@@ -257,7 +260,8 @@ def looked_at(reply: Reply) -> list[str]:
     pictures = [f"{picture.sensor} {time_label(picture)}" for picture in subject.item.pictures]
     rows, columns = subject.shape
     where = subject.item.tile.id if subject.item.tile else subject.name
-    seen = f", {reply.seen_share:.0%} seen" if reply.answer.status == "answered" else ""
+    share = "under 1%" if reply.seen_share < FEW else f"{reply.seen_share:.0%}"
+    seen = f", {share} seen" if reply.answer.status == "answered" else ""
     return [f"{' and '.join(pictures)}, {columns} × {rows} pixels of {where}{seen}"]
 
 

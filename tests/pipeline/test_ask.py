@@ -242,6 +242,8 @@ def test_one_of_several_dates(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("x.png", "Where is vegetation?", "--model", "m", "--predictor", "spectral"), "--model"),
         (("x.png", "Where is vegetation?", "--predictor", "vlm"), "--model"),
         (("x.png",), "question"),
+        (("x.png", "Where is vegetation?", "--draw", ""), "a folder"),
+        (("x.png", "Where is vegetation?", "--draw", "/"), "a folder"),
     ],
 )
 def test_a_bad_request(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...], says: str) -> None:
