@@ -79,8 +79,12 @@ class Reply:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the answer should know: of the pixels, then of the answer."""
-        return tuple(dict.fromkeys((*self.subject.notes, *self.answer.notes)))
+        """What a reader of the answer should know: of the pixels, of the answer, of what was found in the padding."""
+        rows, columns = self.subject.shape
+        image = shapely.box(0, 0, columns, rows)
+        beyond = sum(not find.pixels.intersects(image) for find in self.finds)
+        said = (f"{beyond} of {len(self.finds)} found lie beyond the image's edge",) if beyond else ()
+        return tuple(dict.fromkeys((*self.subject.notes, *self.answer.notes, *said)))
 
     @property
     def seen_share(self) -> float:

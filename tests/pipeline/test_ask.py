@@ -108,8 +108,12 @@ def test_what_is_found_lies_where_it_is_on_the_ground(tmp_path: Path, place: str
     west, north, east, south = 40.0, 30.0, 90.0, 150.0
     box = shapely.box(west / 224, north / 224, east / 224, south / 224)
     point = shapely.Point(100.5 / 224, 20.5 / 224)
-    predictor = instances(Instance(kind="box", geometry=box, label="ship"), Instance(kind="point", geometry=point))
+    away = Instance(kind="point", geometry=shapely.Point(0.99, 0.99))
+    predictor = instances(
+        Instance(kind="box", geometry=box, label="ship"), Instance(kind="point", geometry=point), away
+    )
     reply = ask_about(make_query("Find ships", open_vocabulary=True), subject, predictor)
+    assert reply.notes[-1] == "1 of 3 found lie beyond the image's edge"
     there = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     corners = [(west, north), (east, north), (east, south), (west, south)]
     ground = shapely.Polygon([there.transform(*(transform @ corner)) for corner in corners])
@@ -443,3 +447,27 @@ def test_the_answer_is_that_of_the_map(real_data: Path, tmp_path: Path, name: st
             assert mine.mask is not None
             assert mapped.mask is not None
             assert np.array_equal(mine.mask, mapped.mask)
+
+
+# ── the vision-language model ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_checkpoint_answers_what_land_cover_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of random weights: its answers mean nothing, and come as answers do."""
+    from earthmap.model.earth_onevision import new_earth_onevision
+    from earthmap.model.words import nano_words
+
+    model, path = tmp_path / "model", tmp_path / "photo.png"
+    new_earth_onevision("nano", nano_words(), seed=0).save(model)
+    Image.new("RGB", (100, 80), (40, 160, 30)).save(path)
+    reply = asked(capsys, str(path), "Find the ships", "--model", str(model), "--draw", str(tmp_path / "out.png"))
+    assert reply["task"] == "detect"
+    assert reply["status"] == "answered"
+    assert int(reply["answer"]) >= len(reply["found"]["features"])
+    assert "unvalidated" in reply["notes"]
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    reply = asked(capsys, str(path), "What is this?", "--choices", "harbour,farm", "--model", str(model))
+    assert np.isclose(sum(reply["scores"].values()), 1.0)
+    assert "checkpoint" in refused(capsys, str(path), "Find the ships", "--model", str(tmp_path / "none")).lower()
