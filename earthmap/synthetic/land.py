@@ -407,7 +407,7 @@ def _add_houses(land: Land, site: _Site, where: Tensor, u: Tensor, v: Tensor) ->
     cell = cell_of(place, line)
     size, roof = look_up(site.table("house"), cell), look_up(site.table("roof"), cell)
     block = look_up(site.table("park"), cell_of((place / 3.0).floor(), (line / 3.0).floor()))
-    density = column((draw(recipe.seeds, "density") * 150).astype(np.uint8), site.device)
+    density = column((draw(recipe.seeds, "density") * 110).astype(np.uint8), site.device)
     few = column((draw(recipe.seeds, "parks") * 60 + 215).clip(0, 255).astype(np.uint8), site.device)
     park = (block > few) & column(3.0 * recipe.plot_m > 4.0 * recipe.gsd_m, site.device)
     half = size.float() * (0.2 / 256.0) + 0.22

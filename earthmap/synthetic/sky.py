@@ -115,7 +115,7 @@ def _clouds(
     level = levels(field, share.reshape(-1, 1))[:, :, None]
     soft = _plane(between(by_date(recipe, "cloud softness"), 1.2, 5.0), device)
     thick = ((field - level) * soft).clamp(0.0, 1.0)
-    cirrus = (_plane(thin, device) * (0.35 + 0.3 * veil)).clamp(0.0, 0.6)
+    cirrus = (_plane(thin, device) * (0.3 + 0.25 * veil)).clamp(0.0, 0.4)
     shade = _moved(thick, recipe, way)
     return thick.view(shape), cirrus.view(shape), field.reshape(shape), (shade * (1.0 - thick)).view(shape)
 
