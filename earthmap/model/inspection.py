@@ -218,6 +218,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _no_weights(folder: Path) -> ModelError:
+    if not folder.is_dir():
+        return _no_folder(folder)
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
     kept = f", only {pickles[0]}, which runs code when it is opened" if pickles else ""
     return ModelError(f"{folder} holds no weights{kept}", expected=WEIGHTS_FILE, fix=FIX)

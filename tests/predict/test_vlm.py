@@ -7,6 +7,7 @@ import datetime
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 
 from earthmap.errors import JobError, ModelError
 from earthmap.grid.tiling import Grid, Tile, Zone
-from earthmap.model import Figure, Words, new_earth_onevision, train_words
+from earthmap.model import Figure, Slot, Words, new_earth_onevision, patch_grid, patchify, train_words
 from earthmap.model.alignment import AlignmentHeads, save_heads
 from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision
 from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of
 from earthmap.predict.vlm import VlmPredictor
 from earthmap.sensors.masks import Reason
-from earthmap.tasks import CHANGES, Answer, Query, make_query
+from earthmap.sensors.views import make_view, sensor_views
+from earthmap.tasks import CHANGES, Answer, Query, make_query, picture_name, question_prompt
 from tests.predict.conformance import PredictorTests, changed, same
 
 GRID = Grid(resolution_m=10, picture_px=128)
@@ -335,3 +337,66 @@ def test_nothing_heavy_is_imported() -> None:
 
 
 # ── truth ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def halved(*, rows: bool) -> Picture:
+    """Dark in its left half, or in its upper half, and bright elsewhere."""
+    data = np.full((len(BANDS), SIDE, SIDE), 0.7, np.float32)
+    data[(slice(None), slice(0, SIDE // 2)) if rows else (slice(None), slice(None), slice(0, SIDE // 2))] = 0.02
+    return dataclasses.replace(picture(), data=data)
+
+
+def taught(model: EarthOneVision, lessons: Sequence[tuple[Picture, Query, str]], steps: int) -> None:
+    """Learn a few answers by heart: stock transformers' forward, and nothing of the predictor but its prompts."""
+    words, rows, pixels = model.words, [], []
+    for shown, query, answer in lessons:
+        (view,) = sensor_views(shown.sensor, shown.bands)
+        levels = torch.from_numpy(make_view(view, shown.bands, shown.data)).permute(2, 0, 1)
+        opening = words.opening([(picture_name(view, datetime=shown.datetime), patch_grid(SIDE, SIDE))])
+        stem = [id for part in opening for id in ([part.token] * part.grid.tokens if isinstance(part, Slot) else part)]
+        told = [*stem, *words.asking(question_prompt(query))]
+        rows.append((told, words.answering(answer, spatial=bool(query.shape))))
+        pixels.append(patchify(levels[None]).flatten(0, 1))
+    parameters = list(model.model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.0)
+    grid = torch.tensor([[1, SIDE // 16, SIDE // 16]])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for (told, answer), patches in zip(rows, pixels, strict=True):
+            ids = torch.tensor([[*told, *answer]])
+            logits = model.model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=patches,
+                image_grid_thw=grid,
+                mm_token_type_ids=(ids == model.model.config.image_token_id).int(),
+            ).logits[0, len(told) - 1 : -1]
+            torch.nn.functional.cross_entropy(logits, torch.tensor(answer)).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+
+@pytest.mark.slow
+def test_what_was_learned_comes_back_on_the_ground(words: Words) -> None:
+    model = new_earth_onevision("tiny", words, seed=1)
+    where, whether = asked("Where is water?", shape="polygon"), asked("Is the west dark?", task="presence")
+    west, north = halved(rows=False), halved(rows=True)
+    lessons = [
+        (west, where, "water:poly[0,0,500,0,500,1000,0,1000]"),
+        (north, where, "water:poly[0,0,1000,0,1000,500,0,500]"),
+        (west, whether, "yes"),
+        (north, whether, "no"),
+    ]
+    taught(model, lessons, steps=LESSONS)
+    rows = VlmPredictor(model).predict([tile_of(west), tile_of(north)], [where, whether])
+    truth = np.zeros((GRID.core_px, GRID.core_px), bool)
+    truth[:, : GRID.core_px // 2] = True
+    for (mask, said), expected, word in zip(rows, (truth, truth.T), ("yes", "no"), strict=True):
+        assert mask.mask is not None
+        assert np.array_equal(mask.mask == 1, expected)
+        assert (mask.value, mask.fraction) == ("water", 0.5)
+        assert mask.instance_scores[0] > 0.5
+        assert said.value == word
+
+
+LESSONS = 150
