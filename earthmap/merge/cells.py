@@ -152,6 +152,8 @@ class _Made:
         self, codes: NDArray[np.uint8], layer: Layer, source: Source, query: Query, *, legend: Mapping[int, str]
     ) -> None:
         polygons, kinds, bits = _outlines(self.cell, codes)
+        if not len(polygons):
+            return
         names = [tile.id for tile in self.cell.tiles()]
         inside = ~_on_core_edge(polygons, self.cell)
         for code in np.unique(kinds).tolist():
@@ -193,6 +195,8 @@ def _outlines(
     """
     side = cell.grid.cell_core_px
     labels = label_regions(codes)
+    if not labels.any():
+        return np.empty(0, object), np.empty(0, np.uint8), np.empty(0, np.uint16)
     polygons, numbers = trace(labels, west_px=cell.column * side, north_px=(cell.row + 1) * side)
     bits = np.zeros(int(numbers.max(initial=0)) + 1, np.uint16)
     kinds = np.zeros(len(bits), np.uint8)

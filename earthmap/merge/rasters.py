@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
-from earthmap.grid import AreaOfInterest, Cell, inside, owned_pixels
+from earthmap.grid import AreaOfInterest, Cell, inside, owned_ground, owned_pixels
 from earthmap.tasks import UNSEEN, decode_mask
 
 if TYPE_CHECKING:
@@ -27,4 +28,9 @@ def cell_codes(cell: Cell, masks: Mapping[str, bytes | None]) -> NDArray[np.uint
 
 def counted_pixels(cell: Cell, area: AreaOfInterest) -> NDArray[np.bool_]:
     """(cell_core_px, cell_core_px): pixels that numbers count, whose centre is the cell's own ground in the area."""
+    ground = owned_ground(cell)
+    west, south, east, north = zone = cell.zone.strip
+    left, low, right, high = bounds = ground.bounds if not ground.is_empty else zone
+    if west < left and south < low and right < east and high < north and area.geometry.covers(shapely.box(*bounds)):
+        return np.ones(cell.core_geobox.shape, bool)  # most cells: nothing of them is another zone's or outside
     return owned_pixels(cell) & inside(area.geometry, cell.core_geobox)

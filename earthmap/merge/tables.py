@@ -97,6 +97,8 @@ def placed_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Tab
     """Rows whose `geometry` is a shapely one as a table of `schema` with a column PLACE."""
     import pyarrow as pa
 
+    if not rows:
+        return schema.append(pa.field(PLACE, pa.uint32())).empty_table()
     geometries = np.empty(len(rows), object)
     geometries[:] = [row["geometry"] for row in rows]
     columns = [

@@ -40,7 +40,11 @@ def label_regions(mask: NDArray[np.uint8], *, ignore: tuple[int, ...] = (0, 255)
     """(y, x) numbers from 1 of the 4-connected regions of equal codes; 0 where the code is one of `ignore`."""
     from skimage.measure import label
 
-    shown = np.where(np.isin(mask, ignore), 0, mask) if ignore else mask
+    codes = np.arange(256, dtype=np.uint8)
+    codes[list(ignore)] = 0
+    shown = codes[mask]
+    if not shown.any():
+        return np.zeros(mask.shape, np.int32)
     labels: NDArray[np.int32] = np.asarray(label(shown, background=0, connectivity=1), np.int32)  # type: ignore[no-untyped-call]
     return labels
 
@@ -146,9 +150,13 @@ def trace(labels: NDArray[np.int32], *, west_px: int = 0, north_px: int = 0) -> 
         west_px: x of the array's west edge in whole pixels, counted eastwards.
         north_px: y of its north edge, counted northwards.
     """
-    vertex, heading, owner, following = _link_edges(labels)
-    if not len(vertex):
+    rows, columns = (np.flatnonzero((labels != 0).any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
         return np.empty(0, object), np.empty(0, np.int64)
+    # Only the part with regions in it, which seldom is all.
+    labels = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    west_px, north_px = west_px + int(columns[0]), north_px - int(rows[0])
+    vertex, heading, owner, following = _link_edges(labels)
     order, starts = _walk(following)
     down, right = np.divmod(vertex[order], labels.shape[1] + 1)
     rings = Rings(np.column_stack([west_px + right, north_px - down]).astype(float), starts, owner[order][starts])

@@ -12,8 +12,8 @@ import pytest
 import shapely
 
 from earthmap.errors import LedgerError
-from earthmap.grid import AreaOfInterest, Cell, Grid, pixel_to_lonlat, touched
-from earthmap.merge import merge_cell, summarize
+from earthmap.grid import AreaOfInterest, Cell, Grid, inside, owned_pixels, pixel_to_lonlat, touched
+from earthmap.merge import counted_pixels, merge_cell, summarize
 from earthmap.tasks import UNSEEN, Query, answer_schema, encode_mask, make_query
 from tests.merge.maps import Merged, joined
 
@@ -162,3 +162,16 @@ def test_a_row_that_is_no_status_is_a_defect() -> None:
     merged = mapped(area, WATER, lambda cell: {"status": "lost", "mask": None})
     with pytest.raises(LedgerError, match="answered, skipped or failed"):
         summarize(merged.sums, area=area, queries={WATER.content_key(): WATER})
+
+
+@pytest.mark.parametrize(
+    "bounds", [(5.95, 59.95, 6.05, 60.02), (3.0, 45.0, 3.4, 45.3), (-0.05, -0.05, 0.3, 0.3), (100.0, 83.9, 101.0, 84.1)]
+)
+def test_pixels_that_need_no_looking_at_are_counted_alike(bounds: tuple[float, float, float, float]) -> None:
+    """Inside an area and a zone, across a zone's border, the equator and the border of a cap."""
+    area = AreaOfInterest.from_bbox(*bounds)
+    cells = touched(area, GRID)[0]
+    counted = [counted_pixels(cell, area) for cell in cells]
+    for cell, found in zip(cells, counted, strict=True):
+        np.testing.assert_array_equal(found, owned_pixels(cell) & inside(area.geometry, cell.core_geobox))
+    assert any(found.any() for found in counted)
