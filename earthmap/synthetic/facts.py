@@ -1,15 +1,19 @@
-"""What is true of a drawn tile as a sensor sees it: shares, cells, things, what happened. Questions are made of it.
+"""What is true of a drawn tile as sensors see it: shares, cells, things, what happened. Questions are made of it.
 
-Facts count what can be seen: under clouds (which radar looks through) and beyond the swath nothing is known.
+Facts count what can be seen: under clouds (which radar looks through) and beyond the swath nothing is known. They say
+which classes the sensors can tell at all: no radar knows burnt ground from bare.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthmap.sensors.bands import THERMAL_BANDS
+from earthmap.sensors.registry import get_sensor
 from earthmap.synthetic.objects import OBJECT_CLASSES, SLOT_CLASS, SLOTS, Objects
 from earthmap.synthetic.recipes import EVENTS, KIND_NAMES
 from earthmap.synthetic.tiles import Tiles, patch_shares
@@ -85,29 +89,67 @@ class Facts:
     """One of EVENTS: what happened between the first and the last date, and can be seen."""
     since: int
     """First date that shows it."""
-    radar: bool
-    """True where the facts are those that radar sees."""
+    sensors: tuple[str, ...]
+    """Rows of `earthmap.sensors.registry` that look at it."""
+    classes: tuple[str, ...]
+    """Land cover that they can tell, of CLASSES."""
+    labels: tuple[str, ...]
+    """Classes of things that they can tell, of OBJECT_CLASSES."""
 
     def tellable(self, label: str) -> bool:
         """True where a thing of this class could be told at the tile's ground distance, and is told one by one."""
-        if label == "building" and self.spread_town:
+        if label not in self.labels or (label == "building" and self.spread_town):
             return False
         return self.gsd_m <= COARSEST_M[label]
+
+    def share(self, name: str, date: int = 0) -> float:
+        """Share of the seen ground that a class covers."""
+        return float(self.shares[date][CLASSES.index(name)])
 
     def of(self, label: str, date: int = 0) -> list[Thing]:
         """The things of a class on a date, from the top down, then from the left."""
         return [thing for thing in self.things[date] if thing.label == label]
 
 
-def facts_of(tiles: Tiles, *, radar: bool = False) -> list[Facts]:
+_RADAR = (("water", "vegetation", "bare", "built-up"), ("building", "ship", "storage tank", "aircraft"))
+_THERMAL = (("water", "snow"), ("building", "ship", "storage tank"))
+_OPTICAL = (CLASSES, OBJECT_CLASSES)
+"""Land cover and things that a kind of sensor can tell."""
+
+
+def told_by(sensors: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Land cover and classes of things that these sensors can tell together. Raises SensorError for an unknown one.
+
+    Example:
+        >>> told_by(("sentinel-1-rtc",))[0]
+        ('water', 'vegetation', 'bare', 'built-up')
+    """
+    kinds = []
+    for name in sensors:
+        row = get_sensor(name)
+        kinds.append(_RADAR if row.is_sar else _THERMAL if set(row.bands) <= set(THERMAL_BANDS) else _OPTICAL)
+    classes, labels = (frozenset(name for kind in kinds for name in kind[part]) for part in (0, 1))
+    return tuple(name for name in CLASSES if name in classes), tuple(name for name in OBJECT_CLASSES if name in labels)
+
+
+def facts_of(tiles: Tiles, *, sensors: Sequence[str] = ("sentinel-2-l2a",)) -> list[Facts]:
     """The facts of each tile of a batch.
 
     Args:
         tiles: The batch.
-        radar: True where a radar is among the sensors: it looks through clouds.
+        sensors: Rows of `earthmap.sensors.registry` that look at it. Where a radar is among them the ground under
+            clouds is seen, by it alone: a tile with clouds is then told by the radar's classes.
+
+    Raises:
+        SensorError: for a sensor that is not there, or none.
     """
     recipe = tiles.recipe
-    seen = tiles.seen(radar=radar)
+    radars = tuple(name for name in sensors if get_sensor(name).is_sar)
+    seen = tiles.seen(radar=bool(radars))
+    told = [told_by(sensors)] * recipe.count
+    if radars and len(radars) < len(sensors):
+        covered = (tiles.seen() != seen).flatten(1).any(dim=1).tolist()
+        told = [told_by(radars if is_covered else sensors) for is_covered in covered]
     shown = tiles.cover * seen
     cell = recipe.side_px // CELLS
     cells = patch_shares(shown, patch_px=cell, classes=len(CLASSES)).cpu().numpy()
@@ -132,7 +174,9 @@ def facts_of(tiles: Tiles, *, radar: bool = False) -> list[Facts]:
             spread_town=bool(recipe.town[tile] > 0 and not recipe.hamlet[tile]),
             event=EVENTS[tiles.happening.event[tile]],
             since=int(tiles.happening.since[tile]),
-            radar=radar,
+            sensors=tuple(sensors),
+            classes=told[tile][0],
+            labels=told[tile][1],
         )
         for tile in range(recipe.count)
     ]

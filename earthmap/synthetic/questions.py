@@ -27,6 +27,7 @@ from earthmap.synthetic.replies import (
     change_caption,
     cover_text,
     is_plain,
+    is_sayable,
     plural,
     series_text,
     things_text,
@@ -86,7 +87,7 @@ def ask(facts: Facts, *, count: int = 12, seed: int = 0, mixture: Mapping[str, f
         seed: Another seed asks other things about the same tile.
         mixture: Weight of each category of `earthmap.tasks.registry.CATEGORIES`; None for all alike.
     """
-    dice = random.Random(f"{facts.seed}/{seed}/{facts.radar}")
+    dice = random.Random(f"{facts.seed}/{seed}/{','.join(facts.sensors)}")
     makers = _makers(facts)
     weights = {name: (mixture or {}).get(name, 0.0 if mixture else 1.0) for name in CATEGORIES}
     names = [name for name in makers if weights[name] > 0]
@@ -146,8 +147,8 @@ _LIKE = {
 def _cover_presence(facts: Facts, dice: random.Random) -> Asked | None:
     if facts.seen[0] < 0.3:
         return None
-    there = [name for name, share in zip(CLASSES, facts.shares[0], strict=True) if share >= PRESENT]
-    absent = [name for name, share in zip(CLASSES, facts.shares[0], strict=True) if share <= ABSENT]
+    there = [name for name in facts.classes if facts.share(name) >= PRESENT]
+    absent = [name for name in facts.classes if facts.share(name) <= ABSENT]
     wanted = dice.random() < 0.5
     pool = there if wanted else absent
     if not pool:
@@ -184,10 +185,9 @@ def _thing_presence(facts: Facts, dice: random.Random) -> Asked | None:
 def _labels(facts: Facts, dice: random.Random) -> Asked | None:
     if facts.seen[0] < 0.3:
         return None
-    shares = dict(zip(CLASSES, facts.shares[0], strict=True))
     if dice.random() < 0.7:
-        sure = [name for name in CLASSES if shares[name] >= PRESENT or shares[name] <= ABSENT]
-        there = {name: bool(shares[name] >= PRESENT) for name in sure}
+        sure = [name for name in facts.classes if not ABSENT < facts.share(name) < PRESENT]
+        there = {name: facts.share(name) >= PRESENT for name in sure}
         text = dice.choice(("Which land cover classes are there?", "What land cover can be seen?"))
     else:
         there = {label: bool(facts.of(label)) for label in _told(facts)}
@@ -207,18 +207,19 @@ def _dominant(facts: Facts, lead: float = 0.15) -> str | None:
     order = np.argsort(-facts.shares[0], kind="stable")
     shares = facts.shares[0][order]
     is_plain = facts.seen[0] >= 0.3 and shares[0] >= 0.4 and shares[0] - shares[1] >= lead
-    return CLASSES[int(order[0])] if is_plain else None
+    name = CLASSES[int(order[0])]
+    return name if is_plain and name in facts.classes else None
 
 
 def _classify(facts: Facts, dice: random.Random) -> Asked | None:
     name = _dominant(facts)
     texts = ("What kind of land cover is this?", "Which land cover class is this?", "What covers this place?")
-    return None if name is None else _asked(_query(dice.choice(texts), "classify", (), CLASSES), name)
+    return None if name is None else _asked(_query(dice.choice(texts), "classify", (), facts.classes), name)
 
 
 def _places(facts: Facts) -> list[str]:
     """What the place may be called, as the facts have it; a name that does not fit what is seen is left out."""
-    share = dict(zip(CLASSES, facts.shares[0], strict=True))
+    share = {name: facts.share(name) for name in CLASSES}
     checks = {
         "open sea": facts.kind == "sea" and share["water"] > 0.98,
         "coast": facts.kind == "coast" and 0.1 < share["water"] < 0.9,
@@ -229,7 +230,8 @@ def _places(facts: Facts) -> list[str]:
         "snow field": facts.kind == "snow field" and share["snow"] > 0.5,
         "farmland": facts.kind == "countryside" and share["vegetation"] + share["bare"] > 0.85,
     }
-    return [name for name, fits in checks.items() if fits and facts.seen[0] > 0.7]
+    told = len(facts.classes) == len(CLASSES) and facts.seen[0] > 0.7
+    return [name for name, fits in checks.items() if fits and told]
 
 
 _PLACES = ("open sea", "coast", "town", "airport", "forest", "desert", "snow field", "farmland")
@@ -249,8 +251,8 @@ def _place(facts: Facts, dice: random.Random) -> Asked | None:
 def _larger(facts: Facts, dice: random.Random) -> Asked | None:
     if facts.seen[0] < 0.3:
         return None
-    names = dice.sample(CLASSES, dice.randint(2, 4))
-    shares = sorted(((facts.shares[0][CLASSES.index(name)], name) for name in names), reverse=True)
+    names = dice.sample(facts.classes, min(len(facts.classes), dice.randint(2, 4)))
+    shares = sorted(((facts.share(name), name) for name in names), reverse=True)
     if shares[0][0] - shares[1][0] < 0.08:
         return None
     return _asked(_query("Which of these covers the most ground?", "choose", (), tuple(names)), shares[0][1])
@@ -274,7 +276,7 @@ def _what_covers(facts: Facts, dice: random.Random) -> Asked | None:
 
 
 def _which_side(facts: Facts, dice: random.Random) -> Asked | None:
-    name = dice.choice(CLASSES)
+    name = dice.choice(facts.classes)
     number = CLASSES.index(name)
     side = direction_of(facts.cells[0, number])
     if side is None or facts.shares[0][number] < 0.03 or facts.seen[0] < 0.9:
@@ -298,6 +300,8 @@ _LIMITS_M = {"vehicle": 1.5, "aircraft": 15.0, "building": 45.0}
 
 
 def _caption(facts: Facts, dice: random.Random) -> Asked | None:
+    if not is_sayable(facts):
+        return None
     texts = ("Describe this place.", "Describe the picture.", "What can be seen here?", "Write a caption.")
     return _asked(_query(dice.choice(texts), "caption"), caption(facts))
 
@@ -372,10 +376,10 @@ def _covered(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...
     """Ground of one class or two, as masks or outlines; of a class that is not there `none`."""
     if facts.seen[0] < 0.3:
         return None
-    names = sorted(dice.sample(CLASSES, 1 if task == "fraction" or dice.random() < 0.7 else 2), key=CLASSES.index)
+    names = sorted(dice.sample(facts.classes, 1 if task == "fraction" or dice.random() < 0.7 else 2), key=CLASSES.index)
     kind = "polygon" if dice.random() < 0.12 else "mask"
     parts = [(name, facts.cells[0, CLASSES.index(name)]) for name in names]
-    shares = [facts.shares[0][CLASSES.index(name)] for name in names]
+    shares = [facts.share(name) for name in names]
     if any(ABSENT < share < PRESENT for share in shares) or (not any(shares) and dice.random() < 0.5):
         return None
     text = dice.choice(texts).format(" and ".join(NAMES[name] for name in names))
@@ -399,7 +403,7 @@ def _change(facts: Facts, dice: random.Random) -> Asked | None:
     if min(facts.seen[0], facts.seen[-1]) < 0.3:
         return None
     kind = "polygon" if dice.random() < 0.1 else "mask"
-    names = CLASSES if dice.random() < 0.4 else (dice.choice(CLASSES),)
+    names = facts.classes if dice.random() < 0.4 else (dice.choice(facts.classes),)
     parts = [
         (f"{name} {way}", facts.changed[CLASSES.index(name), index])
         for name in names

@@ -129,6 +129,12 @@ def caption(facts: Facts, date: int = 0) -> str:
     return " ".join(clauses)
 
 
+def is_sayable(facts: Facts, date: int = 0) -> bool:
+    """True where the sensors can tell all the land cover that a caption names."""
+    named = np.argsort(-facts.shares[date], kind="stable")[:2]
+    return all(CLASSES[code] in facts.classes or facts.shares[date][code] < 0.04 for code in named)
+
+
 def _main_clause(facts: Facts, date: int) -> str:
     shares = facts.shares[date]
     first, second = (int(code) for code in np.argsort(-shares, kind="stable")[:2])
@@ -187,6 +193,8 @@ def is_plain(facts: Facts) -> bool:
     """True where what happened between the dates, or that nothing did, can be told from what is seen."""
     if facts.event == "no change":
         return bool(min(facts.seen[0], facts.seen[-1]) > 0.6)
+    if facts.event in _GAINS and CLASSES[_GAINS[facts.event][0] - 1] not in facts.classes:
+        return False
     struck = [thing for thing in buildings_struck(facts) if thing.seen]
     by_things = facts.event in ("construction", "demolition", "building damage") and facts.tellable("building")
     return changed_share(facts) >= 0.015 or (by_things and bool(struck) and min(facts.seen[0], facts.seen[-1]) > 0.6)

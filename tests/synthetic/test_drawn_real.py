@@ -1,4 +1,4 @@
-"""Drawn pixels cover what real ones measure: where a real scene has a label, most of its numbers lie among the drawn."""
+"""Drawn pixels cover what real ones measure: where there is a label, most real numbers lie among the drawn."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from earthmap.synthetic import CLASSES, Asked, Facts, Tiles, ask, draw_tiles, facts_of, plan_tiles
+from earthmap.synthetic.facts import told_by
 from earthmap.synthetic.objects import GRADES, OBJECT_CLASSES, slots_of
 from earthmap.synthetic.replies import CANNOT_BE_SEEN, NAMES, TOO_COARSE
 from earthmap.synthetic.sky import CLOUD_OPACITY
@@ -28,12 +29,12 @@ SIDE = 64
 class Drawn:
     """A batch with what is asked about it."""
 
-    def __init__(self, tiles: Tiles, *, radar: bool = False) -> None:
+    def __init__(self, tiles: Tiles, *, sensors: tuple[str, ...] = ("sentinel-2-l2a",)) -> None:
         self.tiles = tiles
-        self.facts = facts_of(tiles, radar=radar)
+        self.facts = facts_of(tiles, sensors=sensors)
         self.asked = [ask(facts, count=16, seed=7) for facts in self.facts]
         beyond, cloud = tiles.sky.beyond.numpy(), tiles.sky.cloud.numpy() > CLOUD_OPACITY
-        self.seen = ~beyond if radar else ~(beyond | cloud)
+        self.seen = ~beyond if any("sentinel-1" in name for name in sensors) else ~(beyond | cloud)
         self.cover = tiles.cover.numpy()
 
     def all(self, *tasks: str) -> list[tuple[int, Facts, Asked]]:
@@ -341,8 +342,25 @@ def test_nothing_is_said_of_ground_under_cloud() -> None:
     for facts in hidden:
         for one in ask(facts):
             assert one.answer in (CANNOT_BE_SEEN, "Hardly any of the ground can be seen.", TOO_COARSE), one
-    through = {facts.seed: facts for facts in facts_of(tiles, radar=True)}
+    through = {facts.seed: facts for facts in facts_of(tiles, sensors=("sentinel-1-rtc",))}
     assert sum(through[facts.seed].seen[0] > 0.9 for facts in hidden) > 1
+
+
+@pytest.mark.parametrize("sensors", [("sentinel-1-rtc",), ("thermal",), ("sentinel-2-l2a", "sentinel-1-rtc")])
+def test_no_sensor_is_asked_for_what_it_cannot_tell(sensors: tuple[str, ...]) -> None:
+    drawn = Drawn(draw_tiles(plan_tiles(range(80), side_px=SIDE)), sensors=sensors)
+    classes, labels = told_by(sensors)
+    beyond = [words for name, words in NAMES.items() if name not in classes]
+    for _, one in every(drawn):
+        named = {*one.query.targets, *one.query.choices} & {*CLASSES, *OBJECT_CLASSES}
+        assert named <= {*classes, *labels}, one
+        assert not any(words in one.answer for words in beyond), one
+    for tile, _, one in drawn.all("caption"):
+        check_caption(drawn, tile, one.answer)
+    for tile, facts in enumerate(drawn.facts):
+        hidden = bool((drawn.tiles.sky.cloud[tile] > CLOUD_OPACITY).any() & (~drawn.tiles.sky.beyond[tile]).any())
+        if len(sensors) == 2 and not hidden:
+            assert facts.classes == CLASSES
 
 
 def test_change_is_where_the_two_dates_differ(pairs: Drawn) -> None:
