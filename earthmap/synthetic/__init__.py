@@ -11,6 +11,7 @@ from earthmap.synthetic.facts import Facts, Thing, facts_of
 from earthmap.synthetic.pictures import Pictures, draw_views, ground_distances, measure
 from earthmap.synthetic.questions import Asked, ask
 from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
+from earthmap.synthetic.replies import regions
 from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
 from earthmap.synthetic.tile_scenes import write_tiles
@@ -44,6 +45,7 @@ __all__ = [
     "patch_shares",
     "plan_scenes",
     "plan_tiles",
+    "regions",
     "small_world",
     "true_km2",
     "truth_on",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from earthmap.synthetic.facts import Facts, Thing, direction_of
+from earthmap.synthetic.facts import CELLS, Facts, Thing, direction_of
 from earthmap.synthetic.objects import OBJECT_CLASSES
 from earthmap.synthetic.truth import BUILT_UP, CLASSES, VEGETATION, WATER
 from earthmap.tasks.quantization import simplify
@@ -78,9 +78,7 @@ def things_text(things: Iterable[Thing], kind: str, *, label: str | None = None)
 
 def coarse_cells(cells: NDArray[np.float32], side: int = MASK_SIDE) -> NDArray[np.bool_]:
     """(side, side) True where the class fills half of a cell or more."""
-    step = len(cells) // side
-    means = cells.reshape(side, step, side, step).mean(axis=(1, 3))
-    return np.asarray(means >= 0.5)
+    return np.asarray(_blocks(cells, side) >= 0.5)
 
 
 def outline_of(mask: NDArray[np.bool_]) -> BaseGeometry:
@@ -112,6 +110,45 @@ def cover_text(parts: Sequence[tuple[str, NDArray[np.float32]]], kind: str) -> s
         elif mask.any():
             found.append(Instance(kind=kind, mask=mask, label=label))
     return serialize(found)
+
+
+def regions(facts: Facts, *, side: int, date: int = 0) -> list[tuple[str, NDArray[np.float32]]]:
+    """Phrases with the ground that they are said of: (side, side) shares of blocks, for alignment by region.
+
+    Land cover of a fiftieth of the tile or more with its side of the picture, and each class of things that is seen.
+
+    Args:
+        facts: The tile.
+        side: Blocks along one side, a divisor of `earthmap.synthetic.facts.CELLS`.
+        date: Which of its dates.
+    """
+    found = []
+    for name in facts.classes:
+        cells = facts.cells[date, CLASSES.index(name)]
+        if cells.mean() >= 0.02:
+            where = direction_of(cells)
+            found.append((f"{NAMES[name]} in the {where}" if where else NAMES[name], _blocks(cells, side)))
+    for label in facts.labels:
+        things = [thing for thing in facts.of(label, date) if thing.seen]
+        if things and facts.tellable(label):
+            found.append((counted(len(things), label), _blocks(_touched(things), side)))
+    return found
+
+
+def _blocks(cells: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Means of cells over blocks."""
+    step = len(cells) // side
+    means: NDArray[np.float32] = cells.reshape(side, step, side, step).mean(axis=(1, 3))
+    return means
+
+
+def _touched(things: Iterable[Thing]) -> NDArray[np.float32]:
+    """(CELLS, CELLS) 1 where a cell meets the box of a thing."""
+    cells = np.zeros((CELLS, CELLS), np.float32)
+    for thing in things:
+        left, top, right, bottom = (value * CELLS for value in thing.box)
+        cells[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))] = 1.0
+    return cells
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ZONES = 4
 """Parts of a thing that may look different: its two sides, and a patch on each."""
 
-_SQUARES = (12, 24, 48, 96, 192, 384)
+_SQUARES = (12, 18, 28, 42, 64, 96, 144, 216, 324, 486, 730, 1096, 1644)
 """Fine pixels along one side of the squares that things are drawn in."""
 
 
@@ -169,7 +169,7 @@ def _stamped(
     size = np.sqrt(objects.length_m**2 + objects.width_m**2) + reach_m
     needed = 2.0 * (size[chosen[0], chosen[1]] / fine) + 4.0
     lower = 0
-    for upper in (*_SQUARES, 4 * side):
+    for upper in (*_SQUARES, 8 * side):
         mine = (needed > lower) & (needed <= upper)
         lower = upper
         if mine.any():

@@ -8,12 +8,24 @@ from collections import Counter
 import numpy as np
 import pytest
 import shapely
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from earthmap.synthetic import CLASSES, Asked, Facts, Tiles, ask, draw_tiles, facts_of, plan_tiles
+from earthmap.synthetic import (
+    CLASSES,
+    Asked,
+    Facts,
+    Tiles,
+    ask,
+    draw_tiles,
+    facts_of,
+    patch_shares,
+    plan_tiles,
+    regions,
+)
 from earthmap.synthetic.facts import told_by
 from earthmap.synthetic.objects import GRADES, OBJECT_CLASSES, slots_of
 from earthmap.synthetic.replies import CANNOT_BE_SEEN, NAMES, TOO_COARSE
@@ -361,6 +373,31 @@ def test_no_sensor_is_asked_for_what_it_cannot_tell(sensors: tuple[str, ...]) ->
         hidden = bool((drawn.tiles.sky.cloud[tile] > CLOUD_OPACITY).any() & (~drawn.tiles.sky.beyond[tile]).any())
         if len(sensors) == 2 and not hidden:
             assert facts.classes == CLASSES
+
+
+def test_regions_are_where_their_phrases_say(far: Drawn, near: Drawn) -> None:
+    words = set()
+    for batch in (far, near):
+        blocks = patch_shares(batch.tiles.cover * torch.from_numpy(batch.seen), patch_px=batch.cover.shape[-1] // 4)
+        for tile, facts in enumerate(batch.facts):
+            for phrase, shares in regions(facts, side=4):
+                assert shares.shape == (4, 4)
+                name, _, where = phrase.partition(" in the ")
+                words.add(name)
+                if name in _CODES:
+                    truth = blocks[tile, 0, CLASSES.index(_CODES[name])].numpy()
+                    np.testing.assert_allclose(shares, truth, atol=1e-5)
+                    if where:
+                        check_side(batch, tile, _CODES[name], where)
+                else:
+                    count, label = phrase.split(" ", 1)
+                    things = [thing for thing in facts.things[0] if label.startswith(thing.label) and thing.seen]
+                    assert len(things) == int(count)
+                    middles = [
+                        (int(min(y, 0.999) * 4), int(min(x, 0.999) * 4)) for x, y in (one.middle for one in things)
+                    ]
+                    assert all(shares[place] > 0 for place in middles)
+    assert {"water", "vegetation", "1 ship"} <= words
 
 
 def test_change_is_where_the_two_dates_differ(pairs: Drawn) -> None:

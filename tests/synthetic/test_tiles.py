@@ -79,6 +79,18 @@ def test_a_tile_does_not_depend_on_its_batch(
         assert torch.equal(one.mask[0], other.mask[place])
 
 
+def test_a_tile_does_not_depend_on_threads() -> None:
+    """Two threads cut arrays in other places than one; nothing that is drawn may notice."""
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        tiles = drawn(range(5), dates=2, gsd_m=(1.0, 10.0), side_px=96)
+        found.append([tiles.tone, *(measure(tiles, sensor).data.nan_to_num(-1) for sensor in SENSORS)])
+    torch.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
 def test_another_seed_is_another_tile() -> None:
     tiles = drawn(range(8))
     assert len({tile.numpy().tobytes() for tile in tiles.tone}) == 8
