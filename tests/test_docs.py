@@ -17,7 +17,10 @@ def _named_paths(page: str) -> list[str]:
     return re.findall(r"`((?:earthmap|tests|jobs|docs|notebooks)/[\w./-]+)`", text)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/job.md", "docs/questions.md", "CHANGELOG.md"])
+PAGES = ("README.md", "docs/architecture.md", "docs/job.md", "docs/questions.md", "CHANGELOG.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page: str) -> None:
     assert [path for path in _named_paths(page) if not (ROOT / path).exists()] == []
 

@@ -125,6 +125,14 @@ class Watch:
         """Those of all nodes together."""
         return int(sum(self.nodes.values()))
 
+    @property
+    def gpus(self) -> float:
+        """Those of all nodes together."""
+        import ray
+
+        resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        return resources().get("GPU", 0.0)
+
     def wait(self, taken: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> dict[str, Any] | None:
         """The next row, None after the last. Raises ClusterError when the head is lost, or what ended the rows."""
         while True:

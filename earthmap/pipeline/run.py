@@ -73,6 +73,9 @@ class CellDone:
     """Seconds that were waited for providers that refuse or do not answer, by provider."""
 
 
+ONE_CPU = {"num_cpus": 1.0}
+"""What a stage asks of a node unless it says otherwise."""
+
 STAGES = ("read", "predict", "merge")
 """What workers do with a cell, in this order."""
 
@@ -322,7 +325,7 @@ def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> A
     return table.select(ledger_schema().names).cast(ledger_schema())
 
 
-def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int) -> Any:
+def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int, gpus: float) -> Any:
     import pyarrow as pa
     import ray
     import ray.data
@@ -337,11 +340,11 @@ def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int) ->
     rows = (pa.Table.from_pylist([{"work": pickle.dumps(work)}], schema=schema) for work in plan.work())
     sizes = _block_sizes(plan.cells, cpus=cpus)
     dataset: Any = ray.data.from_arrow([pa.concat_tables(itertools.islice(rows, size)) for size in sizes])
-    asked = {"read": _reading_cpus(plan)}
+    asked = {"read": {"num_cpus": _reading_cpus(plan)}, "predict": _predicting(context.predictor["name"], gpus=gpus)}
     work: tuple[Callable[[list[Any], dict[str, Any]], dict[str, Any]], ...]
     work = (_read_row, _predict_row, partial(_merge_row, merged))
     for name, stage in zip(STAGES, work, strict=True):
-        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), num_cpus=asked.get(name, 1.0))
+        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), **asked.get(name, ONE_CPU))
     return dataset
 
 
@@ -358,6 +361,14 @@ def _reading_cpus(plan: Plan) -> float:
     """
     sources = (source.href for one in plan.observations.values() for scene in one.scenes for source in scene.sources)
     return 0.5 if any("://" in href and not href.startswith("file://") for href in sources) else 1.0
+
+
+def _predicting(predictor: str, *, gpus: float) -> dict[str, float]:
+    """What predicting asks of a node: for the model a whole GPU, where the cluster has any.
+
+    Ray hides the GPUs of a node from tasks that do not ask for one.
+    """
+    return {**ONE_CPU, "num_gpus": 1.0} if gpus and predictor == "vlm" else ONE_CPU
 
 
 def _stream(
@@ -378,7 +389,7 @@ def _stream(
     cells = tiles = failed = 0
     watch = Watch(say)
     tally.workers = max(1, min(watch.cpus, plan.cells))
-    for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus), watch):
+    for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus, gpus=watch.gpus), watch):
         if row["error"] is not None:
             raise pickle.loads(row["error"])
         cell: CellDone = pickle.loads(row["done"])

@@ -20,7 +20,7 @@ from earthmap.errors import ModelError, SensorError
 from earthmap.model.closed import Closed
 from earthmap.model.config import MAX_TOKENS
 from earthmap.model.engine import Slot, halving, lay_out_stem
-from earthmap.model.processing import MERGE, PatchGrid, patch_grid
+from earthmap.model.processing import FRAMES, MERGE, PatchGrid, patch_grid
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.replies import MASK_SIDE, NO_CHANGE, Look, Reply, make_answer
 from earthmap.sensors.masks import Reason, unseen
@@ -28,7 +28,14 @@ from earthmap.sensors.registry import SENSORS
 from earthmap.sensors.views import VIEWS, fitting, make_view, missing_views, sensor_views
 from earthmap.tasks.answer import Answer
 from earthmap.tasks.grammar import build_automaton
-from earthmap.tasks.prompts import PROMPT_VERSION, closed_choices, label_questions, picture_name, question_prompt
+from earthmap.tasks.prompts import (
+    PROMPT_VERSION,
+    closed_choices,
+    frame_name,
+    label_questions,
+    picture_name,
+    question_prompt,
+)
 from earthmap.tasks.query import Query, mask_legend
 from earthmap.tasks.registry import TASKS
 
@@ -57,6 +64,9 @@ TEXT_TOKENS = 128
 ROOM = 1024
 """Tokens that pictures leave to a question and its answer. Fixed: what is asked besides drops no view."""
 
+VIDEO_GAP_S = 60.0
+"""Pictures of one sensor that follow each other no later than this are the frames of a video."""
+
 
 def predictor_key(weights: str, *, dtype: str, micro_batch: int = MICRO_BATCH, most: int = MOST_TOKENS) -> str:
     """Key of everything that changes an answer, from the content key of a checkpoint and the name of the type."""
@@ -76,12 +86,17 @@ class _Sight:
     """A tile's pictures as the model is given them."""
 
     pixels: NDArray[np.uint8] = field(repr=False)
-    """(V, 3, y, x) views."""
+    """(V, 3, y, x) views, or (V, 2, 3, y, x) pairs of frames."""
     names: tuple[str, ...]
-    """The words before each view."""
+    """The words before each view or pair."""
     shown: NDArray[np.bool_] = field(repr=False)
     """(picture, y, x) True where a view of it shows something."""
     notes: tuple[str, ...]
+
+    @property
+    def is_video(self) -> bool:
+        """Its pictures are frames."""
+        return self.pixels.ndim == 5
 
 
 def _pictured(picture: Picture, views: Sequence[str]) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.bool_]]]:
@@ -94,9 +109,47 @@ def _pictured(picture: Picture, views: Sequence[str]) -> tuple[list[NDArray[np.u
     return pixels, shown
 
 
+def _seconds(item: TileInput) -> list[float] | None:
+    """When each frame of a video was taken, counted from the first; None where the pictures are no video."""
+    times = [picture.datetime for picture in item.pictures]
+    dated = [time for time in times if time is not None]
+    sensors = {(picture.sensor, picture.bands) for picture in item.pictures}
+    if len(dated) < max(2, len(times)) or len(sensors) != 1:
+        return None
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(dated)]
+    return [(time - dated[0]).total_seconds() for time in dated] if 0 < min(gaps) <= max(gaps) <= VIDEO_GAP_S else None
+
+
+def _watch(item: TileInput, seconds: Sequence[float], words: Callable[[str], Sequence[int]]) -> _Sight:
+    """The frames of a video two by two, the last one twice where their number is odd, by their sensor's first view.
+
+    Where they are more than the model reads, every second or third one is shown, and so on.
+    """
+    first = item.pictures[0]
+    grid = patch_grid(item.side_px, item.side_px)
+    view = sensor_views(first.sensor, first.bands)[0]
+    most = (MAX_TOKENS - ROOM) // (grid.tokens + len(words(frame_name(seconds[-1]))) + 2)
+    step = -(-len(seconds) // (most * FRAMES))
+    levels, shown = zip(*((part[0] for part in _pictured(picture, [view])) for picture in item.pictures), strict=True)
+    kept = list(range(0, len(seconds), step))
+    kept += kept[-1:] * (len(kept) % FRAMES)
+    pairs = np.array(kept).reshape(-1, FRAMES)
+    notes = [f"frames dropped: {len(seconds) - len(set(kept))} of {len(seconds)}"] if step > 1 else []
+    notes += [] if SENSORS[first.sensor].calibrated else ["uncalibrated"]
+    return _Sight(
+        pixels=np.stack(levels)[pairs],
+        names=tuple(frame_name(sum(seconds[frame] for frame in pair) / FRAMES) for pair in pairs.tolist()),
+        shown=np.stack(shown),
+        notes=tuple(notes),
+    )
+
+
 def _look_at(item: TileInput, words: Callable[[str], Sequence[int]]) -> _Sight:
     """What the model is given of a tile. Raises SensorError and ModelError for what cannot be shown to it."""
     grid = patch_grid(item.side_px, item.side_px)
+    seconds = _seconds(item)
+    if seconds is not None:
+        return _watch(item, seconds, words)
     views = [sensor_views(picture.sensor, picture.bands) for picture in item.pictures]
     longest = max(
         len(words(picture_name(name, datetime=picture.datetime, seen_share=0.5)))
@@ -294,7 +347,7 @@ class VlmPredictor:
 
     def _parts(self, item: TileInput, sight: _Sight) -> tuple[tuple[int, ...] | Slot, ...]:
         grid = patch_grid(item.side_px, item.side_px)
-        return tuple(self._model.words.opening([(name, grid) for name in sight.names]))
+        return tuple(self._model.words.opening([(name, grid) for name in sight.names], video=sight.is_video))
 
     def _tokens_of(self, query: Query) -> int:
         """Tokens of the longest of a query's questions with its answer."""

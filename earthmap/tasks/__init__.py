@@ -10,7 +10,14 @@ from earthmap.tasks.answer import (
     decode_mask,
     encode_mask,
 )
-from earthmap.tasks.prompts import PROMPT_VERSION, closed_choices, label_questions, picture_name, question_prompt
+from earthmap.tasks.prompts import (
+    PROMPT_VERSION,
+    closed_choices,
+    frame_name,
+    label_questions,
+    picture_name,
+    question_prompt,
+)
 from earthmap.tasks.query import MAX_TEXT, Query, beyond_land_cover, make_query, mask_legend
 from earthmap.tasks.registry import CATEGORIES, LAND_COVER_TASKS, TASKS, Task
 from earthmap.tasks.understanding import guess_task
@@ -37,6 +44,7 @@ __all__ = [
     "closed_choices",
     "decode_mask",
     "encode_mask",
+    "frame_name",
     "guess_task",
     "label_questions",
     "make_query",

@@ -41,6 +41,18 @@ def picture_name(view: str, *, datetime: dt.datetime | None = None, seen_share: 
     return ", ".join(words) + ": "
 
 
+def frame_name(seconds: float) -> str:
+    """The words before two frames of a video: the middle of their times, counted from the first frame.
+
+    As the public Qwen3-VL checkpoints were trained (transformers' `Qwen3VLProcessor`).
+
+    Example:
+        >>> frame_name(1.04)
+        '<1.0 seconds>'
+    """
+    return f"<{seconds:.1f} seconds>"
+
+
 def closed_choices(query: Query) -> tuple[str, ...]:
     """The texts of which one is the reply, and which are scored; for labels those of each by itself.
 

@@ -21,7 +21,7 @@ from earthmap.grid import AreaOfInterest, inside, pixel_area_m2
 from earthmap.pipeline import Limits, Run, parse_job, run_job
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH
 from earthmap.pipeline.lease import Lease
-from earthmap.pipeline.run import _block_sizes
+from earthmap.pipeline.run import _block_sizes, _predicting
 from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 
@@ -452,3 +452,8 @@ def test_blocks_hold_every_cell_once_and_about_as_many_each(cells: int) -> None:
     assert len(sizes) <= 2_000
     assert len(sizes) >= min(cells, 32)
     assert cells > 32_000 or max(sizes, default=0) <= 16
+
+
+def test_the_model_asks_for_a_gpu_where_there_is_one() -> None:
+    assert _predicting("vlm", gpus=2.0) == {"num_cpus": 1.0, "num_gpus": 1.0}
+    assert _predicting("vlm", gpus=0.0) == _predicting("spectral", gpus=2.0) == {"num_cpus": 1.0}

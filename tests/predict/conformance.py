@@ -45,8 +45,11 @@ def damaged(item: TileInput) -> dict[str, TileInput]:
     }
 
 
-def check_answer(answer: Answer, query: Query, item: TileInput) -> None:
-    """The fields that a status promises, and no others."""
+def check_answer(answer: Answer, query: Query, item: TileInput, *, counts_pixels: bool = True) -> None:
+    """The fields that a status promises, and no others.
+
+    A presence has its share where pixels are counted, and a probability instead where a yes or no is scored.
+    """
     side = item.tile.grid.core_px
     assert answer.status in STATUSES
     if answer.status != "answered":
@@ -59,10 +62,11 @@ def check_answer(answer: Answer, query: Query, item: TileInput) -> None:
     assert answer.stage is None
     assert 0 < answer.seen_px <= side * side
     assert answer.probability is None or 0.0 <= answer.probability <= 1.0
-    if answer.fraction is None:  # yes or no that is scored, and not counted on pixels, has no share but a probability
-        assert query.task == "presence"
+    if query.task == "presence" and not counts_pixels:
+        assert answer.fraction is None
         assert answer.probability is not None
     else:
+        assert answer.fraction is not None
         assert 0.0 <= answer.fraction <= 1.0
     legend = mask_legend(query)
     if query.task == "presence":
@@ -94,6 +98,9 @@ def same(one: Answer, other: Answer) -> bool:
 class PredictorTests:
     """The promises of `earthmap.predict.protocol.Predictor`."""
 
+    counts_pixels = True
+    """Presence is found by counting pixels, not by scoring a yes and a no."""
+
     @pytest.fixture
     def predictor(self) -> Predictor:
         """A fresh predictor."""
@@ -123,7 +130,7 @@ class PredictorTests:
             for row, asked in zip(answers, items, strict=True):
                 for answer, query in zip(row, queries, strict=True):
                     assert answer.status == "answered", answer.message
-                    check_answer(answer, query, asked)
+                    check_answer(answer, query, asked, counts_pixels=self.counts_pixels)
 
     def test_answers_follow_the_order_of_the_queries(self, predictor: Predictor, item: TileInput) -> None:
         (forward,) = predictor.predict([item], ONE_DATE)
@@ -156,13 +163,13 @@ class PredictorTests:
                 assert all(same(one, other) for one, other in zip(row, good, strict=True)), name
             for answer, query in zip(broken, ONE_DATE, strict=True):
                 assert answer.status != "answered", name
-                check_answer(answer, query, bad)
+                check_answer(answer, query, bad, counts_pixels=self.counts_pixels)
 
     def test_the_number_of_dates_must_fit(self, predictor: Predictor, item: TileInput, pair: TileInput) -> None:
         for asked, queries in ((item, TWO_DATES), (pair, ONE_DATE)):
             for answer, query in zip(predictor.predict([asked], queries)[0], queries, strict=True):
                 assert answer.status == "failed"
-                check_answer(answer, query, asked)
+                check_answer(answer, query, asked, counts_pixels=self.counts_pixels)
 
     @pytest.mark.parametrize("reason", [Reason.NODATA, Reason.CLOUD])
     def test_nothing_seen_is_skipped_with_its_reason(
@@ -171,7 +178,7 @@ class PredictorTests:
         hidden = changed(item, mask=np.full_like(item.pictures[0].mask, reason))
         for answer, query in zip(predictor.predict([hidden], ONE_DATE)[0], ONE_DATE, strict=True):
             assert (answer.status, answer.reason) == ("skipped", reason.label)
-            check_answer(answer, query, hidden)
+            check_answer(answer, query, hidden, counts_pixels=self.counts_pixels)
 
     def test_each_query_says_what_hides_the_ground(self, predictor: Predictor, item: TileInput) -> None:
         shaded = changed(item, mask=np.full_like(item.pictures[0].mask, Reason.SHADOW))

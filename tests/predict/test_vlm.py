@@ -20,7 +20,7 @@ from earthmap.grid.tiling import Grid, Tile, Zone
 from earthmap.model import Figure, Slot, Words, new_earth_onevision, patch_grid, patchify, train_words
 from earthmap.model.alignment import AlignmentHeads, save_heads
 from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision
-from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of
+from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of, vlm
 from earthmap.predict.vlm import VlmPredictor
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.views import make_view, sensor_views
@@ -115,6 +115,8 @@ def close(one: Answer, other: Answer) -> bool:
 
 
 class TestConformance(PredictorTests):
+    counts_pixels = False
+
     @pytest.fixture
     def predictor(self, model: EarthOneVision) -> Predictor:
         return predictor_of(model)
@@ -400,3 +402,55 @@ def test_what_was_learned_comes_back_on_the_ground(words: Words) -> None:
 
 
 LESSONS = 150
+
+
+# ── video ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def frame(seed: int, seconds: float) -> Picture:
+    start = datetime.datetime(2024, 6, 1, tzinfo=datetime.UTC)
+    return dataclasses.replace(picture(seed), datetime=start + datetime.timedelta(seconds=seconds))
+
+
+TRACK = asked("Track the ships.", task="track")
+
+
+def test_pictures_seconds_apart_are_read_as_a_video(model: EarthOneVision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two frames stand behind the middle of their times, an odd last one twice, as Qwen3-VL was trained."""
+    layouts: list[Any] = []
+    shapes: list[tuple[int, ...]] = []
+    read, encode = model.engine.read_stem, model.engine.encode
+    monkeypatch.setattr(model.engine, "read_stem", lambda layout, seen: layouts.append(layout) or read(layout, seen))
+    monkeypatch.setattr(model.engine, "encode", lambda pixels: shapes.append(tuple(pixels.shape)) or encode(pixels))
+    video = tile_of(frame(1, 0.0), frame(2, 1.0), frame(3, 2.0))
+    answer = predictor_of(model).predict([video], [TRACK])[0][0]
+    assert answer.status == "answered", answer.message
+    assert shapes == [(1, 2, 2, 3, SIDE, SIDE)]
+    words = model.words
+    ids = layouts[0].tokens.tolist()
+    assert ids.count(words.marks["<|video_pad|>"]) == 2 * (SIDE // 32) ** 2
+    assert words.marks["<|image_pad|>"] not in ids
+    assert "<0.5 seconds>" in words.decode(ids)
+    assert "<2.0 seconds>" in words.decode(ids)
+
+
+def test_days_apart_are_a_series_and_one_sensor_makes_a_video(model: EarthOneVision) -> None:
+    days = tile_of(picture(1, day=1), picture(2, day=2))
+    assert vlm._seconds(days) is None
+    assert vlm._seconds(tile_of(frame(1, 0.0), frame(2, 61.0))) is None
+    assert vlm._seconds(tile_of(frame(1, 0.0), frame(2, 0.0))) is None
+    assert vlm._seconds(tile_of(frame(1, 0.0))) is None
+    assert vlm._seconds(tile_of(frame(1, 0.0), dataclasses.replace(frame(2, 1.0), datetime=None))) is None
+    assert vlm._seconds(tile_of(frame(1, 0.0), frame(2, 59.5))) == [0.0, 59.5]
+
+
+def test_a_video_too_long_is_shown_in_steps(model: EarthOneVision) -> None:
+    """4,376 tokens hold 182 pairs of 128-pixel frames of 16 tokens with their words; every frame counts as seen."""
+    frames = [frame(1, float(number)) for number in range(500)]
+    sight = vlm._look_at(tile_of(*frames), model.words.encode)
+    pairs = sight.pixels.shape[0]
+    assert sight.pixels.shape[1:] == (2, 3, SIDE, SIDE)
+    assert sight.notes == (f"frames dropped: {500 - 2 * pairs} of 500",)
+    assert len(sight.shown) == 500
+    tokens = pairs * ((SIDE // 32) ** 2 + len(model.words.encode(sight.names[-1])) + 2)
+    assert tokens <= vlm.MAX_TOKENS - vlm.ROOM

@@ -16,6 +16,7 @@ from earthmap.tasks import (
     TASKS,
     Query,
     closed_choices,
+    frame_name,
     label_questions,
     make_query,
     picture_name,
@@ -107,6 +108,7 @@ def test_prompts_change_with_their_version_only() -> None:
     examples = [make_query(row.example, task=row.id, targets=["ship"], open_vocabulary=True) for row in TASKS.values()]
     said = [(question_prompt(query), closed_choices(query), label_questions(query)) for query in examples]
     name = picture_name("rgb", datetime=dt.datetime(2024, 6, 1, tzinfo=dt.UTC), seen_share=0.5)
+    assert frame_name(12.25) == "<12.2 seconds>"
     assert (PROMPT_VERSION, content_key(said, name)) == ("1", PROMPTS), "raise PROMPT_VERSION, and set the key here"
 
 
