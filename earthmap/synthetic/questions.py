@@ -144,17 +144,44 @@ _LIKE = {
 """What each class is taken for."""
 
 
+_OFTEN = {
+    "water": 0.47,
+    "vegetation": 0.81,
+    "bare": 0.55,
+    "built-up": 0.65,
+    "snow": 0.10,
+    "burnt": 0.06,
+    "building": 0.40,
+    "ship": 0.16,
+    "storage tank": 0.08,
+    "aircraft": 0.05,
+    "vehicle": 0.12,
+}
+"""Share of drawn tiles that show each, where it can be told: `_is_fair` makes up for it."""
+
+
+def _is_fair(name: str, *, there: bool, dice: random.Random) -> bool:
+    """True as often as makes "it is there" and "it is not" equally likely answers to questions about `name`.
+
+    Otherwise its name alone would tell the answer: of burnt ground that it is hardly ever there.
+    """
+    odds = _OFTEN[name] / (1.0 - _OFTEN[name])
+    return dice.random() < (1.0 / odds if there else odds)
+
+
 def _cover_presence(facts: Facts, dice: random.Random) -> Asked | None:
     if facts.seen[0] < 0.3:
         return None
     there = [name for name in facts.classes if facts.share(name) >= PRESENT]
-    absent = [name for name in facts.classes if facts.share(name) <= ABSENT]
-    wanted = dice.random() < 0.5
-    pool = there if wanted else absent
-    if not pool:
+    sure = [name for name in facts.classes if not ABSENT < facts.share(name) < PRESENT]
+    if not sure:
         return None
-    weights = [1.0 + 2.0 * any(like in there for like in _LIKE[name]) for name in pool]
-    name = dice.choices(pool, None if wanted else weights)[0]
+    # What is not there is asked for rather where something is that it is taken for.
+    weights = [1.0 if name in there else 0.6 + 0.6 * any(like in there for like in _LIKE[name]) for name in sure]
+    name = dice.choices(sure, weights)[0]
+    wanted = name in there
+    if not _is_fair(name, there=wanted, dice=dice):
+        return None
     texts = ("Is there any {0}?", "Can {0} be seen here?", "Does this picture show {0}?", "Is there {0} in this place?")
     query = _query(dice.choice(texts).format(NAMES[name]), "presence", (name,))
     return _asked(query, "yes" if wanted else "no")
@@ -173,11 +200,10 @@ def _countable(facts: Facts) -> list[str]:
 
 def _thing_presence(facts: Facts, dice: random.Random) -> Asked | None:
     told = _told(facts)
-    wanted = dice.random() < 0.5
-    pool = [label for label in told if bool(facts.of(label)) == wanted]
-    if not pool:
+    label = dice.choice(told) if told else ""
+    wanted = bool(told and facts.of(label))
+    if not told or not _is_fair(label, there=wanted, dice=dice):
         return None
-    label = dice.choice(pool)
     texts = ("Are there any {0}?", "Can {0} be seen here?", "Does this picture show {0}?")
     return _asked(_query(dice.choice(texts).format(plural(label)), "presence", (label,)), "yes" if wanted else "no")
 
@@ -352,13 +378,11 @@ def _ground_absent(facts: Facts, dice: random.Random) -> Asked | None:
 
 
 def _found(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...]) -> Asked | None:
-    """All things of a class, of one that is there as often as of one that is not."""
-    told = _told(facts)
-    wanted = dice.random() < 0.7
-    pool = [label for label in told if bool(facts.of(label)) == wanted and len(facts.of(label)) <= MOST_THINGS]
-    if not pool:
+    """All things of a class, or that there are none."""
+    told = [label for label in _told(facts) if len(facts.of(label)) <= MOST_THINGS]
+    label = dice.choice(told) if told else ""
+    if not told or not _is_fair(label, there=bool(facts.of(label)), dice=dice):
         return None
-    label = dice.choice(pool)
     kind = dice.choice(TASKS[task].shapes)
     query = _query(dice.choice(texts).format(plural(label)), task, (label,), (), kind)
     return _asked(query, things_text(facts.of(label), kind))
@@ -380,7 +404,9 @@ def _covered(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...
     kind = "polygon" if dice.random() < 0.12 else "mask"
     parts = [(name, facts.cells[0, CLASSES.index(name)]) for name in names]
     shares = [facts.share(name) for name in names]
-    if any(ABSENT < share < PRESENT for share in shares) or (not any(shares) and dice.random() < 0.5):
+    if any(ABSENT < share < PRESENT for share in shares):
+        return None
+    if len(names) == 1 and not _is_fair(names[0], there=shares[0] > 0, dice=dice):
         return None
     text = dice.choice(texts).format(" and ".join(NAMES[name] for name in names))
     answer = cover_text(parts, kind)

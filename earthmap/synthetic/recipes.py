@@ -132,7 +132,7 @@ _ROWS = (
     ),
     Kind(name="desert", weight=0.06, rock=(-0.2, 0.5), roads=0.1, dry=1.0),
     Kind(name="snow field", weight=0.06, snow=(0.6, 1.05), rock=(0.0, 0.2), dry=0.5),
-    Kind(name="burnt land", weight=0.07, wood=(0.3, 0.9), river=0.2, roads=0.2, burnt=(0.2, 0.8)),
+    Kind(name="burnt land", weight=0.09, wood=(0.3, 0.9), river=0.2, roads=0.2, burnt=(0.2, 0.8)),
     Kind(name="pasture", weight=0.02, wood=(-0.1, 0.05), dry=0.0),
     Kind(name="ploughed land", weight=0.02, dry=1.0, parcels=0.3),
 )

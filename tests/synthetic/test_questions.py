@@ -175,7 +175,10 @@ def test_presence_is_true_and_balanced(far: Drawn, near: Drawn) -> None:
             if not there and name in CLASSES:
                 assert batch.share(tile, name) == 0.0
             answers[one.answer] += 1
-    assert 0.35 < answers["yes"] / sum(answers.values()) < 0.65
+            answers[f"{name} {one.answer}"] += 1
+    assert 0.35 < answers["yes"] / (answers["yes"] + answers["no"]) < 0.65
+    for name in ("water", "vegetation", "bare", "built-up"):
+        assert 0.25 < answers[f"{name} yes"] / (answers[f"{name} yes"] + answers[f"{name} no"]) < 0.75, name
 
 
 def test_labels_are_those_that_are_there(far: Drawn) -> None:
