@@ -8,6 +8,7 @@ torch is imported when something is computed.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,12 @@ TEXT_TOKENS = 128
 ROOM = 1024
 """Tokens that pictures leave to a question and its answer. Fixed: what is asked besides drops no view."""
 
+MOST_GRAMMARS = 64
+"""Grammars that are kept for further tiles."""
+
+_Grammar = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""Shape, labels, and times where things are followed."""
+
 VIDEO_GAP_S = 60.0
 """Pictures of one sensor that follow each other no later than this are the frames of a video."""
 
@@ -91,6 +98,8 @@ class _Sight:
     """The words before each view or pair."""
     shown: NDArray[np.bool_] = field(repr=False)
     """(picture, y, x) True where a view of it shows something."""
+    times: tuple[str, ...]
+    """When something can be followed: seconds of the frames, or days; empty where a picture has no date."""
     notes: tuple[str, ...]
 
     @property
@@ -140,6 +149,7 @@ def _watch(item: TileInput, seconds: Sequence[float], words: Callable[[str], Seq
         pixels=np.stack(levels)[pairs],
         names=tuple(frame_name(sum(seconds[frame] for frame in pair) / FRAMES) for pair in pairs.tolist()),
         shown=np.stack(shown),
+        times=tuple(f"{round(seconds[frame], 3):g}s" for frame in dict.fromkeys(kept)),
         notes=tuple(notes),
     )
 
@@ -173,7 +183,16 @@ def _look_at(item: TileInput, words: Callable[[str], Sequence[int]]) -> _Sight:
     notes = [f"views missing: {', '.join(lost)}"] if lost else []
     notes += [f"views dropped: {', '.join(cut)}"] if cut else []
     notes += ["uncalibrated"] if any(not SENSORS[picture.sensor].calibrated for picture in item.pictures) else []
-    return _Sight(pixels=np.stack(pixels), names=tuple(told), shown=np.stack(seen), notes=tuple(notes))
+    return _Sight(
+        pixels=np.stack(pixels), names=tuple(told), shown=np.stack(seen), times=_days(item), notes=tuple(notes)
+    )
+
+
+def _days(item: TileInput) -> tuple[str, ...]:
+    """The days of the pictures (UTC), each once; empty where one has no date."""
+    times = [picture.datetime for picture in item.pictures]
+    days = [f"{time.astimezone(dt.UTC):%Y-%m-%d}" for time in times if time is not None]
+    return tuple(dict.fromkeys(days)) if len(days) == len(times) else ()
 
 
 def _swapped(item: TileInput) -> TileInput:
@@ -240,6 +259,8 @@ class _Asked:
     """Its dates are given the other way round."""
     parts: tuple[tuple[int, ...] | Slot, ...]
     """Words and places of pictures: what a batch has in common."""
+    times: tuple[str, ...]
+    """At which something can be followed."""
     pixels: NDArray[np.uint8] = field(repr=False, compare=False)
     queries: tuple[int, ...]
     """Numbers of the queries that are asked of it."""
@@ -273,7 +294,7 @@ class VlmPredictor:
             )
         self._model = model
         self._micro_batch, self._most = micro_batch, most
-        self._grammars: dict[tuple[str, tuple[str, ...]], TokenAutomaton] = {}
+        self._grammars: dict[_Grammar, TokenAutomaton] = {}
         self._found_heads: AlignmentHeads | ModelError | None = None
         self._weights = model.key
 
@@ -337,13 +358,17 @@ class VlmPredictor:
                 looks[number, index] = Look(side_px=item.side_px, core=item.core, seen=seen, notes=notes)
                 wanted.append(index)
         if wanted:
-            yield _Asked(number=number, swapped=False, parts=parts, pixels=sight.pixels, queries=tuple(wanted))
+            yield _Asked(
+                number=number, swapped=False, parts=parts, times=sight.times, pixels=sight.pixels, queries=tuple(wanted)
+            )
         again = tuple(index for index in wanted if _is_swapped_too(queries[index]))
         if again:
             turned = _swapped(item)
             other = _look_at(turned, self._model.words.encode)
             words = self._parts(turned, other)
-            yield _Asked(number=number, swapped=True, parts=words, pixels=other.pixels, queries=again)
+            yield _Asked(
+                number=number, swapped=True, parts=words, times=other.times, pixels=other.pixels, queries=again
+            )
 
     def _parts(self, item: TileInput, sight: _Sight) -> tuple[tuple[int, ...] | Slot, ...]:
         grid = patch_grid(item.side_px, item.side_px)
@@ -401,7 +426,7 @@ class VlmPredictor:
         """Replies with notes by input, query and whether the dates were swapped; and those that failed."""
         groups: dict[tuple[Any, ...], list[_Asked]] = {}
         for one in asked:
-            groups.setdefault((one.parts, one.queries), []).append(one)
+            groups.setdefault((one.parts, one.times, one.queries), []).append(one)
         replies: dict[tuple[int, int, bool], tuple[Reply, tuple[str, ...]]] = {}
         lost: dict[tuple[int, int], Answer] = {}
         for group in groups.values():
@@ -437,7 +462,7 @@ class VlmPredictor:
         found: list[dict[int, Reply]] = [{} for _ in chunk]
         for answered in (
             self._score(stem, wanted),
-            self._write(stem, wanted),
+            self._write(stem, wanted, times=chunk[0].times),
             self._map_blocks(features, wanted, chunk[0].pixels.shape[-2:]),
         ):
             for index, replies in answered.items():
@@ -470,33 +495,34 @@ class VlmPredictor:
             if not turned
         }
 
-    def _write(self, stem: Stem, wanted: Mapping[int, Query]) -> dict[int, list[Reply]]:
+    def _write(self, stem: Stem, wanted: Mapping[int, Query], *, times: tuple[str, ...]) -> dict[int, list[Reply]]:
         """Written answers, those of one grammar together."""
-        together: dict[tuple[str, tuple[str, ...], int], list[int]] = {}
+        together: dict[tuple[_Grammar | None, int], list[int]] = {}
         for index, query in wanted.items():
             kind = TASKS[query.task].answer
             if not closed_choices(query) and kind != "share":
-                # SLIS' grammar has no tracks: they are written freely, and read by the tolerant parser.
-                bound = query.shape if query.shape and kind != "tracks" else ""
-                labels = _labels(query) if bound else ()
-                together.setdefault((bound, labels, self._budget(query)), []).append(index)
+                bound = None
+                if query.shape and (times or kind != "tracks"):
+                    bound = (query.shape, _labels(query), times if kind == "tracks" else ())
+                together.setdefault((bound, self._budget(query)), []).append(index)
         found: dict[int, list[Reply]] = {}
-        for (shape, labels, most), indexes in together.items():
+        for (bound, most), indexes in together.items():
             prompts = [self._model.words.asking(_prompts(wanted[index])[0]) for index in indexes]
-            grammar = self._grammar(shape, labels) if shape else None
+            grammar = None if bound is None else self._grammar(bound)
             budget = max(most, grammar.shortest) if grammar is not None else most
-            written = self._model.engine.write(
-                stem, prompts, most=budget, end=self._model.words.end, grammar=grammar
-            )  # fmt: skip
+            written = self._model.engine.write(stem, prompts, most=budget, end=self._model.words.end, grammar=grammar)
             for place, index in enumerate(indexes):
                 found[index] = [self._said(of_tile[place]) for of_tile in written]
         return found
 
-    def _grammar(self, shape: str, labels: tuple[str, ...]) -> TokenAutomaton:
-        if (shape, labels) not in self._grammars:
-            automaton = build_automaton([shape], labels=labels, side=MASK_SIDE)
-            self._grammars[shape, labels] = self._model.words.grammar(automaton)
-        return self._grammars[shape, labels]
+    def _grammar(self, bound: _Grammar) -> TokenAutomaton:
+        if bound not in self._grammars:
+            if len(self._grammars) >= MOST_GRAMMARS:  # times differ from observation to observation
+                self._grammars.clear()
+            shape, labels, times = bound
+            automaton = build_automaton([shape], labels=labels, side=MASK_SIDE, times=times)
+            self._grammars[bound] = self._model.words.grammar(automaton)
+        return self._grammars[bound]
 
     def _said(self, written: Written) -> Reply:
         """A written answer with its text token by token; a character of several tokens stands at the last of them."""

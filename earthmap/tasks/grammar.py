@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from earthmap.errors import QueryError
 from earthmap.tasks.quantization import BINS
-from earthmap.tasks.serialization import KINDS, MASK_SIDES, WORDS, plain_label
+from earthmap.tasks.serialization import KINDS, MASK_SIDES, WORDS, is_time, plain_label
 
 END = ""
 """The terminal that ends the text."""
@@ -82,6 +82,7 @@ class _Rules:
     kinds: tuple[str, ...]
     labels: tuple[str, ...]
     side: int
+    times: tuple[str, ...]
 
     def steps(self, state: State) -> Iterator[tuple[str, State]]:
         """Terminal and next state, for each that may follow."""
@@ -89,6 +90,10 @@ class _Rules:
         if name == "start":
             yield "none", ("done",)
         if name in ("start", "next"):
+            yield from (("#", ("track", "")),) if self.times else self._openings()
+        elif name == "track":
+            yield from self._track(str(state[1]))
+        elif name == "named":
             yield from self._openings()
         elif name == "label":
             yield ":", ("shape",)
@@ -107,6 +112,8 @@ class _Rules:
             yield from self._after()
         elif name == "after":
             yield from self._after()
+        elif name == "time":
+            yield from self._time(str(state[1]))
         elif name == "done":
             yield END, ("end",)
 
@@ -116,10 +123,29 @@ class _Rules:
         else:
             yield from ((WORDS[kind], ("open", kind)) for kind in self.kinds)
 
+    def _after(self) -> Iterator[tuple[str, State]]:
+        if self.times:
+            yield "@", ("time", "")
+        else:
+            yield from self._ends()
+
     @staticmethod
-    def _after() -> Iterator[tuple[str, State]]:
+    def _ends() -> Iterator[tuple[str, State]]:
         yield ";", ("next",)
         yield END, ("end",)
+
+    def _track(self, digits: str) -> Iterator[tuple[str, State]]:
+        for digit, kept in _digits(MAX_TRACKS)[digits].items():
+            if digits or digit != "0":
+                yield digit, ("track", kept)
+        if digits:
+            yield " ", ("named",)
+
+    def _time(self, written: str) -> Iterator[tuple[str, State]]:
+        further = {time[len(written)] for time in self.times if time.startswith(written) and time != written}
+        yield from ((mark, ("time", written + mark)) for mark in sorted(further))
+        if written in self.times:
+            yield from self._ends()
 
     @staticmethod
     def _first(kind: str) -> State:
@@ -167,16 +193,23 @@ class _Rules:
 _NUMBERS = {"point": 2, "box": 4, "oriented_box": 8}
 
 
-def build_automaton(kinds: Sequence[str], *, labels: Sequence[str] = (), side: int = 16) -> Automaton:
+MAX_TRACKS = 99
+"""Highest number of a track."""
+
+
+def build_automaton(
+    kinds: Sequence[str], *, labels: Sequence[str] = (), side: int = 16, times: Sequence[str] = ()
+) -> Automaton:
     """What an answer of these kinds may be: `none`, or instances, each with one of `labels` where there are some.
 
     Args:
         kinds: of `earthmap.tasks.serialization.KINDS`.
         labels: what instances may be called; each is one terminal.
         side: cells along a mask.
+        times: at which things are followed; each instance then has the number of a track and one of these.
 
     Raises:
-        QueryError: for an unknown kind, no kind, or an odd side.
+        QueryError: for an unknown kind, no kind, an odd side, or a time that the text cannot say.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds or side not in MASK_SIDES:
@@ -184,8 +217,11 @@ def build_automaton(kinds: Sequence[str], *, labels: Sequence[str] = (), side: i
             f"no answer can be of the kinds {', '.join(map(str, kinds)) or 'nothing'} on {side} cells",
             expected=f"some of {', '.join(KINDS)}, and one of {', '.join(map(str, MASK_SIDES))} cells",
         )
+    odd = [time for time in times if not is_time(time)]
+    if odd:
+        raise QueryError(f"the time {odd[0][:40]!r}", expected="2024-06-01, 2024-06-01T10:30:00Z or 12.5s")
     names = tuple(dict.fromkeys(name for label in labels if (name := plain_label(label))))
-    rules = _Rules(kinds=tuple(dict.fromkeys(kinds)), labels=names, side=side)
+    rules = _Rules(kinds=tuple(dict.fromkeys(kinds)), labels=names, side=side, times=tuple(dict.fromkeys(times)))
     numbers: dict[State, int] = {("start",): 0}
     steps: list[dict[str, int]] = []
     waiting: deque[State] = deque([("start",)])

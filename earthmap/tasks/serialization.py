@@ -155,12 +155,22 @@ def plain_label(label: str | None) -> str | None:
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}:\d{2}Z)?|\d{1,6}(?:\.\d{1,3})?s")
 
 
+def is_time(text: str) -> bool:
+    """Whether the grammar can write it: a day, an instant (UTC), or seconds.
+
+    Example:
+        >>> is_time("12.5s"), is_time("noon")
+        (True, False)
+    """
+    return _TIME.fullmatch(text) is not None
+
+
 def _instance_text(instance: Instance) -> str:
     shape = _shape_text(instance)
     if not shape:
         return ""
     label = plain_label(instance.label)
-    if instance.time is not None and not _TIME.fullmatch(instance.time):
+    if instance.time is not None and not is_time(instance.time):
         raise QueryError(f"the time {instance.time[:40]!r}", expected="2024-06-01, 2024-06-01T10:30:00Z or 12.5s")
     return "".join(
         [

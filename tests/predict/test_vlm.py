@@ -25,6 +25,7 @@ from earthmap.predict.vlm import VlmPredictor
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.views import make_view, sensor_views
 from earthmap.tasks import CHANGES, Answer, Query, make_query, picture_name, question_prompt
+from earthmap.tasks.serialization import parse
 from tests.predict.conformance import PredictorTests, changed, same
 
 GRID = Grid(resolution_m=10, picture_px=128)
@@ -432,6 +433,22 @@ def test_pictures_seconds_apart_are_read_as_a_video(model: EarthOneVision, monke
     assert words.marks["<|image_pad|>"] not in ids
     assert "<0.5 seconds>" in words.decode(ids)
     assert "<2.0 seconds>" in words.decode(ids)
+
+
+def test_tracks_are_written_with_the_times_of_their_pictures(model: EarthOneVision) -> None:
+    """Random weights: what is written means nothing, but it has the form, and the times are those of the pictures."""
+    video = tile_of(frame(1, 0.0), frame(2, 0.5), frame(3, 1.0))
+    stills = tile_of(picture(1, day=1), picture(2, day=5))
+    undated = tile_of(*(dataclasses.replace(one, datetime=None) for one in stills.pictures))
+    asker = predictor_of(model, most=120)
+    for item, times in ((video, {"0s", "0.5s", "1s"}), (stills, {"2024-06-01", "2024-06-05"}), (undated, None)):
+        answer = asker.predict([item], [TRACK])[0][0]
+        assert answer.status == "answered", answer.message
+        if times is not None:
+            assert not {"cut off", "numbers"} & set(parse(answer.text or "").rejected)
+            assert {one.time for one in answer.instances} <= times
+            assert all(one.track for one in answer.instances)
+            assert answer.value == str(len({one.track for one in answer.instances}))
 
 
 def test_days_apart_are_a_series_and_one_sensor_makes_a_video(model: EarthOneVision) -> None:

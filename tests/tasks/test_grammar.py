@@ -80,3 +80,47 @@ def test_kinds_that_are_none_are_refused() -> None:
     for kinds in ((), ("blob",)):
         with pytest.raises(QueryError, match="expected some of point"):
             build_automaton(kinds)
+
+
+TIMES = ("0s", "0.5s", "10s", "2024-06-01", "2024-06-01T10:30:00Z")
+TRACKED = build_automaton(["box", "polygon"], labels=["ship"], times=TIMES)
+
+
+@given(st.integers(2, 150), st.randoms(use_true_random=False))
+def test_every_state_of_a_track_has_its_number_and_one_of_the_times(budget: int, chance) -> None:  # type: ignore[no-untyped-def]
+    state, text = 0, []
+    for spent in range(budget):
+        terminal = chance.choice(TRACKED.allowed(state, budget=budget - spent))
+        if terminal == END:
+            break
+        text.append(terminal)
+        state = TRACKED.steps[state][terminal]
+    else:
+        pytest.fail("the budget was overrun")
+    assert tokenize_spatial("".join(text)) == text, "spelt as in training"
+    found = parse("".join(text))
+    assert not set(found.rejected) & {"cut off", "numbers", "corners"}
+    assert all(one.time in TIMES and one.label == "ship" for one in found.instances)
+    assert all(one.track is not None and 1 <= one.track <= 99 for one in found.instances)
+
+
+@given(st.lists(st.tuples(st.integers(1, 99), st.sampled_from(TIMES)), max_size=4))
+def test_tracks_go_through(states: list[tuple[int, str]]) -> None:
+    box = shapely.box(0.1, 0.2, 0.3, 0.4)
+    made = [Instance(kind="box", geometry=box, label="ship", track=track, time=time) for track, time in states]
+    walked = TRACKED.walk(tokenize_spatial(serialize(made)))
+    assert walked is not None
+    assert END in TRACKED.allowed(walked, budget=1)
+    for wrong in (
+        "#0 ship:box[1,2,3,4]@0s",
+        "#100 ship:box[1,2,3,4]@0s",
+        "#1 ship:box[1,2,3,4]",
+        "ship:box[1,2,3,4]@0s",
+    ):
+        walked = TRACKED.walk(tokenize_spatial(wrong))
+        assert walked is None or END not in TRACKED.allowed(walked, budget=1)
+
+
+def test_a_time_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(QueryError, match="the time 'noon'"):
+        build_automaton(["box"], times=["noon"])
