@@ -78,7 +78,7 @@ def work(chunk):
 work([0])
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 448 * 2**20, -1))
 outputs, sizes = halving(work, list(range(16)))
 assert outputs == list(range(1, 17)), outputs
 assert sizes == (8, 4), sizes
