@@ -24,7 +24,7 @@ import pytest
 from earthmap.cube import RasterioReader
 from earthmap.pipeline import make_plan, read_job
 from earthmap.pipeline.context import Context
-from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, PREVIEW_PATH, RUN_PATH
+from earthmap.pipeline.folder import FEATURES_PATH, ITEM_PATH, LEDGER_PATH, RUN_PATH
 from earthmap.pipeline.plan import cell_reads
 from earthmap.pipeline.reading import read_stage
 from earthmap.pipeline.run import predictor_spec
@@ -228,7 +228,7 @@ def test_killed_while_it_publishes(disturbed: Disturbed) -> None:
     assert disturbed.kill(lambda paths: _merged(paths) > 0)
     assert disturbed.kill(lambda paths: FEATURES_PATH in paths)
     assert _merged(disturbed.paths()) > 0
-    assert disturbed.kill(lambda paths: PREVIEW_PATH in paths)
+    assert disturbed.kill(lambda paths: ITEM_PATH in paths)  # pages are drawn then, which a watcher can see
     assert not disturbed.storage.exists(RUN_PATH)
     record = disturbed.finish()
     assert record["groups"]["read"] == record["parts"]["computed"] == 0
