@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from earthmap.training.checkpoints import load_learner, newest_checkpoint, save_checkpoint
+from earthmap.training.loop import begin, train
 from earthmap.training.packing import Batch, layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
 from earthmap.training.rows import Asked, Row
+from earthmap.training.sources import RowSource
 from earthmap.training.stages import (
     DEFAULT_TABLE,
     GROUPS,
@@ -27,8 +29,10 @@ __all__ = [
     "Learned",
     "Learner",
     "Row",
+    "RowSource",
     "Stage",
     "StageTable",
+    "begin",
     "default_table",
     "freeze",
     "layout_of",
@@ -40,4 +44,5 @@ __all__ = [
     "parameters_by_group",
     "parse_table",
     "save_checkpoint",
+    "train",
 ]

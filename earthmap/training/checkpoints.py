@@ -65,7 +65,12 @@ def _write(learner: Learner, folder: Path) -> None:
     learner.model.save(folder / _MODEL)
     save_heads(learner.heads, folder / _MODEL)
     save_file(_moments(learner), folder / _OPTIMISER)
-    state = {"step": learner.step, "losses": list(learner.losses), "table": learner.table.model_dump(mode="json")}
+    state = {
+        "step": learner.step,
+        "losses": list(learner.losses),
+        "table": learner.table.model_dump(mode="json"),
+        "source": learner.source,
+    }
     (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
     sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     (folder / _MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")
@@ -106,11 +111,13 @@ def _is_whole(place: Path) -> bool:
         return False
 
 
-def load_learner(place: Path, *, table: StageTable, device: str | None = None, at_once: int = 64) -> Learner:
-    """The learner of a checkpoint, to go on along the same table.
+def load_learner(
+    place: Path, *, table: StageTable, source: str = "", device: str | None = None, at_once: int = 64
+) -> Learner:
+    """The learner of a checkpoint, to go on along the same table with the same rows.
 
     Raises:
-        TrainingError: for a table that is not the one it has learned along so far, with what differs.
+        TrainingError: for a table that is not the one it has learned along so far, with what differs; for other rows.
         ModelError: for a checkpoint that cannot be read.
     """
     import torch
@@ -120,7 +127,7 @@ def load_learner(place: Path, *, table: StageTable, device: str | None = None, a
 
     try:
         state = json.loads((place / _STATE).read_text(encoding="utf-8"))
-        before = StageTable.model_validate(state["table"])
+        before, rows = StageTable.model_validate(state["table"]), str(state["source"])
         moments = load_file(place / _OPTIMISER)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{place} is no checkpoint of a training: {error}", expected="what a run wrote") from error
@@ -131,8 +138,14 @@ def load_learner(place: Path, *, table: StageTable, device: str | None = None, a
             expected="the same table",
             fix="give that table, or start a new run from the checkpoint's model",
         )
+    if rows != source:
+        raise TrainingError(
+            f"the rows are not those that {place} was trained on: {rows!r} then, {source!r} now",
+            expected="the same data, seed and mixture",
+            fix="give those, or start a new run from the checkpoint's model",
+        )
     model = load_earth_onevision(place / _MODEL, dtype="float32", device=device)
-    learner = Learner(model, model.heads(), table=table, at_once=at_once)
+    learner = Learner(model, model.heads(), table=table, source=source, at_once=at_once)
     learner.step = int(state["step"])
     learner.losses.extend(state["losses"])
     learner.last_good = str(place)

@@ -126,18 +126,19 @@ def block_loss(heads: AlignmentHeads, features: Tensor, shares: Tensor, text: Te
     """FGVLA's finest granularity: each block against each class, by its share of the block.
 
     The sigmoid loss of `AlignmentHeads.loss` with a share for a truth: binary cross-entropy, summed over the classes,
-    averaged over the blocks whose shares are known; zero where none is.
+    averaged over the blocks of which some share is known; zero where none is.
 
     Args:
         heads: the alignment heads.
         features: (B, V · N, D) of the pictures at `level`.
-        shares: (B, V · N, M) of each block, NaN where it cannot be known.
+        shares: (B, V · N, M) of each block, NaN for a class that cannot be told there.
         text: (M, D) vectors of the classes' words.
         level: number of the level.
     """
     logits = heads.logits(level, features, text)
-    known = ~shares.isnan().any(dim=-1)
-    if not bool(known.any()):
-        return logits.sum() * 0.0
-    each = functional.binary_cross_entropy_with_logits(logits[known], shares[known].to(logits.dtype), reduction="none")
-    return each.sum(dim=-1).mean()
+    known = ~shares.isnan()
+    truth = shares.nan_to_num(0.0).to(logits.dtype)
+    each = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+    blocks = known.any(dim=-1).sum().clamp(min=1)
+    loss: Tensor = each.sum() / blocks
+    return loss

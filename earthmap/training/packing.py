@@ -25,7 +25,7 @@ class Batch:
     """Rows of one layout, ready for the model."""
 
     pixels: Tensor
-    """(B, V, 3, H, W) uint8."""
+    """(B, V, 3, H, W) uint8, or (B, V, 2, 3, H, W) pairs of a video's frames."""
     stem: Tensor
     """(B, S) ids of the words and places before the questions."""
     stem_positions: Tensor
@@ -45,7 +45,7 @@ class Batch:
     classes: tuple[tuple[int, ...], ...]
     """Ids of the words of each class that `shares` are shares of."""
     shares: Tensor | None
-    """(B, V · N, class) of each merged block, NaN where it cannot be known; None where no row knows them."""
+    """(B, V · N, class) of each merged block, NaN for a class that cannot be told; None where no row knows them."""
     captions: tuple[tuple[int, ...], ...]
     """Ids of what each row's picture is said to show; empty for a row without a caption."""
 
@@ -95,7 +95,7 @@ def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
     layouts = {layout_of(row, words) for row in rows}
     if len(layouts) != 1:
         raise TrainingError(f"{len(rows)} rows of {len(layouts)} layouts", expected="one or more rows of one layout")
-    grid = patch_grid(*rows[0].pictures.shape[2:])
+    grid = patch_grid(*rows[0].pictures.shape[-2:])
     video = rows[0].modality == "video"
     stems = [lay_out_stem(words.opening([(name, grid) for name in row.names], video=video)) for row in rows]
     asked = [_asked(row, words) for row in rows]

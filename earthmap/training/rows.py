@@ -24,6 +24,10 @@ class Asked:
     """One of `earthmap.tasks.CATEGORIES`."""
     spatial: bool = False
     """The answer is SLIS, which is spelt terminal by terminal."""
+    choices: tuple[str, ...] = ()
+    """The texts one of which is the answer; empty for an answer that is written."""
+    task: str = ""
+    """Id in `earthmap.tasks.TASKS`; empty where the data do not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +40,13 @@ class Row:
     names: tuple[str, ...]
     """The words before each picture (`earthmap.tasks.picture_name`)."""
     pictures: NDArray[np.uint8] = field(repr=False, compare=False)
-    """(view, 3, y, x) uint8."""
+    """(view, 3, y, x) uint8; of a video (pair, 2, 3, y, x), the frames two by two."""
     asked: tuple[Asked, ...]
     classes: tuple[str, ...] = ()
     """What `shares` are shares of, as words."""
     shares: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     """(view, blocks, class) share of each merged 32-pixel block, 0 to 1, in the order in which the decoder sees them;
-    NaN where a block cannot be known. None where only answers are known."""
+    NaN for a class that cannot be told there. None where only answers are known."""
 
     def __post_init__(self) -> None:
         faults = self._faults()
@@ -54,14 +58,18 @@ class Row:
         faults = []
         if self.modality not in MODALITIES:
             faults.append(f"has the modality {self.modality!r}, not one of {', '.join(MODALITIES)}")
-        if len(shape) != 4 or shape[1] != 3 or self.pictures.dtype.name != "uint8":
-            faults.append(f"has pictures of shape {shape} and type {self.pictures.dtype}, not (view, 3, y, x) uint8")
+        wanted, expected = ((2, 3), "(pair, 2, 3, y, x)") if self.modality == "video" else ((3,), "(view, 3, y, x)")
+        if len(shape) != len(wanted) + 3 or shape[1:-2] != wanted or self.pictures.dtype.name != "uint8":
+            faults.append(f"has pictures of shape {shape} and type {self.pictures.dtype}, not {expected} uint8")
         elif shape[0] != len(self.names) or not self.names:
             faults.append(f"has {shape[0]} pictures and {len(self.names)} names")
         if not self.asked:
             faults.append("asks nothing")
         if any(not one.question.strip() or not one.answer.strip() for one in self.asked):
             faults.append("has a question or an answer without text")
+        lost = [one.answer for one in self.asked if one.choices and one.answer not in one.choices]
+        if lost:
+            faults.append(f"has the answer {lost[0]!r}, which is not among its choices")
         unknown = [one.category for one in self.asked if one.category not in CATEGORIES]
         if unknown:
             faults.append(f"has a question of the category {unknown[0]!r}, not one of {', '.join(CATEGORIES)}")

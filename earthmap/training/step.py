@@ -79,13 +79,16 @@ class Learner:
         model: with float32 weights, on its device.
         heads: its alignment heads, on the same device.
         table: what to learn.
+        source: key of the rows that it learns from (`RowSource.key`).
         at_once: rows of one forward; more are accumulated.
     """
 
-    def __init__(self, model: EarthOneVision, heads: AlignmentHeads, *, table: StageTable, at_once: int = 64) -> None:
+    def __init__(
+        self, model: EarthOneVision, heads: AlignmentHeads, *, table: StageTable, source: str = "", at_once: int = 64
+    ) -> None:
         import torch
 
-        self.model, self.heads, self.table = model, heads, table
+        self.model, self.heads, self.table, self.source = model, heads, table, source
         self.step = 0
         """Steps that are done."""
         self.last_good: str | None = None

@@ -108,10 +108,13 @@ def test_block_loss_is_siglips_for_whole_blocks() -> None:
     shares = functional.one_hot(torch.randint(0, 4, (2, 5)), 4).float()
     pairs = Pairs(visual=level.flatten(0, 1), text=text, same=shares.flatten(0, 1).bool())
     torch.testing.assert_close(block_loss(heads, level, shares, text, level=0), heads.loss(0, pairs))
-    shares[0, 0, 0] = float("nan")
+    shares[0, 0] = float("nan")
     known = Pairs(visual=level.flatten(0, 1)[1:], text=text, same=shares.flatten(0, 1)[1:].bool())
     torch.testing.assert_close(block_loss(heads, level, shares, text, level=0), heads.loss(0, known))
     assert block_loss(heads, level, shares * float("nan"), text, level=0).item() == 0.0
+    shares[..., 1] = float("nan")  # the second class cannot be told anywhere
+    alone = block_loss(heads, level, shares[..., :1], text[:1], level=0)
+    torch.testing.assert_close(block_loss(heads, level, shares, text, level=0), alone)
 
 
 def test_each_granularity_is_aligned_where_its_truth_is_known(model: Any, words: Words) -> None:
