@@ -119,8 +119,8 @@ _PRESETS = (
         levels=(5, 11, 17), positions=2304,
     ),
     Preset(
-        name="nano", vocabulary=4096, text_layers=6, text_width=256, heads=8, key_heads=2, head_width=32,
-        feed_forward=512, vision_layers=6, vision_width=160, vision_heads=5, vision_feed_forward=480,
+        name="nano", vocabulary=4096, text_layers=4, text_width=192, heads=6, key_heads=2, head_width=32,
+        feed_forward=512, vision_layers=6, vision_width=192, vision_heads=6, vision_feed_forward=512,
         levels=(1, 3), positions=64, theta=10_000.0, tile_sizes=(128,),
     ),
     Preset(

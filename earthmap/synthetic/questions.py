@@ -157,10 +157,10 @@ _OFTEN = {
     "aircraft": 0.05,
     "vehicle": 0.12,
 }
-"""Share of drawn tiles that show each, where it can be told: `_is_fair` makes up for it."""
+"""Share of drawn tiles that show each, where it can be told: `is_fair` makes up for it."""
 
 
-def _is_fair(name: str, *, there: bool, dice: random.Random) -> bool:
+def is_fair(name: str, *, there: bool, dice: random.Random) -> bool:
     """True as often as makes "it is there" and "it is not" equally likely answers to questions about `name`.
 
     Otherwise its name alone would tell the answer: of burnt ground that it is hardly ever there.
@@ -180,29 +180,30 @@ def _cover_presence(facts: Facts, dice: random.Random) -> Asked | None:
     weights = [1.0 if name in there else 0.6 + 0.6 * any(like in there for like in _LIKE[name]) for name in sure]
     name = dice.choices(sure, weights)[0]
     wanted = name in there
-    if not _is_fair(name, there=wanted, dice=dice):
+    if not is_fair(name, there=wanted, dice=dice):
         return None
     texts = ("Is there any {0}?", "Can {0} be seen here?", "Does this picture show {0}?", "Is there {0} in this place?")
     query = _query(dice.choice(texts).format(NAMES[name]), "presence", (name,))
     return _asked(query, "yes" if wanted else "no")
 
 
-def _told(facts: Facts) -> list[str]:
+def known_things(facts: Facts) -> list[str]:
     """Classes of things of which it is known how many are seen: those that can be told, with none half hidden."""
     if facts.seen[0] < 0.85:
-        return [label for label in _countable(facts) if facts.of(label)]
-    return _countable(facts)
+        return [label for label in countable(facts) if facts.of(label)]
+    return countable(facts)
 
 
-def _countable(facts: Facts) -> list[str]:
+def countable(facts: Facts) -> list[str]:
+    """Classes of things that can be told, with none half hidden."""
     return [label for label in OBJECT_CLASSES if facts.tellable(label) and all(thing.seen for thing in facts.of(label))]
 
 
 def _thing_presence(facts: Facts, dice: random.Random) -> Asked | None:
-    told = _told(facts)
+    told = known_things(facts)
     label = dice.choice(told) if told else ""
     wanted = bool(told and facts.of(label))
-    if not told or not _is_fair(label, there=wanted, dice=dice):
+    if not told or not is_fair(label, there=wanted, dice=dice):
         return None
     texts = ("Are there any {0}?", "Can {0} be seen here?", "Does this picture show {0}?")
     return _asked(_query(dice.choice(texts).format(plural(label)), "presence", (label,)), "yes" if wanted else "no")
@@ -216,7 +217,7 @@ def _labels(facts: Facts, dice: random.Random) -> Asked | None:
         there = {name: facts.share(name) >= PRESENT for name in sure}
         text = dice.choice(("Which land cover classes are there?", "What land cover can be seen?"))
     else:
-        there = {label: bool(facts.of(label)) for label in _told(facts)}
+        there = {label: bool(facts.of(label)) for label in known_things(facts)}
         text = dice.choice(("Which of these things are there?", "Which of these can be seen?"))
     if len(there) < 2:
         return None
@@ -228,7 +229,7 @@ def _labels(facts: Facts, dice: random.Random) -> Asked | None:
 # ── which ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _dominant(facts: Facts, lead: float = 0.15) -> str | None:
+def dominant(facts: Facts, lead: float = 0.15) -> str | None:
     """The class that covers clearly more than any other; None without one."""
     order = np.argsort(-facts.shares[0], kind="stable")
     shares = facts.shares[0][order]
@@ -238,7 +239,7 @@ def _dominant(facts: Facts, lead: float = 0.15) -> str | None:
 
 
 def _classify(facts: Facts, dice: random.Random) -> Asked | None:
-    name = _dominant(facts)
+    name = dominant(facts)
     texts = ("What kind of land cover is this?", "Which land cover class is this?", "What covers this place?")
     return None if name is None else _asked(_query(dice.choice(texts), "classify", (), facts.classes), name)
 
@@ -296,7 +297,7 @@ def _damage(facts: Facts, dice: random.Random) -> Asked | None:
 
 
 def _what_covers(facts: Facts, dice: random.Random) -> Asked | None:
-    name = _dominant(facts)
+    name = dominant(facts)
     texts = ("What covers most of the ground?", "What is most of this place?")
     return None if name is None else _asked(_query(dice.choice(texts), "vqa"), NAMES[name])
 
@@ -358,7 +359,7 @@ def _outstanding(things: list[Thing], dice: random.Random) -> tuple[str, Thing] 
 
 
 def _ground(facts: Facts, dice: random.Random) -> Asked | None:
-    labels = [label for label in _countable(facts) if facts.of(label)]
+    labels = [label for label in countable(facts) if facts.of(label)]
     if not labels:
         return None
     named = _outstanding(facts.of(dice.choice(labels)), dice)
@@ -370,7 +371,7 @@ def _ground(facts: Facts, dice: random.Random) -> Asked | None:
 
 
 def _ground_absent(facts: Facts, dice: random.Random) -> Asked | None:
-    labels = [label for label in _told(facts) if not facts.of(label)]
+    labels = [label for label in known_things(facts) if not facts.of(label)]
     if not labels or dice.random() < 0.5:
         return None
     label, kind = dice.choice(labels), dice.choice(TASKS["ground"].shapes)
@@ -379,9 +380,9 @@ def _ground_absent(facts: Facts, dice: random.Random) -> Asked | None:
 
 def _found(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...]) -> Asked | None:
     """All things of a class, or that there are none."""
-    told = [label for label in _told(facts) if len(facts.of(label)) <= MOST_THINGS]
+    told = [label for label in known_things(facts) if len(facts.of(label)) <= MOST_THINGS]
     label = dice.choice(told) if told else ""
-    if not told or not _is_fair(label, there=bool(facts.of(label)), dice=dice):
+    if not told or not is_fair(label, there=bool(facts.of(label)), dice=dice):
         return None
     kind = dice.choice(TASKS[task].shapes)
     query = _query(dice.choice(texts).format(plural(label)), task, (label,), (), kind)
@@ -406,7 +407,7 @@ def _covered(facts: Facts, dice: random.Random, task: str, texts: tuple[str, ...
     shares = [facts.share(name) for name in names]
     if any(ABSENT < share < PRESENT for share in shares):
         return None
-    if len(names) == 1 and not _is_fair(names[0], there=shares[0] > 0, dice=dice):
+    if len(names) == 1 and not is_fair(names[0], there=shares[0] > 0, dice=dice):
         return None
     text = dice.choice(texts).format(" and ".join(NAMES[name] for name in names))
     answer = cover_text(parts, kind)
@@ -511,7 +512,7 @@ def _track(facts: Facts, dice: random.Random) -> Asked | None:
 
 
 def _thing_side(facts: Facts, dice: random.Random) -> Asked | None:
-    labels = [label for label in _countable(facts) if len(facts.of(label)) == 1]
+    labels = [label for label in countable(facts) if len(facts.of(label)) == 1]
     if not labels:
         return None
     thing = facts.of(dice.choice(labels))[0]
