@@ -1,5 +1,16 @@
 """Figures of merit, each beside a constant answer (layer 4: pure)."""
 
+from earthmap.metrics.boxes import f1_at_half, overlap
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
 
-__all__ = ["IGNORE", "METRICS", "Bootstrap", "MaskScores", "Score", "score_classes", "score_mask"]
+__all__ = [
+    "IGNORE",
+    "METRICS",
+    "Bootstrap",
+    "MaskScores",
+    "Score",
+    "f1_at_half",
+    "overlap",
+    "score_classes",
+    "score_mask",
+]

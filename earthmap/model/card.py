@@ -36,7 +36,7 @@ _FIX = "use the version of earthmap that wrote the checkpoint, or train it again
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """How well a task was answered on real scenes of a sensor that were held out. A higher score is a better one."""
+    """How well a task was answered on scenes of a sensor that were held out. A higher score is a better one."""
 
     task: str
     """Id in `earthmap.tasks.TASKS`."""
@@ -97,7 +97,9 @@ class Card:
     places: Mapping[str, tuple[Place, ...]] = field(default_factory=_sensor_places)
     """Which views of a sensor it is given, by the sensor's id."""
     answers: tuple[Figure, ...] = ()
-    """What it was measured to answer; what is not there is unvalidated."""
+    """What it was measured to answer on real scenes; what is not there is unvalidated."""
+    drawn: tuple[Figure, ...] = ()
+    """The same on drawn scenes that were held out: no evidence that it can, but what fails there is not asked."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -105,15 +107,31 @@ class Card:
             raise ModelError(f"a card of format {self.format}", expected=f"format {FORMAT}", fix=_FIX)
         if not self.tile_sizes or any(side < UNIT_PX or side % UNIT_PX for side in self.tile_sizes):
             raise ModelError(f"tile sizes {self.tile_sizes}", expected=f"sides that are multiples of {UNIT_PX}")
-        pairs = [(figure.task, figure.sensor) for figure in self.answers]
-        if len(set(pairs)) < len(pairs):
-            raise ModelError("two figures of one task and sensor", expected="one figure of each")
+        for figures in (self.answers, self.drawn):
+            if len({(figure.task, figure.sensor) for figure in figures}) < len(figures):
+                raise ModelError("two figures of one task and sensor", expected="one figure of each")
 
     def figure(self, task: str, sensor: str) -> Figure | None:
         """Its figure for a task and a sensor; None where it was not measured, or not with this version's prompts."""
+        return self._of(self.answers, task, sensor)
+
+    def refusal(self, task: str, sensor: str) -> Figure | None:
+        """The figure for which a task is not asked of a sensor: it beats no constant. None where it may be asked.
+
+        Real scenes decide where they tell; elsewhere drawn ones can refuse a task and never vouch for one.
+        """
+        figure = self.figure(task, sensor) or self._of(self.drawn, task, sensor)
+        return None if figure is None or figure.is_supported else figure
+
+    def prefers(self, task: str, sensor: str) -> bool:
+        """It answers this better than any constant and than `spectral`, with 95 % certainty on real scenes."""
+        figure = self.figure(task, sensor)
+        return figure is not None and figure.is_preferred
+
+    def _of(self, figures: tuple[Figure, ...], task: str, sensor: str) -> Figure | None:
         if self.prompt_version != PROMPT_VERSION:
             return None
-        return next((row for row in self.answers if (row.task, row.sensor) == (task, sensor)), None)
+        return next((row for row in figures if (row.task, row.sensor) == (task, sensor)), None)
 
     def check_views(self) -> None:
         """Raises ModelError where it was trained on views that this version makes otherwise, or no longer."""

@@ -391,10 +391,11 @@ class VlmPredictor:
         wrong = _wrong_dates(item, query)
         if wrong:
             return _failed("bad_input", wrong)
-        figures = [self._model.card.figure(query.task, picture.sensor) for picture in item.pictures]
-        if any(figure is not None and not figure.is_supported for figure in figures):
-            message = f"{query.task} of {item.pictures[0].sensor} is not supported by this checkpoint: measured on real"
-            return Answer(status="skipped", reason="not_supported", message=f"{message} scenes, it beats no constant")
+        failing = [self._model.card.refusal(query.task, picture.sensor) for picture in item.pictures]
+        worst = next((figure for figure in failing if figure is not None), None)
+        if worst is not None:
+            message = f"{query.task} of {worst.sensor} is not supported by this checkpoint: measured on {worst.data},"
+            return Answer(status="skipped", reason="not_supported", message=f"{message} it beats no constant")
         if not _seen(item, sight, query).any():
             reason, message = _why_unseen(item, sight, query)
             return Answer(status="skipped", reason=reason, message=message)
