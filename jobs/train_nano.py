@@ -22,7 +22,7 @@ import torch
 from earthmap.model.alignment import AlignmentHeads
 from earthmap.model.earth_onevision import EarthOneVision, new_earth_onevision
 from earthmap.model.words import nano_words
-from earthmap.training import Learned, begin, load_table, train
+from earthmap.training import Learned, begin, load_table, save_checkpoint, train
 from earthmap.training.ahead import ahead
 from earthmap.training.drawn import DrawnRows
 
@@ -72,7 +72,14 @@ def main() -> None:
             log.write(json.dumps({"time": time.time(), **{k: getattr(learned, k) for k in FIELDS}}) + "\n")
             log.flush()
 
-        train(learner, drawn, folder=options.out, every=EVERY, watch=watch, until=lambda: time.monotonic() > end)
+        train(
+            learner,
+            drawn,
+            save=lambda learner: save_checkpoint(learner, options.out),
+            every=EVERY,
+            watch=watch,
+            until=lambda: time.monotonic() > end,
+        )
 
 
 FIELDS = ("step", "stage", "loss", "answers", "right", "alignment", "tokens", "gradient", "rate")

@@ -6,6 +6,7 @@ from earthmap.training.checkpoints import load_learner, newest_checkpoint, save_
 from earthmap.training.loop import begin, train
 from earthmap.training.packing import Batch, layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
+from earthmap.training.peers import Alone, Peers, agree
 from earthmap.training.rows import Asked, Row
 from earthmap.training.sources import RowSource
 from earthmap.training.stages import (
@@ -24,14 +25,17 @@ __all__ = [
     "DEFAULT_TABLE",
     "GROUPS",
     "MODALITIES",
+    "Alone",
     "Asked",
     "Batch",
     "Learned",
     "Learner",
+    "Peers",
     "Row",
     "RowSource",
     "Stage",
     "StageTable",
+    "agree",
     "begin",
     "default_table",
     "freeze",

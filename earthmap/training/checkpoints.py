@@ -1,8 +1,9 @@
 """A learner on the disk: whole or not at all, and read again it goes on as if nothing had happened.
 
-A checkpoint is the folder `step-00000500` of a run: a model that loads like any other, the optimiser, and where in the
-table it stands. It is written beside its place, its manifest with the checksums of all files last, and moved there in
-one step, so that a process that dies or a disk that is full leaves the checkpoints before it as they were.
+A checkpoint is the folder `step-00000500` of a run: a model that loads like any other, or the adapters of one that is
+not trained itself, the optimiser, and where in the table it stands. It is written beside its place, its manifest with
+the checksums of all files last, and moved there in one step, so that a process that dies or a disk that is full leaves
+the checkpoints before it as they were.
 """
 
 from __future__ import annotations
@@ -11,21 +12,33 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from earthmap.errors import ModelError, StorageError, TrainingError
+from earthmap.training.lora import is_adapted, load_adapters, save_adapters
 from earthmap.training.stages import StageTable
 from earthmap.training.step import Learner
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from earthmap.model.alignment import AlignmentHeads
+    from earthmap.model.earth_onevision import EarthOneVision
+    from earthmap.training.peers import Peers
+
+Start = Callable[[], "tuple[EarthOneVision, AlignmentHeads]"]
+"""Makes the model that a new run begins with, and its alignment heads."""
+
+ADAPTERS = "adapters"
+"""Folder in a checkpoint of what LoRA learned."""
+
 KEPT = 2
 """Checkpoints that stay; older ones are removed when a new one is whole."""
 
 _MODEL, _OPTIMISER, _STATE, _MANIFEST = "model", "optimiser.safetensors", "state.json", "manifest.json"
-_NAME = "step-{:08d}"
+_NAME, _WRITING = "step-{:08d}", ".writing-"
 
 
 def save_checkpoint(learner: Learner, folder: Path) -> Path:
@@ -39,7 +52,9 @@ def save_checkpoint(learner: Learner, folder: Path) -> Path:
     place = folder / _NAME.format(learner.step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
+        for left in folder.glob(f"{_WRITING}*"):  # by a process that died; nobody else writes here
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(prefix=_WRITING, dir=folder) as scratch:
             whole = Path(scratch) / place.name
             _write(learner, whole)
             if place.exists():
@@ -61,9 +76,14 @@ def _write(learner: Learner, folder: Path) -> None:
 
     from earthmap.model.alignment import save_heads
 
-    folder.mkdir()
-    learner.model.save(folder / _MODEL)
-    save_heads(learner.heads, folder / _MODEL)
+    adapted = is_adapted(learner.model.model)
+    weights = folder / (ADAPTERS if adapted else _MODEL)
+    weights.mkdir(parents=True)
+    if adapted:
+        save_adapters(learner.model.model, weights)
+    else:
+        learner.model.save(weights)
+    save_heads(learner.heads, weights)
     save_file(_moments(learner), folder / _OPTIMISER)
     state = {
         "step": learner.step,
@@ -112,9 +132,17 @@ def _is_whole(place: Path) -> bool:
 
 
 def load_learner(
-    place: Path, *, table: StageTable, source: str = "", device: str | None = None, at_once: int = 64
+    place: Path,
+    *,
+    table: StageTable,
+    source: str = "",
+    start: Start | None = None,
+    at_once: int = 64,
+    peers: Peers | None = None,
 ) -> Learner:
     """The learner of a checkpoint, to go on along the same table with the same rows.
+
+    `start` makes what it began from, which a checkpoint of adapters needs.
 
     Raises:
         TrainingError: for a table that is not the one it has learned along so far, with what differs; for other rows.
@@ -122,8 +150,6 @@ def load_learner(
     """
     import torch
     from safetensors.torch import load_file
-
-    from earthmap.model.earth_onevision import load_earth_onevision
 
     try:
         state = json.loads((place / _STATE).read_text(encoding="utf-8"))
@@ -144,8 +170,8 @@ def load_learner(
             expected="the same data, seed and mixture",
             fix="give those, or start a new run from the checkpoint's model",
         )
-    model = load_earth_onevision(place / _MODEL, dtype="float32", device=device)
-    learner = Learner(model, model.heads(), table=table, source=source, at_once=at_once)
+    model, heads = _adapted(place, start) if (place / ADAPTERS).is_dir() else _whole(place)
+    learner = Learner(model, heads, table=table, source=source, at_once=at_once, peers=peers)
     learner.step = int(state["step"])
     learner.losses.extend(state["losses"])
     learner.last_good = str(place)
@@ -156,3 +182,21 @@ def load_learner(
     groups = learner.optimiser.state_dict()["param_groups"]
     learner.optimiser.load_state_dict({"state": by_parameter, "param_groups": groups})
     return learner
+
+
+def _whole(place: Path) -> tuple[EarthOneVision, AlignmentHeads]:
+    from earthmap.model.earth_onevision import load_earth_onevision
+
+    model = load_earth_onevision(place / _MODEL, dtype="float32")
+    return model, model.heads()
+
+
+def _adapted(place: Path, start: Start | None) -> tuple[EarthOneVision, AlignmentHeads]:
+    from earthmap.model.alignment import load_heads
+
+    if start is None:
+        raise TrainingError(f"{place} holds adapters alone", expected="the model that they were trained on")
+    model, heads = start()
+    load_adapters(model.model, place / ADAPTERS)
+    found = load_heads(place / ADAPTERS, width=model.model.config.vision_config.out_hidden_size, levels=heads.levels)
+    return model, found.to(model.engine.device)

@@ -122,7 +122,7 @@ def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
         target=target.bool().to(device),
         classes=tuple(words.encode(name) for name in rows[0].classes),
         shares=_shares(rows, device),
-        captions=tuple(_caption(row, words) for row in rows),
+        captions=tuple(caption_of(row, words) for row in rows),
     )
 
 
@@ -134,7 +134,8 @@ def _shares(rows: Sequence[Row], device: Any) -> Tensor | None:
     return torch.from_numpy(np.stack(known)).to(device) if known else None
 
 
-def _caption(row: Row, words: Words) -> tuple[int, ...]:
+def caption_of(row: Row, words: Words) -> tuple[int, ...]:
+    """The ids of what its picture is said to show; empty for a row without a caption."""
     texts = (one.answer for one in row.asked if one.category == "caption")
     return words.encode(next(texts, ""))
 

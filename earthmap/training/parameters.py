@@ -24,14 +24,29 @@ _PREFIXES = (
 """Where the names of a group's tensors begin (transformers' Qwen3-VL)."""
 
 
+ADAPTED = ".lora_"
+"""In the names of the tensors that LoRA adds."""
+
+
+def group_of(name: str) -> str:
+    """The group that a tensor of the model belongs to. Raises TrainingError for one that belongs to none."""
+    group = next((group for prefix, group in _PREFIXES if name.startswith(prefix)), None)
+    if group is None:
+        raise TrainingError(f"the tensor {name} belongs to no group", expected="the tensors of a Qwen3-VL model")
+    return group
+
+
 def parameters_by_group(model: Any, heads: nn.Module | None = None) -> dict[str, list[nn.Parameter]]:
-    """Every parameter of model and heads, once, by group. Raises TrainingError for one that belongs to none."""
+    """Every parameter that may learn, once, by group: all of model and heads; of an adapted model the adapters alone.
+
+    Raises TrainingError for one that belongs to no group.
+    """
     found: dict[str, list[nn.Parameter]] = {group: [] for group in GROUPS}
-    for name, parameter in model.named_parameters():
-        group = next((group for prefix, group in _PREFIXES if name.startswith(prefix)), None)
-        if group is None:
-            raise TrainingError(f"the tensor {name} belongs to no group", expected="the tensors of a Qwen3-VL model")
-        found[group].append(parameter)
+    named = list(model.named_parameters())
+    adapted = any(ADAPTED in name for name, _ in named)
+    for name, parameter in named:
+        if ADAPTED in name or not adapted:
+            found[group_of(name)].append(parameter)
     found["alignment_heads"] = list(heads.parameters()) if heads is not None else []
     return found
 

@@ -3,6 +3,9 @@ cluster; imports neither Ray nor rasterio.
 
 A learner stands at a step of a stage table. What it is after a step depends on its weights, its optimiser and the rows
 alone, so that one that was saved and read again goes on as if nothing had happened.
+
+How the rows of a step are split, over forwards or over workers, changes its sums by rounding alone: every mean is one
+over the whole step, and captions are contrasted with those of all rows of their layout, wherever these are.
 """
 
 from __future__ import annotations
@@ -10,15 +13,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from earthmap.errors import TrainingError
+from earthmap.training.extent import Extent, extent_of, shared
 from earthmap.training.losses import alignment_losses, answer_losses, look
 from earthmap.training.packing import layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
+from earthmap.training.peers import Alone, Peers
 from earthmap.training.stages import rate_at
 
 if TYPE_CHECKING:
@@ -26,7 +31,6 @@ if TYPE_CHECKING:
 
     from earthmap.model.alignment import AlignmentHeads
     from earthmap.model.earth_onevision import EarthOneVision
-    from earthmap.training.packing import Batch
     from earthmap.training.rows import Row
     from earthmap.training.stages import Stage, StageTable
 
@@ -62,18 +66,35 @@ class Learned:
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums over the batches of one step, weighted by their answers."""
+    """Sums over the batches of one step."""
 
     answers: float = 0.0
     loss: float = 0.0
     right: int = 0
     targets: int = 0
     tokens: int = 0
-    alignment: dict[str, list[float]] | None = None
+    alignment: dict[str, float] = field(default_factory=dict)
+    """Loss by granularity, each batch weighted by `weights`."""
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: _Sums) -> None:
+        """Count `other` in."""
+        self.answers += other.answers
+        self.loss += other.loss
+        self.right += other.right
+        self.targets += other.targets
+        self.tokens += other.tokens
+        for name, weight in other.weights.items():
+            self.align(name, other.alignment[name], weight)
+
+    def align(self, name: str, loss: float, weight: float) -> None:
+        """Count a weighted loss in."""
+        self.alignment[name] = self.alignment.get(name, 0.0) + loss
+        self.weights[name] = self.weights.get(name, 0.0) + weight
 
 
 class Learner:
-    """A model that learns. One process; `around` wraps the forward where several share the work.
+    """A model that learns, in one process or as one of several that share each step.
 
     Args:
         model: with float32 weights, on its device.
@@ -81,10 +102,18 @@ class Learner:
         table: what to learn.
         source: key of the rows that it learns from (`RowSource.key`).
         at_once: rows of one forward; more are accumulated.
+        peers: the workers that share each step.
     """
 
     def __init__(
-        self, model: EarthOneVision, heads: AlignmentHeads, *, table: StageTable, source: str = "", at_once: int = 64
+        self,
+        model: EarthOneVision,
+        heads: AlignmentHeads,
+        *,
+        table: StageTable,
+        source: str = "",
+        at_once: int = 64,
+        peers: Peers | None = None,
     ) -> None:
         import torch
 
@@ -93,6 +122,7 @@ class Learner:
         """Steps that are done."""
         self.last_good: str | None = None
         """Where the last checkpoint lies."""
+        self.peers = peers or Alone()
         self._at_once = at_once
         self._groups = parameters_by_group(model.model, heads)
         self.optimiser = torch.optim.AdamW(optimiser_groups(self._groups), lr=0.0, betas=BETAS, weight_decay=DECAY)
@@ -111,8 +141,8 @@ class Learner:
         """That the next step belongs to."""
         return self.table.stages[self.table.at(self.step)[0]]
 
-    def learn(self, rows: Sequence[Row], *, reduce: Callable[[], None] | None = None) -> Learned:
-        """Move the weights by one step; `reduce` averages the gradients of several workers before they are used.
+    def learn(self, rows: Sequence[Row]) -> Learned:
+        """Move the weights by one step. Of several workers each has its own rows, and all end with the same weights.
 
         Raises:
             TrainingError: for no rows, a loss that is not a number, and one that leaps; names the last checkpoint.
@@ -125,8 +155,6 @@ class Learner:
         self.model.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         sums = self._gradients(rows, stage)
-        if reduce is not None:
-            reduce()
         learning = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(learning, CLIP))
         self._check(sums.loss, norm)
@@ -141,7 +169,7 @@ class Learner:
             stage=stage.name,
             loss=sums.loss,
             answers=sums.answers,
-            alignment={name: statistics.fmean(values) for name, values in (sums.alignment or {}).items()},
+            alignment={name: loss / sums.weights[name] for name, loss in sums.alignment.items()},
             right=sums.right / sums.targets,
             tokens=sums.tokens,
             gradient=norm,
@@ -149,44 +177,56 @@ class Learner:
         )
 
     def _gradients(self, rows: Sequence[Row], stage: Stage) -> _Sums:
-        """Gradients of the mean over all answers of the rows, batch by batch."""
-        if not rows:
+        """Gradients of the mean over all answers of all workers' rows, batch by batch, and what they came to."""
+        groups = self._grouped(rows)
+        wholes = shared(
+            {layout: extent_of(members, self.model.words) for layout, members in groups.items()}, self.peers
+        )
+        asked = sum(whole.answers for whole in wholes.values())
+        if not asked:
             raise TrainingError("a step without rows", expected="one or more")
-        asked = sum(len(row.asked) for row in rows)
-        sums = _Sums(alignment={})
-        for members in self._batches(rows):
-            batch = pack(members, self.model.words, device=self.device)
-            share = sum(len(row.asked) for row in members) / asked
-            loss = self._loss(batch, stage, sums, share=share)
-            loss.backward()  # type: ignore[no-untyped-call]
+        mine = _Sums()
+        for layout, members in groups.items():
+            for start in range(0, len(members), self._at_once):
+                some = members[start : start + self._at_once]
+                loss = self._loss(some, stage, mine, whole=wholes[layout], asked=asked)
+                loss.backward()  # type: ignore[no-untyped-call]
+        _add_gradients(self.peers, (weight for group in self.optimiser.param_groups for weight in group["params"]))
+        sums = _Sums()
+        for one in self.peers.gather(mine):
+            sums.add(one)
         return sums
 
-    def _batches(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """Rows of one layout together, at most `at_once`, in an order that depends on the rows alone."""
+    def _grouped(self, rows: Sequence[Row]) -> dict[object, list[Row]]:
+        """Rows by layout, in an order that depends on the rows alone."""
         grouped: dict[object, list[Row]] = {}
         for row in rows:
             grouped.setdefault(layout_of(row, self.model.words), []).append(row)
-        return [
-            members[start : start + self._at_once]
-            for members in grouped.values()
-            for start in range(0, len(members), self._at_once)
-        ]
+        return grouped
 
-    def _loss(self, batch: Batch, stage: Stage, sums: _Sums, *, share: float) -> Tensor:
+    def _loss(self, rows: Sequence[Row], stage: Stage, sums: _Sums, *, whole: Extent, asked: int) -> Tensor:
+        """What rows of one layout add to the loss of the step; counts it in.
+
+        Answers weigh alike over the whole step. Alignment is a mean over each layout, which weighs by its answers.
+        """
+        batch = pack(rows, self.model.words, device=self.device)
+        own = extent_of(rows, self.model.words)
         with self._precision():
             features = look(self.model.model, batch)
             answers = answer_losses(self.model.model, batch, features)
-            loss = answers.mean()
-            sums.answers += share * loss.item()
+            loss = answers.mean() * (own.answers / asked)
+            sums.answers += loss.item()
             if stage.alignment_weight:
-                for name, value in alignment_losses(self.model.model, self.heads, batch, features).items():
-                    (sums.alignment if sums.alignment is not None else {}).setdefault(name, []).append(value.item())
-                    loss = loss + stage.alignment_weight * value
-        sums.loss += share * loss.item()
+                found = alignment_losses(self.model.model, self.heads, batch, features, captions=whole.captions)
+                for name, value in found.items():
+                    weight = own.known[name] / max(1, whole.known[name]) * whole.answers / asked
+                    sums.align(name, value.item() * weight, weight)
+                    loss = loss + stage.alignment_weight * weight * value
+        sums.loss += loss.item()
         sums.right += int(answers.right.sum())
         sums.targets += len(answers.right)
         sums.tokens += batch.tokens
-        return loss * share
+        return loss
 
     def _precision(self) -> AbstractContextManager[object]:
         """bfloat16 products on a GPU, float32 on a CPU, where bfloat16 is slower."""
@@ -206,3 +246,15 @@ class Learner:
             expected=f"a number, at most {SPIKE:g} times that of the last {REMEMBERED} steps",
             fix=f"go on from {self.last_good or 'the start: there is no checkpoint yet'} with lower rates",
         )
+
+
+def _add_gradients(peers: Peers, weights: Iterable[Tensor]) -> None:
+    """Sum the gradients of all workers, on each of them. One that no worker has stays None: it is not learned."""
+    learning = [weight for weight in weights if weight.requires_grad]
+    told = peers.gather([weight.grad is not None for weight in learning])
+    gradients = []
+    for weight, *having in zip(learning, *told, strict=True):
+        if any(having):
+            weight.grad = weight.new_zeros(weight.shape) if weight.grad is None else weight.grad
+            gradients.append(weight.grad)
+    peers.add(gradients)
