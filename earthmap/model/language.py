@@ -181,7 +181,7 @@ PLAIN = Parts(ask=_ask, answer=_answer)
 """The halves of a layer, not compiled."""
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """(B · S, heads · head width) of (B, heads, S, …) over its share of (B, key heads, T, …); causal without a mask.
 
     With a mask, query heads that share keys lie one behind the other as further queries: kernels that take a mask do
@@ -229,7 +229,7 @@ def read(
     for number, layer in enumerate(decoder.layers):
         q, k, v = (part.view(batch, count, *part.shape[1:]).transpose(1, 2) for part in parts.ask(layer, x, *turns))
         k, v = memory.extend(number, k, v)
-        x = parts.answer(layer, x, _attend(q, k, v, mask))
+        x = parts.answer(layer, x, attend(q, k, v, mask))
         if visual is not None and number < len(visual[1]):
             x = x.view(embedded.shape).index_add(1, visual[0], visual[1][number].to(x.dtype)).flatten(0, 1)
     states: Tensor = decoder.norm(x)

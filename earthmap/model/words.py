@@ -80,7 +80,9 @@ class Words:
 
     def spell(self, text: str) -> tuple[int, ...]:
         """The ids of a SLIS text, each terminal by itself, so that no merge hides a digit."""
-        return tuple(id for terminal in tokenize_spatial(text) for id in self.encode(terminal))
+        terminals = tokenize_spatial(text)
+        spelt = {terminal: self.encode(terminal) for terminal in set(terminals)}
+        return tuple(id for terminal in terminals for id in spelt[terminal])
 
     def grammar(self, automaton: Automaton) -> TokenAutomaton:
         """`automaton` over these words."""

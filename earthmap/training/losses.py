@@ -5,7 +5,6 @@ The forward is the engine's own, with gradients: dense pictures, one pass for al
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ import torch
 from torch.nn import functional
 
 from earthmap.model.alignment import Pairs, pool_regions, text_vectors
-from earthmap.model.language import Cache, read
 from earthmap.model.processing import patch_grid, patchify
 from earthmap.model.vision import VisualFeatures, encode, grid_positions
+from earthmap.training.reading import predicting_states
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerLosses:
-    """The loss of each token of the answers, (T,), and where it comes from."""
+    """The loss of each token of the answers, (M,), and where it comes from."""
 
     loss: Tensor
     """−log probability."""
@@ -34,6 +33,7 @@ class AnswerLosses:
     """True where the likeliest token is the one that was wanted."""
     row: Tensor
     question: Tensor
+    """Row, and number in the row of the question that it answers."""
 
     def mean(self) -> Tensor:
         """Over all answers, each the mean of its tokens: a long outline weighs no more than a word."""
@@ -59,42 +59,22 @@ def look(model: Any, batch: Batch) -> VisualFeatures:
 
 def answer_losses(model: Any, batch: Batch, features: VisualFeatures) -> AnswerLosses:
     """The loss of every token of every answer, all questions of a row in one pass."""
-    decoder = model.model.language_model
-    stems = batch.stem.shape[1]
-    embedded = decoder.embed_tokens(torch.cat([batch.stem, batch.branches], dim=1))
-    embedded = embedded.index_copy(1, batch.pictured, features.last.to(embedded.dtype))
-    states = read(
-        decoder,
-        embedded,
-        batch.positions(),
-        memory=Cache(),
-        mask=batch.visible(),
-        visual=(batch.pictured, features.levels),
-    )
-    row, place = batch.target.nonzero(as_tuple=True)
-    logits = model.lm_head(states[row, stems + place - 1]).float()  # what stands before a token predicts it
-    wanted = batch.branches[row, place]
+    states = predicting_states(model.model.language_model, batch, features)
+    logits = model.lm_head(states).float()
+    wanted = batch.branches[batch.target]
     return AnswerLosses(
         loss=functional.cross_entropy(logits, wanted, reduction="none"),
         right=logits.argmax(dim=1) == wanted,
-        row=row,
-        question=batch.question[row, place],
+        row=batch.row[batch.answer],
+        question=batch.question[batch.answer],
     )
 
 
-def alignment_losses(
-    model: Any,
-    heads: AlignmentHeads,
-    batch: Batch,
-    features: VisualFeatures,
-    *,
-    captions: Collection[tuple[int, ...]] = (),
-) -> dict[str, Tensor]:
+def alignment_losses(model: Any, heads: AlignmentHeads, batch: Batch, features: VisualFeatures) -> dict[str, Tensor]:
     """FGVLA's loss at each granularity that the batch has truth for, each the mean over the levels it belongs to.
 
     `patch`: each block with the words of the classes, by their shares of it. `region`: the blocks that one class fills
-    for more than half, together, with its words. `scene`: all blocks together with the caption, told from those of
-    the batch and from `captions`.
+    for more than half, together, with its words. `scene`: all blocks together with the caption.
     """
     decoder = model.model.language_model
     levels = [*features.levels, features.last]
@@ -110,7 +90,7 @@ def alignment_losses(
                     found.setdefault("region", []).append(heads.loss(level, pairs))
     captioned = [row for row, caption in enumerate(batch.captions) if caption]
     if captioned:
-        texts = sorted({*captions, *(batch.captions[row] for row in captioned)})
+        texts = sorted({batch.captions[row] for row in captioned})
         same = [[batch.captions[row] == text for text in texts] for row in captioned]
         pairs = Pairs(
             visual=features.last[captioned].mean(dim=1),

@@ -1,11 +1,12 @@
-"""Rows as one batch: pictures first, then all questions of a row side by side, each of which sees the pictures and
-itself only, so that a place is encoded once and asked many things.
+"""Rows as one batch: pictures first, then all questions, each of which sees the pictures of its row and itself only, so
+that a place is encoded once and asked many things.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from earthmap.errors import TrainingError
@@ -35,13 +36,20 @@ class Batch:
     after: int
     """Position of the first token behind the stem."""
     branches: Tensor
-    """(B, L) ids of the questions with their answers, one after the other, padded at the end."""
-    question: Tensor
-    """(B, L) number of the question that a token belongs to; −1 for padding."""
+    """(T,) ids of the questions with their answers: group by group, padded at the end to the longest of the group."""
     depth: Tensor
-    """(B, L) tokens between the stem's end and each token on its own way."""
+    """(T,) tokens between the stem's end and each token on its own way."""
+    groups: tuple[tuple[int, int], ...]
+    """Of each group how many questions it has, and how many tokens each; of about one length, so that little is padded.
+    """
+    row: Tensor
+    """(Q,) row of each question, in the order of `branches`."""
+    question: Tensor
+    """(Q,) its number in the row."""
     target: Tensor
-    """(B, L) True for the tokens of the answers, their ends included: what is learned."""
+    """(M,) places in `branches` of the tokens of the answers, their ends included: what is learned."""
+    answer: Tensor
+    """(M,) number in `row` of the question that each of them answers."""
     classes: tuple[tuple[int, ...], ...]
     """Ids of the words of each class that `shares` are shares of."""
     shares: Tensor | None
@@ -54,27 +62,12 @@ class Batch:
         """Tokens that the decoder reads, padding included."""
         return self.stem.numel() + self.branches.numel()
 
-    def visible(self) -> Tensor:
-        """(B, 1, S + L, S + L) True where a token may look; padding sees itself, so that no row is empty."""
-        import torch
-
-        batch, stems = self.stem.shape
-        count = self.branches.shape[1]
-        device = self.stem.device
-        whole = torch.zeros(batch, stems + count, stems + count, dtype=torch.bool, device=device)
-        whole[:, :stems, :stems] = torch.ones(stems, stems, dtype=torch.bool, device=device).tril()
-        whole[:, stems:, :stems] = True
-        same = self.question[:, :, None] == self.question[:, None, :]
-        whole[:, stems:, stems:] = same & torch.ones(count, count, dtype=torch.bool, device=device).tril()
-        return whole[:, None]
-
     def positions(self) -> Tensor:
-        """(3, B, S + L)."""
+        """(3, 1, B · S + T) of the stems and what follows them, one behind the other."""
         import torch
 
-        batch = self.stem.shape[0]
-        stems = self.stem_positions[:, None].expand(-1, batch, -1)
-        return torch.cat([stems, (self.depth + self.after).expand(3, -1, -1)], dim=2)
+        stems = self.stem_positions.repeat(1, self.stem.shape[0])
+        return torch.cat([stems, (self.depth + self.after).expand(3, -1)], dim=1)[:, None]
 
 
 def layout_of(row: Row, words: Words) -> tuple[object, ...]:
@@ -99,7 +92,6 @@ def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
     video = rows[0].modality == "video"
     stems = [lay_out_stem(words.opening([(name, grid) for name in row.names], video=video)) for row in rows]
     asked = [_asked(row, words) for row in rows]
-    longest = max(sum(len(prompt) + len(answer) for prompt, answer in one) for one in asked)
     for row, one in zip(rows, asked, strict=True):
         deepest = max(len(prompt) + len(answer) for prompt, answer in one)
         if len(stems[0].tokens) + deepest > MAX_TOKENS:
@@ -108,18 +100,20 @@ def pack(rows: Sequence[Row], words: Words, *, device: Any = None) -> Batch:
                 expected=f"at most {MAX_TOKENS}",
                 fix="use fewer pictures, or shorter answers",
             )
-    columns = [_columns(one, longest, pad=words.marks["<|endoftext|>"]) for one in asked]
-    branches, question, depth, target = (torch.tensor([row[i] for row in columns]) for i in range(4))
+    branches = _laid_out(asked, pad=words.marks["<|endoftext|>"])
     return Batch(
         pixels=torch.from_numpy(np.stack([row.pictures for row in rows])).to(device),
         stem=torch.stack([stem.tokens for stem in stems]).to(device),
         stem_positions=stems[0].positions.to(device),
         pictured=stems[0].pictured.to(device),
         after=stems[0].after,
-        branches=branches.to(device),
-        question=question.to(device),
-        depth=depth.to(device),
-        target=target.bool().to(device),
+        groups=branches.groups,
+        branches=torch.tensor(branches.tokens, device=device),
+        depth=torch.tensor(branches.depth, device=device),
+        row=torch.tensor(branches.row, device=device),
+        question=torch.tensor(branches.question, device=device),
+        target=torch.tensor(branches.target, device=device),
+        answer=torch.tensor(branches.answer, device=device),
         classes=tuple(words.encode(name) for name in rows[0].classes),
         shares=_shares(rows, device),
         captions=tuple(caption_of(row, words) for row in rows),
@@ -144,19 +138,52 @@ def _asked(row: Row, words: Words) -> list[tuple[tuple[int, ...], tuple[int, ...
     return [(words.asking(one.question), words.answering(one.answer, spatial=one.spatial)) for one in row.asked]
 
 
-def _columns(
-    asked: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], longest: int, *, pad: int
-) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Ids, number of the question, depth, and 1 for the answer's tokens, of one row."""
+LEAST_FILLED = 0.8
+"""A question of a group has at least this share of the tokens of its longest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Branches:
+    """The fields of a `Batch` that say what its questions are, as lists."""
+
+    groups: tuple[tuple[int, int], ...]
+    tokens: list[int]
+    depth: list[int]
+    row: list[int]
+    question: list[int]
+    target: list[int]
+    answer: list[int]
+
+
+def _laid_out(asked: Sequence[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]], *, pad: int) -> _Branches:
+    """The questions of all rows from the longest on, in groups of about one length."""
+    every = [(row, number, *one) for row, questions in enumerate(asked) for number, one in enumerate(questions)]
+    every.sort(key=lambda one: -len(one[2]) - len(one[3]))
+    lengths = _group_lengths([len(prompt) + len(answer) for _, _, prompt, answer in every])
     tokens: list[int] = []
-    question: list[int] = []
     depth: list[int] = []
     target: list[int] = []
-    for number, (prompt, answer) in enumerate(asked):
+    answers: list[int] = []
+    for number, ((_, _, prompt, answer), length) in enumerate(zip(every, lengths, strict=True)):
         count = len(prompt) + len(answer)
-        tokens += [*prompt, *answer]
-        question += [number] * count
-        depth += range(count)
-        target += [0] * len(prompt) + [1] * len(answer)
-    rest = longest - len(tokens)
-    return tokens + [pad] * rest, question + [-1] * rest, depth + [0] * rest, target + [0] * rest
+        target += range(len(tokens) + len(prompt), len(tokens) + count)
+        answers += [number] * len(answer)
+        tokens += [*prompt, *answer, *[pad] * (length - count)]
+        depth += [*range(count), *[0] * (length - count)]
+    return _Branches(
+        groups=tuple((len(list(members)), length) for length, members in groupby(lengths)),
+        tokens=tokens,
+        depth=depth,
+        row=[row for row, _, _, _ in every],
+        question=[number for _, number, _, _ in every],
+        target=target,
+        answer=answers,
+    )
+
+
+def _group_lengths(falling: Sequence[int]) -> list[int]:
+    """Lengths from the longest on → the longest of the group that each falls into."""
+    found: list[int] = []
+    for length in falling:
+        found.append(found[-1] if found and length >= LEAST_FILLED * found[-1] else length)
+    return found
