@@ -5,6 +5,7 @@ The forward is the engine's own, with gradients: dense pictures, one pass for al
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,19 @@ def answer_losses(model: Any, batch: Batch, features: VisualFeatures) -> AnswerL
     )
 
 
-def alignment_losses(model: Any, heads: AlignmentHeads, batch: Batch, features: VisualFeatures) -> dict[str, Tensor]:
+def alignment_losses(
+    model: Any,
+    heads: AlignmentHeads,
+    batch: Batch,
+    features: VisualFeatures,
+    *,
+    captions: Collection[tuple[int, ...]] = (),
+) -> dict[str, Tensor]:
     """FGVLA's loss at each granularity that the batch has truth for, each the mean over the levels it belongs to.
 
     `patch`: each block with the words of the classes, by their shares of it. `region`: the blocks that one class fills
-    for more than half, together, with its words. `scene`: all blocks together with the caption.
+    for more than half, together, with its words. `scene`: all blocks together with the caption, told from those of
+    the batch and from `captions`.
     """
     decoder = model.model.language_model
     levels = [*features.levels, features.last]
@@ -90,7 +99,7 @@ def alignment_losses(model: Any, heads: AlignmentHeads, batch: Batch, features: 
                     found.setdefault("region", []).append(heads.loss(level, pairs))
     captioned = [row for row, caption in enumerate(batch.captions) if caption]
     if captioned:
-        texts = sorted({batch.captions[row] for row in captioned})
+        texts = sorted({*captions, *(batch.captions[row] for row in captioned)})
         same = [[batch.captions[row] == text for text in texts] for row in captioned]
         pairs = Pairs(
             visual=features.last[captioned].mean(dim=1),
