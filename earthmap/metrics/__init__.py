@@ -1,6 +1,7 @@
 """Figures of merit, each beside a constant answer (layer 4: pure)."""
 
 from earthmap.metrics.boxes import f1_at_half, overlap
+from earthmap.metrics.intervals import interval
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "MaskScores",
     "Score",
     "f1_at_half",
+    "interval",
     "overlap",
     "score_classes",
     "score_mask",
