@@ -28,7 +28,7 @@ LAYERS = {
     "cli": 7,
 }  # fmt: skip
 
-RAY_MODULES = {"earthmap.pipeline.cluster", "earthmap.pipeline.run"}
+RAY_MODULES = {"earthmap.pipeline.cluster", "earthmap.pipeline.run", "earthmap.training.data"}
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

@@ -5,7 +5,7 @@ from earthmap.cube.composite import compose
 from earthmap.cube.glance import Glance, clear_share, glance, is_classified, look_closely
 from earthmap.cube.open import open_cube, stored_groups
 from earthmap.cube.patience import Budget, Patience, PatientReader, Spent
-from earthmap.cube.photograph import Photograph, is_photograph, read_photograph
+from earthmap.cube.photograph import Photograph, decode_photograph, is_photograph, read_photograph
 from earthmap.cube.plan import CellRead, estimated_bytes
 from earthmap.cube.rasters import RasterioReader, close_files
 from earthmap.cube.reader import ArrayImage, MemoryReader, Reader
@@ -34,6 +34,7 @@ __all__ = [
     "clear_share",
     "close_files",
     "compose",
+    "decode_photograph",
     "estimated_bytes",
     "find_cell",
     "glance",

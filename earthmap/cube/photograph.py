@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,27 @@ def read_photograph(path: str) -> Photograph:
     Raises:
         ReadError: for a file that is damaged, has more than `MAX_PIXELS` pixels or more than 8 bits a channel.
     """
+    return _read(Path(path.removeprefix("file://")).expanduser(), path, FORMATS)
+
+
+def decode_photograph(data: bytes, *, name: str, formats: Sequence[str] = FORMATS) -> Photograph:
+    """The photograph whose file has these bytes.
+
+    Args:
+        data: The bytes of the file.
+        name: What messages call it.
+        formats: What it may be, as Pillow names formats.
+
+    Raises:
+        ReadError: as `read_photograph`.
+    """
+    return _read(BytesIO(data), name, formats)
+
+
+def _read(file: Path | BytesIO, path: str, formats: Sequence[str]) -> Photograph:
     from PIL import ImageOps
 
-    with _opened(path) as image:
+    with _opened(file, path, formats) as image:
         if image.width * image.height > MAX_PIXELS:
             raise _unfit(path, "too_large", f"has {image.width:,} × {image.height:,} pixels", f"at most {MAX_PIXELS:,}")
         if image.mode not in _MODES:
@@ -89,14 +108,14 @@ def _unfit(path: str, reason: str, what: str, expected: str) -> ReadError:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Image]:
+def _opened(file: Path | BytesIO, path: str, formats: Sequence[str]) -> Iterator[Image]:
     """The file's header, and its pixels once they are asked for. Raises ReadError for what Pillow raises."""
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes, which are judged here, and of odd metadata, which do not matter
         try:
-            with Image.open(Path(path.removeprefix("file://")).expanduser(), formats=FORMATS) as image:
+            with Image.open(file, formats=formats) as image:
                 yield image
         except Image.DecompressionBombError as error:
             raise _unfit(
@@ -106,4 +125,6 @@ def _opened(path: str) -> Iterator[Image]:
             raise
         except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
             said = " ".join(str(error).split())[:200]
-            raise _unfit(path, "damaged", f"is no image that can be read: {said}", "a whole PNG or JPEG") from error
+            raise _unfit(
+                path, "damaged", f"is no image that can be read: {said}", f"a whole {' or '.join(formats)}"
+            ) from error

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from earthmap.training.checkpoints import load_learner, newest_checkpoint, save_checkpoint
+from earthmap.training.data import DataSpec, prepare
+from earthmap.training.data_rows import DataRows, Weights
 from earthmap.training.loop import begin, train
 from earthmap.training.packing import Batch, layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
 from earthmap.training.peers import Alone, Peers, agree
+from earthmap.training.row_files import Prepared, read_prepared
 from earthmap.training.rows import Asked, Row
 from earthmap.training.sources import RowSource
 from earthmap.training.stages import (
@@ -28,13 +31,17 @@ __all__ = [
     "Alone",
     "Asked",
     "Batch",
+    "DataRows",
+    "DataSpec",
     "Learned",
     "Learner",
     "Peers",
+    "Prepared",
     "Row",
     "RowSource",
     "Stage",
     "StageTable",
+    "Weights",
     "agree",
     "begin",
     "default_table",
@@ -47,6 +54,8 @@ __all__ = [
     "pack",
     "parameters_by_group",
     "parse_table",
+    "prepare",
+    "read_prepared",
     "save_checkpoint",
     "train",
 ]
