@@ -23,6 +23,7 @@ from earthmap.training.stages import (
     parse_table,
 )
 from earthmap.training.step import Learned, Learner
+from earthmap.training.validation import ValidationFigure, validate
 
 __all__ = [
     "DEFAULT_TABLE",
@@ -41,6 +42,7 @@ __all__ = [
     "RowSource",
     "Stage",
     "StageTable",
+    "ValidationFigure",
     "Weights",
     "agree",
     "begin",
@@ -58,4 +60,5 @@ __all__ = [
     "read_prepared",
     "save_checkpoint",
     "train",
+    "validate",
 ]
