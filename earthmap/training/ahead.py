@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -49,17 +51,26 @@ def _make(source: RowSource, table: StageTable, place: tuple[int, int, int]) -> 
     return source.rows(table, step, part=part, parts=parts)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """One thread for drawing, and one that ends the process with the one that started it, however that ends."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
 def ahead(source: RowSource, *, workers: int = 1) -> Iterator[RowsAhead]:
     """`source` with its rows made by `workers` processes, which end with the block."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         try:
             yield RowsAhead(source=source, workers=workers, pool=pool)
         finally:

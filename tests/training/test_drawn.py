@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,7 +184,8 @@ def test_yes_and_no_are_as_likely_for_every_word() -> None:
                 said.setdefault(name, Counter())[one.answer] += 1
     for name, counts in said.items():
         if counts.total() >= 150:
-            assert 0.35 < counts["yes"] / counts.total() < 0.65, (name, counts)
+            least = 0.35 if name in CLASSES else 0.2  # how often things are there depends on the ground distance
+            assert least < counts["yes"] / counts.total() < 1.0 - least, (name, counts)
 
 
 @pytest.mark.timeout(120)
@@ -191,6 +198,33 @@ def test_rows_made_ahead_are_the_same_rows() -> None:
             assert all(_same(one, other) for one, other in pairs)
         last = made.rows(TABLE, TABLE.steps - 1)
     assert [row.id for row in last] == [row.id for row in SOURCE.rows(TABLE, TABLE.steps - 1)]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.slow
+def test_who_makes_rows_ends_with_who_was_killed() -> None:
+    script = """
+import os, signal
+from earthmap.training import default_table
+from earthmap.training.ahead import ahead
+from earthmap.training.drawn import DrawnRows
+
+if __name__ == "__main__":
+    with ahead(DrawnRows(seed=1, side_px=64), workers=1) as made:
+        made.rows(default_table(), 0)
+        print(*made.pool._processes, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "killed.py"
+        path.write_text(script)
+        killed = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    worker = int(killed.stdout)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+        assert time.monotonic() < until, "the process that draws outlived the one that learns"
+        time.sleep(0.1)
 
 
 def test_the_default_table_can_be_drawn() -> None:
