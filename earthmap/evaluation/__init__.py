@@ -1,24 +1,31 @@
 """How well a model answers, beside the best constant answer and `spectral` (layer 6: pure; no Ray)."""
 
 from earthmap.evaluation.drawn import LOOKS, Batch, Look, draw_batch, measure_drawn
-from earthmap.evaluation.exams import Exam, Rule, ask_all, balanced, best_constant, is_written, take
-from earthmap.evaluation.figures import Measured, headline, interval, table, write_figures
+from earthmap.evaluation.exams import Exam, Paper, Rule, ask_all, balanced, best_constant, is_written, mark, take
+from earthmap.evaluation.figures import Measured, headline, table, write_figures
+from earthmap.evaluation.real import GROUPS, Scene, Shot, measure_scene, real_scenes
 
 __all__ = [
+    "GROUPS",
     "LOOKS",
     "Batch",
     "Exam",
     "Look",
     "Measured",
+    "Paper",
     "Rule",
+    "Scene",
+    "Shot",
     "ask_all",
     "balanced",
     "best_constant",
     "draw_batch",
     "headline",
-    "interval",
     "is_written",
+    "mark",
     "measure_drawn",
+    "measure_scene",
+    "real_scenes",
     "table",
     "take",
     "write_figures",

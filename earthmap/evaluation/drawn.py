@@ -24,6 +24,7 @@ from earthmap.evaluation.exams import (
     THINGS,
     Exam,
     balanced,
+    mark,
     take,
 )
 from earthmap.evaluation.figures import Measured
@@ -159,9 +160,8 @@ def measure_drawn(
     batch = draw_batch(look, tiles, first=first)
     exams = list(_of_one_date(batch, written) if look.dates == 1 else _of_two_dates(batch, written))
     places = [str(seed) for seed in batch.tiles.recipe.seeds.tolist()]
-    return take(
-        exams, batch.items, model=model, spectral=spectral, places=places, data="drawn scenes that were held out"
-    )
+    papers = take(exams, batch.items, model=model, spectral=spectral, places=places, data="held-out drawn scenes")
+    return mark(papers)
 
 
 def _query(text: str, task: str, *, targets: tuple[str, ...] | None = None, shape: str | None = None) -> Query:

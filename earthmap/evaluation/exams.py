@@ -170,6 +170,25 @@ def is_written(query: Query) -> bool:
     return TASKS[query.task].answer not in ("yes/no", "choice", "labels", "share")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """What was said in an exam."""
+
+    exam: Exam
+    data: str
+    """What the tiles are, for people."""
+    sensors: tuple[str, ...]
+    dates: int
+    bands: tuple[str, ...]
+    """Those that were there, where a sensor's others were left out; () for all that are usual."""
+    places: tuple[str, ...] = field(repr=False)
+    """The ground of each tile that was asked about, in the order of the truths."""
+    model: NDArray[np.float64] = field(repr=False)
+    """(tile,) scores of what is measured."""
+    spectral: NDArray[np.float64] = field(repr=False)
+    """(tile,) the same of `spectral`, NaN where it does not answer."""
+
+
 def take(
     exams: Sequence[Exam],
     items: Sequence[TileInput],
@@ -178,8 +197,9 @@ def take(
     spectral: Predictor | None,
     places: Sequence[str],
     data: str,
-) -> list[Measured]:
-    """The exams' scores, those of one task and metric on the same sensors and dates together.
+    bands: tuple[str, ...] = (),
+) -> list[Paper]:
+    """The papers of exams that have any truth.
 
     Args:
         exams: What is asked.
@@ -188,34 +208,66 @@ def take(
         spectral: What it is compared with; None for nothing.
         places: The ground of each tile; equal ones are resampled together.
         data: What the tiles are, for people.
+        bands: Those that are there, where a sensor's others were left out.
     """
     asked = [exam for exam in exams if exam.truths]
     ours = ask_all(model, items, asked)
     theirs = ask_all(spectral, items, asked) if spectral is not None else [{} for _ in asked]
-    groups: dict[tuple[str, str, tuple[str, ...], int], list[int]] = {}
-    for number, exam in enumerate(asked):
-        first = items[next(iter(exam.truths))]
-        sensors = tuple(dict.fromkeys(picture.sensor for picture in first.pictures))
-        dates = len(first.pictures) // len(sensors)
-        groups.setdefault((exam.query.task, exam.rule.metric, sensors, dates), []).append(number)
+    papers = []
+    for exam, mine, others in zip(asked, ours, theirs, strict=True):
+        pictures = items[next(iter(exam.truths))].pictures
+        sensors = tuple(dict.fromkeys(picture.sensor for picture in pictures))
+        papers.append(
+            Paper(
+                exam=exam,
+                data=data,
+                sensors=sensors,
+                dates=len(pictures) // len(sensors),
+                bands=bands,
+                places=tuple(places[tile] for tile in exam.truths),
+                model=_scores(exam, mine),
+                spectral=_scores(exam, others, missing=np.nan),
+            )
+        )
+    return papers
+
+
+def mark(papers: Iterable[Paper]) -> list[Measured]:
+    """The scores of one task and metric on the same sensors, bands and dates together, whatever they were measured on.
+
+    A question that was asked of several scenes has one constant answer for all of them.
+    """
+    groups: dict[tuple[str, str, tuple[str, ...], tuple[str, ...], int], list[Paper]] = {}
+    for paper in papers:
+        key = (paper.exam.query.task, paper.exam.rule.metric, paper.sensors, paper.bands, paper.dates)
+        groups.setdefault(key, []).append(paper)
     return [
         Measured(
             task=task,
             sensors=sensors,
+            bands=bands,
             dates=dates,
             metric=metric,
-            data=data,
-            places=tuple(places[tile] for number in numbers for tile in asked[number].truths),
-            model=_joined(_scores(asked[number], ours[number]) for number in numbers),
-            constant=_joined(best_constant(asked[number]) for number in numbers),
-            spectral=_or_none(_joined(_scores(asked[number], theirs[number], missing=np.nan) for number in numbers)),
+            data="; ".join(dict.fromkeys(paper.data for paper in group)),
+            places=tuple(place for paper in group for place in paper.places),
+            model=np.concatenate([paper.model for paper in group]),
+            constant=_constants(group),
+            spectral=_or_none(np.concatenate([paper.spectral for paper in group])),
         )
-        for (task, metric, sensors, dates), numbers in groups.items()
+        for (task, metric, sensors, bands, dates), group in groups.items()
     ]
 
 
-def _joined(parts: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate(list(parts))
+def _constants(group: Sequence[Paper]) -> NDArray[np.float64]:
+    """(answer,) scores of the best constant answer to each question, in the order of the papers."""
+    found: dict[int, NDArray[np.float64]] = {}
+    for query in dict.fromkeys(paper.exam.query for paper in group):
+        numbers = [number for number, paper in enumerate(group) if paper.exam.query == query]
+        rule = group[numbers[0]].exam.rule
+        scores = best_constant(rule, [true for number in numbers for true in group[number].exam.truths.values()])
+        ends = np.cumsum([len(group[number].places) for number in numbers])[:-1]
+        found |= dict(zip(numbers, np.split(scores, ends), strict=True))
+    return np.concatenate([found[number] for number in range(len(group))])
 
 
 def _or_none(scores: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -235,10 +287,7 @@ def _scores(exam: Exam, answers: Mapping[int, Answer], *, missing: float = 0.0) 
     )
 
 
-def best_constant(exam: Exam) -> NDArray[np.float64]:
+def best_constant(rule: Rule, truths: Sequence[Any]) -> NDArray[np.float64]:
     """(tile,) scores of the one answer to all tiles that scores best."""
-    truths = list(exam.truths.values())
-    tried = [
-        np.array([exam.rule.grade(guess, true) for true in truths], np.float64) for guess in exam.rule.guesses(truths)
-    ]
+    tried = [np.array([rule.grade(guess, true) for true in truths], np.float64) for guess in rule.guesses(truths)]
     return max(tried, key=lambda scores: float(scores.mean()))

@@ -7,7 +7,7 @@ of ground, however often and on however many dates, is drawn together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.errors import ModelError
+from earthmap.metrics.intervals import interval, reach
 from earthmap.model.card import Figure, read_card, write_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RESAMPLES = 2000
-"""Draws of a bootstrap."""
-
-LEVEL = 0.95
-"""Share of the draws inside an interval."""
-
 MIN_PLACES = 6
 """Places below which nothing is concluded: a figure of fewer stands in the table and not in the card."""
+
+MOST_CONSTANT = 0.995
+"""Score of a constant answer above which no model can do better, where answers are right by degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +36,8 @@ class Measured:
     """Id in `earthmap.tasks.TASKS`."""
     sensors: tuple[str, ...]
     """Ids in `earthmap.sensors.SENSORS` of those that look at each tile; more than one are fused."""
+    bands: tuple[str, ...] = ()
+    """Those that were there, where a sensor's others were left out; () for all that are usual."""
     dates: int = 1
     metric: str
     """What a score is."""
@@ -50,7 +50,8 @@ class Measured:
     constant: NDArray[np.float64] = field(repr=False)
     """(answer,) scores of the best constant answer to each question."""
     spectral: NDArray[np.float64] | None = field(default=None, repr=False)
-    """(answer,) scores of the predictor `spectral`, NaN where it cannot answer; None where it never can."""
+    """(answer,) scores of the predictor `spectral`, NaN where it cannot answer; None where it never can. Its figure is
+    of what it answers, where that is half of it or more."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.places), len(self.model), len(self.constant)}
@@ -81,33 +82,18 @@ class Measured:
 
     @property
     def is_evidence(self) -> bool:
-        """It can tell a model from a constant answer: enough places, on which no constant is always right."""
-        return len(set(self.places)) >= MIN_PLACES and float(self.constant.mean()) < 0.995
+        """A flawless model could be told from the constant: there are places enough, where no constant is always right.
 
-
-def interval(scores: NDArray[np.float64], places: Sequence[str]) -> tuple[float, float]:
-    """The 95 % interval of a mean by drawing places again; of scores that are all 0 or all 1 the exact binomial one.
-
-    One place alone tells nothing: 0 to 1.
-    """
-    names, owner = np.unique(np.asarray(places), return_inverse=True)
-    tail = (1.0 - LEVEL) / 2.0
-    reach = tail ** (1.0 / len(names))  # Clopper and Pearson (1934) for no failure, or no success, in n
-    if len(names) == 1:
-        return 0.0, 1.0
-    if (scores >= 1.0).all():
-        return reach, 1.0
-    if (scores <= 0.0).all():
-        return 0.0, 1.0 - reach
-    sums, counts = np.bincount(owner, weights=scores), np.bincount(owner)
-    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [tail, 1.0 - tail]).tolist()
-    return float(low), float(high)
+        Of answers that are right or wrong, so many places are needed that the interval of none wrong lies above it.
+        """
+        count, constant = len(set(self.places)), float(self.constant.mean())
+        is_binary = bool(np.isin(np.concatenate([self.model, self.constant]), (0.0, 1.0)).all())
+        return count >= MIN_PLACES and constant < (reach(count) if is_binary else MOST_CONSTANT)
 
 
 def _named(row: Measured) -> str:
-    sensors = " + ".join(row.sensors)
-    return f"{sensors}, {row.dates} dates" if row.dates > 1 else sensors
+    parts = [" + ".join(row.sensors), *([" ".join(row.bands)] if row.bands else [])]
+    return ", ".join([*parts, f"{row.dates} dates"] if row.dates > 1 else parts)
 
 
 def _verdict(row: Measured) -> str:
@@ -121,7 +107,7 @@ def table(rows: Iterable[Measured]) -> str:
     score's interval lies above the constant."""
     head = (
         "task", "sensor", "score is", "model", "95 %", "constant", "95 %", "`spectral`", "answers, places",
-        "beats the constant",
+        "beats the constant", "measured on",
     )  # fmt: skip
     lines = [head, ("---",) * len(head)]
     for row in rows:
@@ -131,17 +117,18 @@ def table(rows: Iterable[Measured]) -> str:
                 row.task, _named(row), row.metric, f"{figure.score:.3f}", f"{figure.low:.3f}–{figure.high:.3f}",
                 f"{figure.constant:.3f}", f"{low:.3f}–{high:.3f}",
                 "–" if figure.spectral is None else f"{figure.spectral:.3f}",
-                f"{figure.tiles}, {len(set(row.places))}", _verdict(row),
+                f"{figure.tiles}, {len(set(row.places))}", _verdict(row), row.data,
             )
         )  # fmt: skip
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def headline(rows: Iterable[Measured]) -> tuple[Figure, ...]:
-    """Figures for a card: of each task and sensor the first that is evidence; fused sensors have none of their own."""
+    """Figures for a card: of each task and sensor the first that is evidence. Fused sensors, and sensors of which only
+    some bands were there, have none."""
     found: dict[tuple[str, str], Figure] = {}
     for row in rows:
-        if row.is_evidence and len(row.sensors) == 1:
+        if row.is_evidence and len(row.sensors) == 1 and not row.bands:
             found.setdefault((row.task, row.sensors[0]), row.figure)
     return tuple(found.values())
 

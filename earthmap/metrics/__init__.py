@@ -1,7 +1,7 @@
 """Figures of merit, each beside a constant answer (layer 4: pure)."""
 
 from earthmap.metrics.boxes import f1_at_half, overlap
-from earthmap.metrics.intervals import interval
+from earthmap.metrics.intervals import interval, reach
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "f1_at_half",
     "interval",
     "overlap",
+    "reach",
     "score_classes",
     "score_mask",
 ]

@@ -17,6 +17,16 @@ LEVEL = 0.95
 """Share of the draws inside an interval."""
 
 
+def reach(count: int) -> float:
+    """Lower end of the interval of `count` successes and no failure (Clopper and Pearson 1934).
+
+    Example:
+        >>> round(reach(8), 3)
+        0.631
+    """
+    return float(((1.0 - LEVEL) / 2.0) ** (1.0 / count))
+
+
 def interval(scores: NDArray[np.float64], places: Sequence[str]) -> tuple[float, float]:
     """The 95 % interval of a mean by drawing places again; of scores that are all 0 or all 1 the exact binomial one.
 
@@ -27,14 +37,13 @@ def interval(scores: NDArray[np.float64], places: Sequence[str]) -> tuple[float,
         places: What each belongs to; equal ones are drawn together.
     """
     names, owner = np.unique(np.asarray(places), return_inverse=True)
-    tail = (1.0 - LEVEL) / 2.0
-    reach = tail ** (1.0 / len(names))  # Clopper and Pearson (1934) for no failure, or no success, in n
     if len(names) == 1:
         return 0.0, 1.0
     if (scores >= 1.0).all():
-        return reach, 1.0
+        return reach(len(names)), 1.0
     if (scores <= 0.0).all():
-        return 0.0, 1.0 - reach
+        return 0.0, 1.0 - reach(len(names))
+    tail = (1.0 - LEVEL) / 2.0
     sums, counts = np.bincount(owner, weights=scores), np.bincount(owner)
     drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
     low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [tail, 1.0 - tail]).tolist()

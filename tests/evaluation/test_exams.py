@@ -11,7 +11,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.evaluation import LOOKS, Exam, ask_all, balanced, best_constant, draw_batch, is_written, take
+from earthmap.evaluation import LOOKS, Exam, ask_all, balanced, best_constant, draw_batch, is_written, mark, take
 from earthmap.evaluation.drawn import FIRST_SEED
 from earthmap.evaluation.exams import BOX, CHOICE, COUNT, EXTENT, MASK, SHARE, THINGS
 from earthmap.metrics import f1_at_half, overlap
@@ -66,7 +66,7 @@ def test_questions_are_asked_once_and_quick_ones_together() -> None:
     answers = ask_all(told, ITEMS, exams)
     assert told.asked == [(16, ("presence", "fraction")), (4, ("presence", "fraction")), (3, ("change",))]
     assert [len(one) for one in answers] == [20, 1, 3, 3]
-    rows = take(exams, ITEMS, model=told, spectral=None, places=[str(n) for n in range(40)], data="a test")
+    rows = mark(take(exams, ITEMS, model=told, spectral=None, places=[str(n) for n in range(40)], data="a test"))
     assert {(row.task, row.metric): row.figure.score for row in rows} == {
         ("presence", "accuracy"): 1.0,
         ("fraction", "1 − error of the share"): 0.9,
@@ -79,7 +79,7 @@ def test_what_is_not_answered_is_wrong_and_spectral_is_compared_where_it_answers
     exam = Exam(query=query("Is there any water?"), rule=CHOICE, truths={0: "yes", 1: "no", 2: "no"})
     model = Told(presence=[said(value="yes"), Answer(status="skipped", reason="nodata"), said(value="no")])
     other = Told(presence=[said(value="yes"), said(value="no"), Answer(status="failed", reason="model")])
-    (row,) = take([exam], ITEMS, model=model, spectral=other, places=list("abc"), data="a test")
+    (row,) = mark(take([exam], ITEMS, model=model, spectral=other, places=list("abc"), data="a test"))
     assert row.model.tolist() == [1.0, 0.0, 1.0]
     assert row.spectral is not None
     assert np.isnan(row.spectral).tolist() == [False, False, True]
@@ -93,14 +93,12 @@ def test_balanced_truths_leave_a_constant_nothing(truths: dict[int, str]) -> Non
     counts = {value: list(kept.values()).count(value) for value in kept.values()}
     assert len(set(counts.values())) <= 1
     if kept:
-        exam = Exam(query=query("Is there any water?"), rule=CHOICE, truths=kept)
-        assert best_constant(exam).mean() == pytest.approx(1 / len(set(truths.values())))
+        assert best_constant(CHOICE, list(kept.values())).mean() == pytest.approx(1 / len(set(truths.values())))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_no_constant_share_is_nearer_than_the_median(shares: list[float]) -> None:
-    exam = Exam(query=query("How much is water?"), rule=SHARE, truths=dict(enumerate(shares)))
-    best = best_constant(exam).mean()
+    best = best_constant(SHARE, shares).mean()
     assert all(np.mean([1 - abs(guess - true) for true in shares]) <= best + 1e-9 for guess in np.linspace(0, 1, 21))
 
 
@@ -162,3 +160,24 @@ def test_spectral_on_drawn_tiles_beats_the_constant_of_shares() -> None:
     assert by_task["fraction"].score == pytest.approx(by_task["fraction"].spectral, abs=1e-3)
     assert by_task["classify"].score == 0.0, "it cannot choose"
     assert by_task["classify"].spectral is None
+
+
+def test_a_constant_is_one_answer_to_all_scenes() -> None:
+    """Yes in the flood and no in the desert is right on both, and no constant."""
+    told = Told(presence=[said(value="yes")] * 40)
+    papers = [
+        paper
+        for name, true in (("flood", "yes"), ("desert", "no"))
+        for paper in take(
+            [Exam(query=query("Is there any water?"), rule=CHOICE, truths=dict.fromkeys(range(4), true))],
+            ITEMS,
+            model=told,
+            spectral=None,
+            places=[f"{name} {n}" for n in range(40)],
+            data=name,
+        )
+    ]
+    (row,) = mark(papers)
+    assert row.data == "flood; desert"
+    assert row.figure.constant == 0.5
+    assert [mark([paper])[0].figure.constant for paper in papers] == [1.0, 1.0]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthmap.errors import ModelError
-from earthmap.evaluation import Measured, headline, interval, table, write_figures
+from earthmap.evaluation import Measured, headline, table, write_figures
 from earthmap.evaluation.figures import MIN_PLACES
+from earthmap.metrics import interval
 from earthmap.model import Card, read_card, write_card
 
 
@@ -74,6 +75,13 @@ def test_what_proves_nothing_stays_out_of_the_card(tmp_path: Path) -> None:
     assert card.refusal("classify", "sentinel-2-l2a") is not None
     assert card.refusal("presence", "sentinel-2-l2a") is None
     assert card.prefers("presence", "sentinel-2-l2a")
+
+
+def test_what_a_flawless_model_could_not_show_is_no_evidence() -> None:
+    """Nine places where "yes" is right in eight of nine: nine right answers would prove nothing."""
+    assert not measured(*[1.0] * 9, constant=np.array([1.0] * 8 + [0.0])).is_evidence
+    assert measured(*[1.0] * 9, constant=np.array([1.0] * 5 + [0.0] * 4)).is_evidence
+    assert measured(*[0.99] * 9, constant=np.full(9, 0.94)).is_evidence, "right by degrees"
 
 
 def test_drawn_figures_can_refuse_and_never_vouch(tmp_path: Path) -> None:
