@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from earthmap.synthetic import Asked as DrawnQuestion
     from earthmap.training.stages import StageTable
 
-VERSION = "1"
+VERSION = "2"
 """Raised when the same seed gives other rows."""
 
 GROUP = 8
@@ -199,7 +199,9 @@ class DrawnRows:
         """At most `questions` of them, a label each for itself."""
         drawn = ask(facts, count=2 * self.questions, seed=dice.getrandbits(32), mixture=mixture)
         wanted = [one for one in drawn if not self.tasks or one.query.task in self.tasks]
-        return tuple(itertools.islice((asked for one in wanted for asked in _as_asked(one, dice)), self.questions))
+        return tuple(
+            itertools.islice((asked for one in wanted for asked in _as_asked(one, facts.gsd_m, dice)), self.questions)
+        )
 
 
 def _views(sighting: Sighting) -> int:
@@ -295,7 +297,7 @@ def _block_shares(tiles: Tiles, facts: Sequence[Facts], sensor: str) -> NDArray[
 # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_asked(drawn: DrawnQuestion, dice: random.Random) -> Iterator[Asked]:
+def _as_asked(drawn: DrawnQuestion, gsd_m: float, dice: random.Random) -> Iterator[Asked]:
     """A question in the predictor's words, its choices in either order.
 
     Shares are asked of the heads, never in words. Labels are left out so that "yes" is as likely as "no".
@@ -309,7 +311,9 @@ def _as_asked(drawn: DrawnQuestion, dice: random.Random) -> Iterator[Asked]:
     answers: Sequence[str] = (drawn.answer,)
     if task.scoring == "independent":
         asked = zip(label_questions(query, choices=choices), drawn.labels, strict=True)
-        fair = [(prompt, there) for prompt, (name, there) in asked if is_fair(name, there=there, dice=dice)]
+        fair = [
+            (prompt, there) for prompt, (name, there) in asked if is_fair(name, there=there, gsd_m=gsd_m, dice=dice)
+        ]
         prompts = [prompt for prompt, _ in fair]
         answers = [YES_NO[0] if there else YES_NO[1] for _, there in fair]
     for prompt, answer in zip(prompts, answers, strict=True):
