@@ -512,7 +512,7 @@ _DAMAGE = EVENTS.index("building damage")
 
 
 def _shares(batches: list[Drawn], *tasks: str) -> dict[str, tuple[int, float]]:
-    """Of what is asked for alone, by name: how many questions, and in which share of them the answer says it is there."""
+    """Of what is asked for alone, by name: how many questions, and the share of them that say it is there."""
     answers: dict[str, list[bool]] = {}
     for _, one in every(*batches):
         if one.query.task in tasks and len(one.query.targets) == 1:
