@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", help="folder of a finished run, or s3:// address")
     _add_output(report)
     _add_doctor(commands)
+    _add_finetune(commands)
     return parser
 
 
@@ -65,6 +66,31 @@ def _add_doctor(commands: Any) -> None:
     )
     doctor.add_argument("--area", help="look at items over it only; as --area of `earthmap map`")
     _add_output(doctor)
+
+
+def _add_finetune(commands: Any) -> None:
+    """Flags, each of a field of `earthmap.training.FinetuneSpec`."""
+    add = commands.add_parser("finetune", help="train a model, or go on training it").add_argument
+    add(
+        "--data",
+        action="append",
+        metavar="PATH[,KEY=VALUE…]",
+        help="data set: conversations as JSON, Hugging Face's Parquet, or a cube with labels; repeatable",
+    )
+    add("--drawn", action="store_true", help="learn from tiles that are drawn, instead of --data")
+    add("--preset", help="start from a new model of this size: 2b, nano or tiny")
+    add("--model", metavar="FOLDER", help="start from this checkpoint, or a public one's name")
+    add("--stages", metavar="FILE", help="table of stages (default: PCMA's, from optical to all sensors)")
+    add("--out", required=True, help="run folder or s3:// address; the same command goes on from what is there")
+    add("--lora", type=int, metavar="RANK", help="train adapters of this rank beside the model")
+    add("--seed", type=int, help="of a new model, and of what is drawn and in which order (default 0)")
+    add("--every", type=int, metavar="STEPS", help="steps between checkpoints (default 500)")
+    add("--steps", type=int, metavar="N", help="stop when so many steps are done")
+    add("--at-once", type=int, metavar="ROWS", help="rows of one forward; fewer take less memory (default 64)")
+    add("--workers", type=int, metavar="N", help="processes that share each step, on Ray (default 1, without Ray)")
+    add("--cluster", metavar="ADDRESS", help="Ray cluster of the workers (default: this machine)")
+    add("--rows", metavar="FOLDER", help="where data sets are kept as rows (default: in the run folder)")
+    _add_output(commands.choices["finetune"])
 
 
 def _add_map(commands: Any) -> None:
@@ -92,15 +118,20 @@ def _add_map(commands: Any) -> None:
     _add_question_details(add)
     add("--sensor", help="use this sensor's scenes only, such as sentinel-2-l2a")
     add("--resolution", type=float, metavar="METRES", help="pixel size (default: the finest of the scenes)")
-    add("--tile-size", type=int, choices=[448, 224, 128], help="side of a tile's picture in pixels (default 448)")
+    add(
+        "--tile-size",
+        type=int,
+        choices=[448, 224, 128],
+        help="side of a tile's picture in pixels (default 448, or what the model learned from)",
+    )
     add(
         "--scenes",
         choices=["least_cloud", "latest", "all", "median"],
         help="which observations of each cell are asked (default least_cloud)",
     )
     add("--nearest", metavar="DATE", help="ask the observations nearest to this date instead")
-    add("--predictor", choices=["spectral", "oracle", "vlm"], help="what answers (default spectral)")
-    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model, or a public one's name")
+    add("--predictor", choices=["spectral", "oracle", "vlm"], help=_PREDICTOR_HELP)
+    add("--model", metavar="FOLDER", help=_MODEL_HELP)
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
@@ -118,6 +149,10 @@ def _add_question_details(add: Callable[..., Any]) -> None:
     add("--targets", metavar="NAMES", type=_listed, help="what is looked for, such as water,snow")
     add("--choices", metavar="TEXTS", type=_listed, help="what the answer is one of, such as harbour,airport,farm")
     add("--shape", metavar="KIND", help="of what is found: box, oriented_box, point, polygon or mask")
+
+
+_PREDICTOR_HELP = "what answers (default spectral; vlm where its figures on real scenes are better)"
+_MODEL_HELP = "checkpoint of the vision-language model: a folder or a public one's name (default nano, which is built in)"
 
 
 def _add_ask(commands: Any) -> None:
@@ -143,8 +178,8 @@ def _add_ask(commands: Any) -> None:
     add("--bands", metavar="NAMES", type=_listed, default=[], help="bands of an image that does not tell them")
     add("--tile-size", type=int, choices=[448, 224, 128], default=448, help="side of the picture around --at")
     _add_question_details(add)
-    add("--predictor", choices=["spectral", "vlm"], help="what answers (default spectral)")
-    add("--model", metavar="FOLDER", help="checkpoint of the vision-language model, or a public one's name")
+    add("--predictor", choices=["spectral", "vlm"], help=_PREDICTOR_HELP)
+    add("--model", metavar="FOLDER", help=_MODEL_HELP)
     add("--draw", metavar="PNG", help="write the picture with what was found drawn on it")
     _add_output(commands.choices["ask"])
 
@@ -327,6 +362,31 @@ def demo_job(world: Any) -> dict[str, Any]:
         "scenes": "all",
         "tile_size": 448,
     }
+
+
+_FINETUNE_FLAGS = (
+    "out", "preset", "model", "stages", "lora", "seed", "every", "steps", "at_once", "workers", "cluster", "rows",
+)  # fmt: skip
+
+
+def _finetune(arguments: argparse.Namespace) -> int:
+    from earthmap.training.curves import live_line
+    from earthmap.training.finetune import FinetuneSpec, finetune
+
+    if arguments.drawn == bool(arguments.data):
+        given = "both given" if arguments.drawn else "neither given"
+        raise JobError(f"--data and --drawn are {given}", expected="one of them: what to learn from")
+    values = {name: getattr(arguments, name) for name in _FINETUNE_FLAGS if getattr(arguments, name) is not None}
+    spec = FinetuneSpec(data=tuple(arguments.data or ()), **values)
+    if arguments.quiet:
+        done = finetune(spec)
+    else:
+        with live_line(_console(stderr=True), steps=spec.until) as (watch, say):
+            done = finetune(spec, watch=watch, say=say)
+        for line in done.lines():
+            _console().print(line, markup=False)
+    _last_line(arguments, done.to_dict())
+    return DONE
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -539,7 +599,10 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(content, sort_keys=True) + "\n")
 
 
-_COMMANDS = {"map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor}
+_COMMANDS = {
+    "map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
+    "finetune": _finetune,
+}  # fmt: skip
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

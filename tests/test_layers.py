@@ -28,7 +28,9 @@ LAYERS = {
     "cli": 7,
 }  # fmt: skip
 
-RAY_MODULES = {"earthmap.pipeline.cluster", "earthmap.pipeline.run", "earthmap.training.data"}
+RAY_MODULES = {
+    "earthmap.pipeline.cluster", "earthmap.pipeline.run", "earthmap.training.data", "earthmap.training.distributed",
+}  # fmt: skip
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:

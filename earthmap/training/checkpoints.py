@@ -37,7 +37,10 @@ ADAPTERS = "adapters"
 KEPT = 2
 """Checkpoints that stay; older ones are removed when a new one is whole."""
 
-_MODEL, _OPTIMISER, _STATE, _MANIFEST = "model", "optimiser.safetensors", "state.json", "manifest.json"
+MANIFEST = "manifest.json"
+"""Written last: the checksum of every other file."""
+
+_MODEL, _OPTIMISER, _STATE = "model", "optimiser.safetensors", "state.json"
 _NAME, _WRITING = "step-{:08d}", ".writing-"
 
 
@@ -93,7 +96,7 @@ def _write(learner: Learner, folder: Path) -> None:
     }
     (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
     sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    (folder / _MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
 def _moments(learner: Learner) -> dict[str, Tensor]:
@@ -125,7 +128,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def _is_whole(place: Path) -> bool:
     try:
-        sums = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        sums = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         return bool(sums) and all(_sha256(place / name) == wanted for name, wanted in sums.items())
     except (OSError, ValueError, AttributeError):
         return False

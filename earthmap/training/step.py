@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from earthmap.training.extent import Extent, extent_of, shared
 from earthmap.training.losses import alignment_losses, answer_losses, look
 from earthmap.training.packing import layout_of, pack
 from earthmap.training.parameters import freeze, optimiser_groups, parameters_by_group
-from earthmap.training.peers import Alone, Peers
+from earthmap.training.peers import Alone, Peers, agree
 from earthmap.training.stages import rate_at
 
 if TYPE_CHECKING:
@@ -185,16 +185,23 @@ class Learner:
         asked = sum(whole.answers for whole in wholes.values())
         if not asked:
             raise TrainingError("a step without rows", expected="one or more")
-        mine = _Sums()
-        for layout, members in groups.items():
-            for start in range(0, len(members), self._at_once):
-                some = members[start : start + self._at_once]
-                loss = self._loss(some, stage, mine, whole=wholes[layout], asked=asked)
-                loss.backward()  # type: ignore[no-untyped-call]
+        mine = agree(self.peers, lambda: self._own_gradients(groups, stage, wholes=wholes, asked=asked))
         _add_gradients(self.peers, (weight for group in self.optimiser.param_groups for weight in group["params"]))
         sums = _Sums()
         for one in self.peers.gather(mine):
             sums.add(one)
+        return sums
+
+    def _own_gradients(
+        self, groups: Mapping[object, Sequence[Row]], stage: Stage, *, wholes: Mapping[object, Extent], asked: int
+    ) -> _Sums:
+        """Of this worker's rows alone."""
+        sums = _Sums()
+        for layout, members in groups.items():
+            for start in range(0, len(members), self._at_once):
+                some = members[start : start + self._at_once]
+                loss = self._loss(some, stage, sums, whole=wholes[layout], asked=asked)
+                loss.backward()  # type: ignore[no-untyped-call]
         return sums
 
     def _grouped(self, rows: Sequence[Row]) -> dict[object, list[Row]]:

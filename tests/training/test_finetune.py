@@ -1,0 +1,269 @@
+"""`earthmap finetune` in one process: a run from nothing to a model, taken up again, refused, stopped and survived."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from earthmap import cli
+from earthmap.errors import RunFolderError, StorageError, TrainingError
+from earthmap.model.earth_onevision import load_earth_onevision
+from earthmap.pipeline.lease import Lease
+from earthmap.storage import Storage
+from earthmap.training import Row, StageTable, newest_checkpoint, step, working
+from earthmap.training.drawn import DrawnRows
+from earthmap.training.finetune import FinetuneSpec, finetune
+from earthmap.training.parameters import GROUPS
+from tests.training.learners import RATE
+
+
+def write_stages(path: Path, *, steps: int = 4, **change: object) -> Path:
+    """Two stages of optical and radar, `steps` each, small ones."""
+    rates = dict.fromkeys(GROUPS, RATE)
+    first = {"name": "one", "modalities": ["optical"], "rates": rates, "steps": steps, "tokens": 500}
+    second = {**first, "name": "two", "modalities": ["sar"], "replay": 0.3, "alignment_weight": 0.3}
+    path.write_text(yaml.safe_dump({"stages": [{**first, **change}, second]}))
+    return path
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    return write_stages(tmp_path / "stages.yaml")
+
+
+_drawn: dict[object, list[Row]] = {}
+
+
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are drawn where they are learned, once for all tests: they depend on seed, table and step alone."""
+    rows = DrawnRows.rows
+
+    def kept(self: DrawnRows, table: StageTable, step: int, *, part: int = 0, parts: int = 1) -> list[Row]:
+        place = (self.key, table.content_key(), step, part, parts)
+        if place not in _drawn:
+            _drawn[place] = rows(self, table, step, part=part, parts=parts)
+        return _drawn[place]
+
+    monkeypatch.setattr(DrawnRows, "rows", kept)
+    monkeypatch.setattr(working, "ahead", contextlib.nullcontext)
+
+
+def _spec(tmp_path: Path, stages: Path, **change: Any) -> FinetuneSpec:
+    values = {"out": str(tmp_path / "run"), "preset": "tiny", "stages": str(stages), "every": 3, **change}
+    return FinetuneSpec(**values)
+
+
+def _weights(run: Path) -> bytes:
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def _curves(run: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(run / "curves.parquet").to_pylist()
+    return rows
+
+
+def test_a_model_is_trained_and_says_how_it_went(
+    tmp_path: Path, stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--preset", "tiny", "--stages", str(stages), "--out", str(run), "--every", "3", "--json"]
+    assert cli.main(["finetune", "--drawn", *flags]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out.splitlines()[-1])
+    assert (told["step"], told["steps"], told["model"]) == (8, 8, str(run / "model"))
+    assert "8 of 8 steps: loss" in out
+    assert "Traceback" not in err
+    curves = _curves(run)
+    assert [row["step"] for row in curves] == list(range(8))
+    assert [row["stage"] for row in curves] == ["one"] * 4 + ["two"] * 4
+    assert all(row["loss"] > 0 and row["seconds"] > 0 and row["tokens"] > 0 for row in curves)
+    assert curves[0]["patch"] is None
+    assert curves[5]["patch"] > 0
+    assert told["last"]["loss"] == curves[-1]["loss"]
+    with Image.open(run / "curves.png") as picture:
+        assert picture.width > 600
+    assert newest_checkpoint(run) == run / "step-00000008"
+    model = load_earth_onevision(run / "model")
+    assert model.heads().levels == 3
+    assert model.card.preset == "tiny"
+
+
+def test_a_run_in_slices_is_the_run_in_one(tmp_path: Path, stages: Path) -> None:
+    """Weights byte by byte, and each step once in its curves."""
+    whole = finetune(_spec(tmp_path, stages, out=str(tmp_path / "whole")))
+    heard: list[str] = []
+    for count in (2, 5, 5, 8):
+        part = finetune(_spec(tmp_path, stages, steps=count), say=heard.append)
+        assert part.step == count
+        assert (part.model is None) == (count < 8)
+    assert whole.last is not None
+    assert part.last == whole.last
+    assert _weights(tmp_path / "run") == _weights(tmp_path / "whole")
+    slices, at_once = (_curves(tmp_path / name) for name in ("run", "whole"))
+    assert [row["step"] for row in slices] == list(range(8))
+    for mine, theirs in zip(slices, at_once, strict=True):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+    assert [text.rpartition("-")[2] for text in heard] == ["00000002", "00000005", "00000005"]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, stages: Path) -> None:
+    whole = finetune(_spec(tmp_path, stages))
+    expected = _weights(tmp_path / "run")
+    run = tmp_path / "run"
+    (run / "finetuned.json").unlink()
+    weights = run / "step-00000008" / "optimiser.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    (run / "step-00000009").mkdir()
+    heard: list[str] = []
+    again = finetune(_spec(tmp_path, stages), say=heard.append)
+    assert heard == [f"going on from {run / 'step-00000006'}"]
+    assert again == whole
+    assert _weights(run) == expected
+    assert [row["step"] for row in _curves(run)] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, r"seed: 0 → 1"),
+        ({"preset": "nano"}, r"model: a new tiny → a new nano"),
+        ({"data": ("a.json",)}, r"data: drawn → \['a\.json'\]"),
+    ],
+)
+def test_another_training_is_refused_with_what_differs(
+    tmp_path: Path, stages: Path, change: dict[str, Any], told: str
+) -> None:
+    finetune(_spec(tmp_path, stages, steps=1))
+    with pytest.raises(TrainingError, match=f"holds another training: {told}"):
+        finetune(_spec(tmp_path, stages, **change))
+
+
+def test_a_changed_table_is_refused_by_the_command(
+    tmp_path: Path, stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(_spec(tmp_path, stages, steps=1))
+    write_stages(stages, steps=5, alignment_weight=0.1)
+    flags = ["--preset", "tiny", "--stages", str(stages), "--out", str(tmp_path / "run"), "--quiet"]
+    assert cli.main(["finetune", "--drawn", *flags]) == 2
+    _, err = capsys.readouterr()
+    assert "one.alignment_weight: 0.0 → 0.1; one.steps: 4 → 5; two.steps: 4 → 5" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--preset", "tiny"], "--data and --drawn are neither given"),
+        (["--drawn", "--data", "a.json", "--preset", "tiny"], "--data and --drawn are both given"),
+        (["--drawn"], "nothing says --preset or --model"),
+        (["--drawn", "--preset", "tiny", "--model", "x"], "both given"),
+        (["--drawn", "--preset", "huge"], "there is no preset 'huge'"),
+        (["--drawn", "--preset", "tiny", "--lora", "4"], "--lora is given without --model"),
+        (["--drawn", "--preset", "tiny", "--every", "0"], "--every 0 is given"),
+        (["--drawn", "--preset", "tiny", "--workers", "-1"], "--workers -1 is given"),
+        (["--drawn", "--preset", "tiny", "--every", "often"], "invalid int value"),
+        (["--drawn", "--preset", "tiny", "--stages", "none.yaml"], "none.yaml cannot be read"),
+        (["--drawn", "--model", "nowhere"], "nowhere"),
+        (["--data", "nowhere.json", "--preset", "tiny"], "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(
+    tmp_path: Path, flags: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["finetune", *flags, "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, stages: Path) -> None:
+    with Lease(Storage(tmp_path / "run")), pytest.raises(RunFolderError, match="being written by another run"):
+        finetune(_spec(tmp_path, stages))
+
+
+def _spoil(learner: step.Learner) -> None:
+    with torch.no_grad():
+        learner.model.model.lm_head.weight.fill_(float("nan"))
+
+
+def _leap(learner: step.Learner) -> None:
+    learner.losses.extend([1e-3] * step.REMEMBERED)
+
+
+@pytest.mark.parametrize(("harm", "told"), [(_spoil, "is not a number"), (_leap, r"0\.001 before")])
+def test_a_loss_that_is_no_number_or_leaps_names_the_last_good_checkpoint(
+    tmp_path: Path,
+    stages: Path,
+    harm: Callable[[step.Learner], None],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn = step.Learner.learn
+
+    def harmed(self: step.Learner, rows: Any) -> step.Learned:
+        if self.step == 4:
+            harm(self)
+        return learn(self, rows)
+
+    monkeypatch.setattr(step.Learner, "learn", harmed)
+    with pytest.raises(TrainingError, match=rf"the loss of step 4 .*{told}.*go on from .*step-00000003"):
+        finetune(_spec(tmp_path, stages))
+    assert [row["step"] for row in _curves(tmp_path / "run")] == list(range(4))
+    assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "step-00000003"
+    monkeypatch.undo()
+    assert finetune(_spec(tmp_path, stages)).step == 8
+
+
+def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: Path, stages: Path) -> None:
+    finetune(_spec(tmp_path, stages))
+    first = tmp_path / "run" / "model"
+    more = finetune(_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first), steps=1))
+    assert more.step == 1
+    before, after = (load_file(path / "model.safetensors") for path in (first, tmp_path / "more/step-00000001/model"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert load_earth_onevision(tmp_path / "more/step-00000001/model").card.drawn == ()
+    (first / "model.safetensors").write_bytes((tmp_path / "more/step-00000001/model/model.safetensors").read_bytes())
+    with pytest.raises(TrainingError, match="holds another training: model: "):
+        finetune(_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first)))
+
+
+def test_adapters_are_kept_on_the_way_and_merged_at_the_end(tmp_path: Path, stages: Path) -> None:
+    finetune(_spec(tmp_path, stages))
+    base = tmp_path / "run" / "model"
+    for out, counts in (("whole", (8,)), ("slices", (2, 7, 8))):
+        for count in counts:
+            spec = _spec(tmp_path, stages, out=str(tmp_path / out), preset=None, model=str(base), lora=2, steps=count)
+            done = finetune(spec)
+    assert done.model == str(tmp_path / "slices" / "model")
+    assert not (tmp_path / "slices/step-00000008/model").exists()
+    assert (tmp_path / "slices/step-00000008/adapters/adapter_config.json").is_file()
+    assert _weights(tmp_path / "slices") == _weights(tmp_path / "whole")
+    before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "slices/model"))
+    assert before.keys() == after.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("self_attn.q_proj.weight" in name for name in moved)
+    assert not any("norm" in name or "embed" in name or name.endswith("bias") for name in moved)
+
+
+def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, stages: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot"):
+        finetune(_spec(tmp_path, stages, out=str(tmp_path / "file" / "run")))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "finetune.json").write_text("[]")
+    with pytest.raises(RunFolderError, match="is not what earthmap wrote"):
+        finetune(_spec(tmp_path, stages))
