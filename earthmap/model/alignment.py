@@ -2,8 +2,9 @@
 
 The levels enter the first decoder layers in every forward (`earthmap.model.language.read`). In training they are also
 aligned with language, each at its granularity: the first with words, patch by patch; those between with phrases, the
-mean over a region; the last with the caption of the scene. The loss is SigLIP's (Zhai et al. 2023, arXiv 2303.15343).
-The heads are not part of the model: they are kept in a file of their own and make per-patch class maps.
+mean over a region; the last with the caption of the scene. Where the truth of every block is known, all levels are
+aligned with words as well (docs/decisions/0020). The loss is SigLIP's (Zhai et al. 2023, arXiv 2303.15343). The heads
+are not part of the model: they are kept in a file of their own and make per-patch class maps.
 
 The paper (Cai et al., arXiv 2606.10819) names the three granularities; everything beyond its abstract is ours.
 """
@@ -114,9 +115,8 @@ def text_vectors(decoder: Any, texts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def class_map(heads: AlignmentHeads, features: VisualFeatures, text: Tensor) -> Tensor:
-    """(B, N, M) probability that a merged block shows what each of (M, D) texts says, by the finest level alone."""
-    level = heads.granularities.index("patch")
-    return heads.logits(level, [*features.levels, features.last][level], text).sigmoid()
+    """(B, N, M) probability that a merged block shows what each of (M, D) texts says, by the last level."""
+    return heads.logits(heads.levels - 1, features.last, text).sigmoid()
 
 
 def save_heads(heads: AlignmentHeads, folder: Path) -> None:

@@ -81,7 +81,7 @@ def alignment_losses(
 ) -> dict[str, Tensor]:
     """FGVLA's loss at each granularity that the batch has truth for, each the mean over the levels it belongs to.
 
-    `patch`: each block with the words of the classes, by their shares of it. `region`: the blocks that one class fills
+    `patch`: each block with the words of the classes, by their shares of it, at every level. `region`: the blocks that one class fills
     for more than half, together, with its words. `scene`: all blocks together with the caption, told from those of
     the batch and from `captions`.
     """
@@ -91,9 +91,8 @@ def alignment_losses(
     if batch.shares is not None:
         text = text_vectors(decoder, batch.classes)
         for level, granularity in enumerate(heads.granularities):
-            if granularity == "patch":
-                found.setdefault("patch", []).append(block_loss(heads, levels[level], batch.shares, text, level=level))
-            elif granularity == "region":
+            found.setdefault("patch", []).append(block_loss(heads, levels[level], batch.shares, text, level=level))
+            if granularity == "region":
                 pairs = _regions(levels[level], batch.shares, text)
                 if len(pairs.visual):
                     found.setdefault("region", []).append(heads.loss(level, pairs))

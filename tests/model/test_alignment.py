@@ -80,7 +80,7 @@ def test_the_vector_of_a_text_is_its_own(tiny: Any) -> None:
             torch.testing.assert_close(vector, stock, atol=1e-4, rtol=1e-4)
 
 
-def test_class_maps_use_the_finest_level(tmp_path: Path) -> None:
+def test_class_maps_use_the_last_level(tmp_path: Path) -> None:
     torch.manual_seed(0)
     heads = AlignmentHeads(width=8, levels=3, shared_width=4)
     save_heads(heads, tmp_path)
@@ -89,7 +89,7 @@ def test_class_maps_use_the_finest_level(tmp_path: Path) -> None:
     text = torch.randn(3, 8)
     found = class_map(again, features, text)
     assert found.shape == (2, 5, 3)
-    torch.testing.assert_close(found, heads.logits(0, features.levels[0], text).sigmoid())
+    torch.testing.assert_close(found, heads.logits(2, features.last, text).sigmoid())
 
 
 def test_without_their_file_there_is_a_clear_error(tmp_path: Path) -> None:
