@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ from earthmap.training.stages import MODALITIES
 if TYPE_CHECKING:
     import pyarrow
 
+    from earthmap.storage import Storage
+    from earthmap.training.labelled_tiles import CellUnit
     from earthmap.training.pictured import ConversationUnit, ParquetUnit, Setting
 
-    Unit = ConversationUnit | ParquetUnit
+    Unit = ConversationUnit | ParquetUnit | CellUnit
 
 KINDS = ("conversations", "parquet", "cube")
 """What a data set may be: JSON with pictures beside it, Hugging Face's Parquet, a cube with labels."""
@@ -64,6 +67,9 @@ class DataSpec:
     """Of the labels: the column that holds the name of the class."""
     label: str = ""
     """Of the labels: the class that all of them are, where no column tells."""
+    things: str = ""
+    """Of the labels: the classes whose polygons are things one by one, joined by `+`, or `none`; told by their size
+    where it is empty."""
 
     def __post_init__(self) -> None:
         fault = self._fault()
@@ -78,7 +84,9 @@ class DataSpec:
         if not self.path:
             return "has no path"
         if (self.labels != "") != (self.resolved_kind == "cube"):
-            return "is a cube without labels" if not self.labels else "has labels, but is no cube"
+            return "has labels, but is no cube" if self.labels else "is a cube without labels"
+        if (self.column or self.label or self.things) and not self.labels:
+            return "has column=, label= or things=, but no labels"
         return None
 
     @property
@@ -156,12 +164,18 @@ def prepare(sources: Sequence[DataSpec], out: Path, *, side_px: int = SIDE_PX, a
 
 
 def _asked_for(sources: Sequence[DataSpec], side_px: int) -> str:
-    state = []
-    for spec in sources:
-        for path in (spec.path, spec.labels):
-            file = Path(path)
-            state.append((file.stat().st_size, file.stat().st_mtime_ns) if path and file.is_file() else ())
-    return content_key(VERSION, list(sources), side_px, state)
+    """Key of the data sets as their files are now; of pictures beside them nothing is known."""
+    return content_key(VERSION, side_px, [(spec, _state(spec)) for spec in sources])
+
+
+def _state(spec: DataSpec) -> list[object]:
+    if spec.resolved_kind == "cube":  # whose groups never change, and bear the key of what they hold in their names
+        return [*_stamps([Path(spec.labels).expanduser()]), *sorted(_cube(spec).list("cube"))]
+    return _stamps(_files(spec))
+
+
+def _stamps(files: Sequence[Path]) -> list[object]:
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
 # ── what there is to read ────────────────────────────────────────────────────────────────────────────────────
@@ -173,6 +187,8 @@ def plan_units(sources: Sequence[DataSpec], side_px: int, writer: RowWriter) -> 
     for spec in sources:
         if spec.resolved_kind == "conversations":
             units += _plan_conversations(spec, side_px, writer)
+        elif spec.resolved_kind == "cube":
+            units += _plan_cube(spec, writer)
         else:
             units += _plan_parquet(spec, side_px, writer)
     return units
@@ -183,22 +199,27 @@ def _setting(spec: DataSpec, file: Path, side_px: int) -> Setting:
 
     return Setting(
         file=str(file),
-        folder=str(Path(spec.images).expanduser() if spec.images else file.parent),
+        folder=str(Path(spec.images).expanduser().resolve() if spec.images else file.parent),
         modality=spec.modality,
         view=spec.view,
         side_px=side_px,
     )
 
 
-def _files(spec: DataSpec, patterns: Sequence[str]) -> list[Path]:
+_PATTERNS = {"conversations": ("*.json", "*.jsonl", "*.ndjson"), "parquet": ("*.parquet",)}
+
+
+def _files(spec: DataSpec) -> list[Path]:
     """The files of a data set. Raises TrainingError where there are none."""
-    path = Path(spec.path).expanduser()
+    path, patterns = Path(spec.path).expanduser().resolve(), _PATTERNS[spec.resolved_kind]
     if path.is_file():
         return [path]
     found = sorted({file for pattern in patterns for file in path.rglob(pattern) if file.is_file()})
     if not found:
         raise TrainingError(
-            f"there is no data set {spec.path}", expected=f"a file, or a folder with {' or '.join(patterns)}"
+            f"there is no data set {spec.path}",
+            expected=f"a file of this machine, or a folder with {' or '.join(patterns)}",
+            fix="check the path; a folder of another kind is named with kind=",
         )
     return found
 
@@ -206,7 +227,7 @@ def _files(spec: DataSpec, patterns: Sequence[str]) -> list[Path]:
 def _plan_conversations(spec: DataSpec, side_px: int, writer: RowWriter) -> Iterator[Unit]:
     from earthmap.training.pictured import ConversationUnit, grouped
 
-    for file in _files(spec, ("*.json", "*.jsonl", "*.ndjson")):
+    for file in _files(spec):
         try:
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
@@ -222,7 +243,7 @@ def _plan_conversations(spec: DataSpec, side_px: int, writer: RowWriter) -> Iter
 def _plan_parquet(spec: DataSpec, side_px: int, writer: RowWriter) -> Iterator[Unit]:
     from earthmap.training.pictured import parquet_units
 
-    files = _files(spec, ("*.parquet",))
+    files = _files(spec)
     learned = [file for file in files if file.name.startswith("train")] or files
     if len(learned) < len(files):
         writer.notes["files of other splits left alone"] += len(files) - len(learned)
@@ -231,6 +252,29 @@ def _plan_parquet(spec: DataSpec, side_px: int, writer: RowWriter) -> Iterator[U
             yield from parquet_units(_setting(spec, file, side_px))
         except Unfit as unfit:
             writer.faults.append(unfit.at(str(file), ""))
+
+
+def _cube(spec: DataSpec) -> Storage:
+    """The store of a cube: the path itself, or the one in the folder of a run."""
+    from earthmap.storage import Storage
+
+    storage = Storage(spec.path)
+    return next((one for one in (storage, storage.sub("store")) if one.list("cube")), storage)
+
+
+def _plan_cube(spec: DataSpec, writer: RowWriter) -> list[CellUnit]:
+    from earthmap.tasks.serialization import plain_label
+    from earthmap.training.labelled_tiles import cell_units
+    from earthmap.training.labels import read_labels
+
+    file = Path(spec.labels).expanduser()
+    labels = read_labels(file, column=spec.column, label=spec.label)
+    things = None if not spec.things else tuple(plain_label(name) or name for name in spec.things.split("+"))
+    things = () if things == ("none",) else things
+    units, reprojected = cell_units(labels, file=file, store=_cube(spec), things=things)
+    writer.faults += labels.faults
+    writer.notes += Counter({"labels repaired": labels.repaired, "labels reprojected": reprojected})
+    return units
 
 
 # ── Ray ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -227,7 +227,12 @@ class DataRows:
         """How likely a row of the stage is drawn for each of the cells that there are; they sum to 1."""
         new = self._spread(stage, stage.modalities, present)
         if not new:
-            have = sorted({"/".join(_cell_names(cell)) for cell in present})
+            names = [_cell_names(cell) for cell in present]
+            have = [
+                f"{one} ({', '.join(dict.fromkeys(c for m, c, _ in names if m == one))})"
+                for one in MODALITIES
+                if any(m == one for m, _, _ in names)
+            ]
             raise TrainingError(
                 f"the stage {stage.name!r} has nothing to learn from: it wants {', '.join(stage.modalities)}, and "
                 f"{self.folder} has {', '.join(have) or 'nothing'} that is not held out",
@@ -297,10 +302,9 @@ class DataRows:
     def _read(self, place: int, questions: NDArray[np.int64], *, id: str) -> Row:
         index = self._index
         seen = self._record(int(index.shows[place]), None)
-        asked = [
-            self._record(record, "asked")[number]
-            for record, number in zip(index.record[questions].tolist(), index.number[questions].tolist(), strict=True)
-        ]
+        records, numbers = index.record[questions].tolist(), index.number[questions].tolist()
+        said = {record: self._record(record, "asked") for record in set(records)}
+        asked = [said[record][number] for record, number in zip(records, numbers, strict=True)]
         return read_row(seen, asked, id=f"{seen['place']}/{id}")
 
     def _record(self, number: int, column: str | None) -> Any:

@@ -17,12 +17,16 @@ import pytest
 from PIL import Image
 
 from earthmap.errors import TrainingError
+from earthmap.model.alignment import AlignmentHeads
+from earthmap.model.earth_onevision import EarthOneVision
 from earthmap.model.words import Words
-from earthmap.training import Row, StageTable, pack, parse_table
+from earthmap.training import Row, StageTable, begin, pack, parse_table, save_checkpoint
 from earthmap.training.data import DataSpec
 from earthmap.training.data_rows import DataRows, Weights
 from earthmap.training.row_files import MANIFEST, granularity_of, read_prepared
 from tests.training.data_sets import picture, prepared, turns, write_records
+from tests.training.learners import make
+from tests.training.learners import table as table_of_one
 
 SCENES = 40
 
@@ -259,6 +263,28 @@ def test_damaged_folders_are_told(folder: Path, tmp_path: Path) -> None:
             DataRows(folder=copy, seed=1).rows(_table("optical"), 0)
 
 
+def test_training_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path, words: Words) -> None:
+    source = DataRows(folder=folder, seed=1, questions=3)
+    table = table_of_one(steps=6)
+    assert len(source.rows(table, 0)) < SCENES / 6  # six steps are less than an epoch
+
+    def start() -> tuple[EarthOneVision, AlignmentHeads]:
+        new = make(words, table)
+        return new.model, new.heads
+
+    def losses(out: Path, until: int) -> list[float]:
+        learner = begin(out, table=table, source=source, start=start)
+        told = [learner.learn(source.rows(table, step)).loss for step in range(learner.step, until)]
+        save_checkpoint(learner, out)
+        return told
+
+    whole = losses(tmp_path / "whole", 6)
+    assert losses(tmp_path / "parts", 3) + losses(tmp_path / "parts", 6) == whole
+    other = DataRows(folder=folder, seed=2, questions=3)
+    with pytest.raises(TrainingError, match="the rows are not those that"):
+        begin(tmp_path / "parts", table=table, source=other, start=start)
+
+
 # ── bad rows ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -325,6 +351,7 @@ def test_data_without_a_good_row_say_what_is_wrong(tmp_path: Path) -> None:
         ("a.json,modality=video", "modality 'video'"),
         ("a.json,labels=b.geojson,kind=conversations", "has labels, but is no cube"),
         ("store,kind=cube", "a cube without labels"),
+        ("a.json,things=ship", "but no labels"),
         ("", "has no path"),
     ],
 )
