@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from earthmap.errors import TrainingError
-from earthmap.model.alignment import AlignmentHeads, Pairs
+from earthmap.model.alignment import AlignmentHeads, Pairs, text_vectors
 from earthmap.model.words import Words, train_words
 from earthmap.training import GROUPS, Asked, Row, default_table, pack, parse_table
 from earthmap.training.losses import _regions, alignment_losses, answer_losses, block_loss, look
@@ -136,6 +136,12 @@ def test_each_granularity_is_aligned_where_its_truth_is_known(model: Any, words:
         losses = alignment_losses(model, heads, batch, look(model, batch))
         assert set(losses) == known
         assert all(loss.item() > 0 for loss in losses.values())
+    batch = pack([whole], words)
+    features, text = look(model, batch), text_vectors(model.model.language_model, batch.classes)
+    levels = [*features.levels, features.last]
+    assert batch.shares is not None
+    each = [block_loss(heads, level, batch.shares, text, level=n) for n, level in enumerate(levels)]
+    torch.testing.assert_close(alignment_losses(model, heads, batch, features)["patch"], torch.stack(each).mean())
 
 
 def test_a_region_is_the_mean_of_its_blocks() -> None:
