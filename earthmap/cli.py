@@ -21,8 +21,9 @@ from earthmap.errors import BadRequestError, EarthmapError, EarthmapWarning, Job
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings
+    from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings, Subject
     from earthmap.pipeline.doctor import Diagnosis
+    from earthmap.tasks import Query
 
 SHOWN = 8
 """Images, and files left out, that are named on the terminal."""
@@ -152,7 +153,7 @@ def _add_question_details(add: Callable[..., Any]) -> None:
 
 
 _PREDICTOR_HELP = "what answers (default spectral; vlm where its figures on real scenes are better)"
-_MODEL_HELP = "checkpoint of the vision-language model: a folder or a public one's name (default nano, which is built in)"
+_MODEL_HELP = "checkpoint of the vision-language model: a folder, a public one's name, or nano (built in, default)"
 
 
 def _add_ask(commands: Any) -> None:
@@ -176,7 +177,7 @@ def _add_ask(commands: Any) -> None:
     )
     add("--sensor", help="use this sensor's observations only, such as sentinel-2-l2a")
     add("--bands", metavar="NAMES", type=_listed, default=[], help="bands of an image that does not tell them")
-    add("--tile-size", type=int, choices=[448, 224, 128], default=448, help="side of the picture around --at")
+    add("--tile-size", type=int, choices=[448, 224, 128], help="side of the picture around --at (default as of map)")
     _add_question_details(add)
     add("--predictor", choices=["spectral", "vlm"], help=_PREDICTOR_HELP)
     add("--model", metavar="FOLDER", help=_MODEL_HELP)
@@ -253,23 +254,13 @@ def _map(arguments: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    from earthmap.pipeline import Sight, ask_about, draw, open_subject
+    from earthmap.pipeline import ask_about, draw
     from earthmap.predict import build_predictor
-    from earthmap.tasks import make_query
 
-    spec = _predictor(arguments)
     if arguments.draw is not None and (arguments.draw.endswith("/") or Path(arguments.draw).is_dir()):
         raise JobError(f"--draw {arguments.draw!r} is a folder", expected="a file's name, such as answer.png")
-    details = {name: getattr(arguments, name) for name in _DETAILS}
-    query = make_query(arguments.question, **details, open_vocabulary=spec["name"] == "vlm")
-    sight = Sight(
-        at=arguments.at,
-        dates=tuple(arguments.dates),
-        sensor=arguments.sensor,
-        bands=tuple(arguments.bands),
-        tile_size=arguments.tile_size,
-    )
-    reply = ask_about(query, open_subject(arguments.pictures, sight, task=query.task), build_predictor(spec))
+    query, subject, spec = _asked(arguments)
+    reply = ask_about(query, subject, build_predictor(spec))
     _show_reply(reply, arguments)
     if arguments.draw is not None:
         _write_png(arguments.draw, draw(reply).png)
@@ -278,15 +269,58 @@ def _ask(arguments: argparse.Namespace) -> int:
     return FAILED if reply.answer.status == "failed" else DONE
 
 
-def _predictor(arguments: argparse.Namespace) -> dict[str, str]:
-    """What `build_predictor` takes: a checkpoint's folder means the model."""
-    name = arguments.predictor or ("vlm" if arguments.model else "spectral")
-    if (name == "vlm") != (arguments.model is not None):
-        raise JobError(
-            f"the predictor {name} is given {'a' if arguments.model else 'no'} --model",
-            expected="--predictor vlm with --model FOLDER, or spectral without",
-        )
-    return {"name": name, "checkpoint": arguments.model} if arguments.model else {"name": name}
+def _asked(arguments: argparse.Namespace) -> tuple[Query, Subject, dict[str, str]]:
+    """The question, what it is asked of, and what `build_predictor` takes; where nobody names what answers, the sensors
+    of the pictures decide."""
+    from earthmap.model import has_embedded
+    from earthmap.pipeline import Sight, open_subject
+    from earthmap.predict import default_predictor
+    from earthmap.tasks import make_query
+
+    spec = _predictor(arguments)
+    undecided = spec is None and has_embedded()
+    details = {name: getattr(arguments, name) for name in _DETAILS}
+    open_vocabulary = undecided or (spec is not None and spec["name"] == "vlm")
+    query = make_query(arguments.question, **details, open_vocabulary=open_vocabulary)
+    sight = Sight(
+        at=arguments.at,
+        dates=tuple(arguments.dates),
+        sensor=arguments.sensor,
+        bands=tuple(arguments.bands),
+        tile_size=arguments.tile_size or _side_px(spec),
+    )
+    subject = open_subject(arguments.pictures, sight, task=query.task)
+    if undecided:
+        name = default_predictor((query.task, picture.sensor) for picture in subject.item.pictures)
+        spec = _model(None) if name == "vlm" else None
+        query = query if spec else make_query(arguments.question, **details)
+    return query, subject, spec or {"name": "spectral"}
+
+
+def _model(checkpoint: str | None) -> dict[str, str]:
+    """What `build_predictor` takes for a checkpoint as it is now; None for the embedded one."""
+    from earthmap.model import EMBEDDED, checkpoint_key, find_checkpoint
+
+    source = checkpoint or EMBEDDED
+    return {"name": "vlm", "checkpoint": source, "weights": checkpoint_key(find_checkpoint(source))}
+
+
+def _side_px(spec: dict[str, str] | None) -> int:
+    """Side of the picture around a point, in pixels."""
+    from earthmap.model import find_checkpoint, read_card
+    from earthmap.pipeline.job import TILE_SIZE
+
+    return read_card(find_checkpoint(spec["checkpoint"])).side_px if spec and "checkpoint" in spec else TILE_SIZE
+
+
+def _predictor(arguments: argparse.Namespace) -> dict[str, str] | None:
+    """What `build_predictor` takes; None where nobody names it. A checkpoint's folder means the model."""
+    name = arguments.predictor or ("vlm" if arguments.model else None)
+    if arguments.model and name != "vlm":
+        raise JobError(f"the predictor {name} is given a --model", expected="--predictor vlm, or no --model")
+    if name == "vlm":
+        return _model(arguments.model)
+    return {"name": name} if name else None
 
 
 def _write_png(address: str, png: bytes) -> None:
@@ -331,6 +365,7 @@ def _write_strip(found: Sightings, arguments: argparse.Namespace) -> None:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import parse_job, run_job
+    from earthmap.pipeline.demo import demo_job, embedded_card
     from earthmap.synthetic import demo_world, true_km2, write_world
 
     folder = Path(arguments.out)
@@ -338,7 +373,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     with _progress(quiet=arguments.quiet) as (report, say):
         say("drawing scenes of a valley before and after a flood")
         catalog = write_world(world, folder / "scenes")
-        job = parse_job({**demo_job(world), "catalog": str(catalog), "out": str(folder)})
+        job = parse_job({**demo_job(world, embedded_card()), "catalog": str(catalog), "out": str(folder)})
+        say(_DEMO_ANSWERS[job.spec.predictor or ""])
         run = run_job(job, report=report, say=say)
     _show_run(run, arguments)
     if not arguments.quiet:
@@ -350,18 +386,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def demo_job(world: Any) -> dict[str, Any]:
-    """The questions of the demo about its drawn world, without catalogue and output folder."""
-    return {
-        "area": world.area,
-        "queries": [
-            "Where is water?",
-            "Where did water appear or disappear?",
-            {"text": "Is there any snow?", "sensors": ["sentinel-2-l2a"]},
-        ],
-        "scenes": "all",
-        "tile_size": 448,
-    }
+_DEMO_ANSWERS = {
+    "vlm": "asking the model that is built in what its card supports; its answers are worth what the card says",
+    "spectral": "asking thresholds on spectral indices: this copy has no model, or none that can answer here",
+}
 
 
 _FINETUNE_FLAGS = (

@@ -104,7 +104,7 @@ def test_an_area_file_that_holds_no_area(
         ({"collection": "sentinel-9"}, "sentinel-9"),
         ({"sensor": "sentinel-9"}, "sentinel-9"),
         ({"area": "100,10,100.1,10.1"}, "catalog"),
-        ({"predictor": "vlm"}, "spectral"),
+        ({"predictor": "spectral", "model": "nano"}, "is given a model"),
         ({"max_tiles": "1", "tile_size": "128"}, "--max-tiles"),
         ({"resolution": "-5"}, "resolution"),
     ],

@@ -5,7 +5,7 @@ those who train or make class maps.
 """
 
 from earthmap.model.card import Card, Figure, read_card, write_card
-from earthmap.model.checkpoint import checkpoint_key, find_checkpoint, load_model, save_model
+from earthmap.model.checkpoint import EMBEDDED, checkpoint_key, find_checkpoint, has_embedded, load_model, save_model
 from earthmap.model.closed import Closed
 from earthmap.model.config import MAX_TOKENS, PRESETS, Preset, get_preset
 from earthmap.model.decoding import TokenAutomaton, over_tokens
@@ -17,6 +17,7 @@ from earthmap.model.words import Words, load_words, nano_words, save_words, trai
 from earthmap.model.writing import Written
 
 __all__ = [
+    "EMBEDDED",
     "MAX_TOKENS",
     "PRESETS",
     "Card",
@@ -38,6 +39,7 @@ __all__ = [
     "find_checkpoint",
     "get_preset",
     "halving",
+    "has_embedded",
     "join_features",
     "lay_out_stem",
     "load_earth_onevision",

@@ -111,6 +111,11 @@ class Card:
             if len({(figure.task, figure.sensor) for figure in figures}) < len(figures):
                 raise ModelError("two figures of one task and sensor", expected="one figure of each")
 
+    @property
+    def side_px(self) -> int:
+        """Side of the pictures that a map cuts for it: the largest tile that it learned from, else the largest."""
+        return max(set(CORE_PX) & set(self.tile_sizes), default=max(CORE_PX))
+
     def figure(self, task: str, sensor: str) -> Figure | None:
         """Its figure for a task and a sensor; None where it was not measured, or not with this version's prompts."""
         return self._of(self.answers, task, sensor)
@@ -118,18 +123,34 @@ class Card:
     def refusal(self, task: str, sensor: str) -> Figure | None:
         """The figure for which a task is not asked of a sensor: it beats no constant. None where it may be asked.
 
-        Real scenes decide where they tell; elsewhere drawn ones can refuse a task and never vouch for one.
+        Real scenes decide where they tell; elsewhere drawn ones can refuse a task and never vouch for one. What beats
+        no constant for any sensor is asked of none.
         """
-        figure = self.figure(task, sensor) or self._of(self.drawn, task, sensor)
-        return None if figure is None or figure.is_supported else figure
+        figure = self._decisive(task, sensor)
+        if figure is not None:
+            return None if figure.is_supported else figure
+        others = [row for row in (*self.answers, *self.drawn) if row.task == task and self._is_current]
+        return None if any(row.is_supported for row in others) else next(iter(others), None)
+
+    def supports(self, task: str, sensor: str) -> bool:
+        """It beats the best constant on real scenes of the sensor, or on drawn ones where no real ones tell."""
+        figure = self._decisive(task, sensor)
+        return figure is not None and figure.is_supported
 
     def prefers(self, task: str, sensor: str) -> bool:
         """It answers this better than any constant and than `spectral`, with 95 % certainty on real scenes."""
         figure = self.figure(task, sensor)
         return figure is not None and figure.is_preferred
 
+    @property
+    def _is_current(self) -> bool:
+        return self.prompt_version == PROMPT_VERSION
+
+    def _decisive(self, task: str, sensor: str) -> Figure | None:
+        return self.figure(task, sensor) or self._of(self.drawn, task, sensor)
+
     def _of(self, figures: tuple[Figure, ...], task: str, sensor: str) -> Figure | None:
-        if self.prompt_version != PROMPT_VERSION:
+        if not self._is_current:
             return None
         return next((row for row in figures if (row.task, row.sensor) == (task, sensor)), None)
 

@@ -25,6 +25,11 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FETCHED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 """What is fetched of a public checkpoint: no pickle, and no code."""
 
+EMBEDDED = "nano"
+"""Name of the checkpoint that comes with the package."""
+
+EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
+
 _KEYED = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "earthmap.json", "alignment.safetensors",
@@ -35,9 +40,13 @@ _KEYED = (
 def find_checkpoint(source: str | Path) -> Path:
     """The folder of a checkpoint: the one named, or the local copy of a public one, fetched where it is not there yet.
 
+    `nano` is the one that comes with the package; a folder of that name here is `./nano`.
+
     Raises:
-        ModelError: for a public name that cannot be fetched.
+        ModelError: for a public name that cannot be fetched, and for `nano` in a copy of the package without weights.
     """
+    if source == EMBEDDED:
+        return _embedded()
     folder = Path(source).expanduser()
     if isinstance(source, Path) or folder.exists() or not _HUB_NAME.fullmatch(source):
         return folder
@@ -49,6 +58,21 @@ def find_checkpoint(source: str | Path) -> Path:
         raise ModelError(
             f"{source} is no folder here, and cannot be fetched as a public checkpoint: {first_line(error)}", fix=FIX
         ) from error
+
+
+def has_embedded() -> bool:
+    """True where the package came with the weights of `nano`."""
+    return (EMBEDDED_FOLDER / "model.safetensors").is_file()
+
+
+def _embedded() -> Path:
+    if not has_embedded():
+        raise ModelError(
+            f"this copy of earthmap came without the weights of {EMBEDDED}",
+            expected=f"model.safetensors in {EMBEDDED_FOLDER}",
+            fix="name another checkpoint with --model, or train one with jobs/train_nano.py",
+        )
+    return EMBEDDED_FOLDER
 
 
 def load_model(folder: Path, *, dtype: torch.dtype) -> Any:

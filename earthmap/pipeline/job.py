@@ -16,11 +16,14 @@ from earthmap.catalog import LOOKS, SceneRule, image_catalog, images_key, split_
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
+from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, make_query
 
 DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
 
+TILE_SIZE = 448
+"""Side of a tile's picture in pixels where nothing speaks for another."""
 
 _HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience"})
 """What does not change what is asked, and so is in no key."""
@@ -79,15 +82,18 @@ class JobSpec(_Record):
     sensor: str | None = None
     resolution: float | None = pydantic.Field(default=None, gt=0, le=10_000)
     """Pixel size in metres; None for the finest of the scenes found."""
-    tile_size: Literal[448, 224, 128] = 448
+    tile_size: Literal[448, 224, 128] | None = None
+    """Side of a tile's picture in pixels; None for 448, or the largest that the model learned from."""
     scenes: Literal["least_cloud", "nearest", "latest", "all", "median"] = "least_cloud"
     date: str | None = None
     """What `scenes: nearest` is measured from, as a STAC datetime."""
     looks: int = pydantic.Field(default=LOOKS, ge=1, le=100)
     """Observations that a `median` composite is made of, at most."""
-    predictor: Literal["spectral", "oracle", "vlm"] = "spectral"
+    predictor: Literal["spectral", "oracle", "vlm"] | None = None
+    """None for the model where one is named, else for what `earthmap.predict.default_predictor` decides."""
     model: str | None = None
-    """Checkpoint of the vision-language model: a folder, or the name of a public one."""
+    """Checkpoint of the vision-language model: a folder, the name of a public one, or `nano`, which comes with the
+    package and is what None means with the predictor `vlm`."""
     model_key: str | None = None
     """Key of its weights, tokenizer and card, so that other weights make another job; filled in here."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
@@ -215,31 +221,50 @@ def _with_images(spec: JobSpec, base: Path | None, say: Callable[[str], None] | 
 
 
 def _with_model(spec: JobSpec, base: Path | None) -> JobSpec:
-    """`spec` with the content key of the checkpoint that it names.
+    """`spec` with what answers, the content key of its checkpoint, and the side of its tiles.
 
     Raises:
-        JobError: for a checkpoint without the vision-language model, or the other way round.
+        JobError: for a checkpoint of another predictor than the vision-language model.
         ModelError: for a checkpoint that is not there, or holds no weights.
     """
-    if (spec.model is None) != (spec.predictor != "vlm"):
+    name = spec.predictor or ("vlm" if spec.model is not None else _default_predictor(spec))
+    if spec.model is not None and name != "vlm":
         raise JobError(
-            f"the predictor {spec.predictor} is given {'no' if spec.model is None else 'a'} model",
+            f"the predictor {name} is given a model",
             expected="a model with the predictor vlm, and with no other",
             fix="use --predictor vlm --model FOLDER, or --predictor spectral",
         )
-    if spec.model is None:
-        return spec.model_copy(update={"model_key": None})
-    from earthmap.model import checkpoint_key, find_checkpoint
+    if name != "vlm":
+        return spec.model_copy(update={"predictor": name, "model_key": None, "tile_size": spec.tile_size or TILE_SIZE})
+    from earthmap.model import EMBEDDED, checkpoint_key, find_checkpoint, read_card
 
-    here = Path(_anchored(spec.model, base)).expanduser()
-    model = str(here.absolute()) if here.exists() else spec.model
+    model = spec.model or EMBEDDED
+    here = Path(_anchored(model, base)).expanduser()
+    model = str(here.absolute()) if model != EMBEDDED and here.exists() else model
+    side = spec.tile_size or TILE_SIZE
     try:
-        key = checkpoint_key(find_checkpoint(model))
+        folder = find_checkpoint(model)
+        key = checkpoint_key(folder)
+        side = spec.tile_size or read_card(folder).side_px
     except ModelError:
         if spec.model_key is None:
             raise
         key = spec.model_key  # the job of a run whose checkpoint is gone can still be read
-    return spec.model_copy(update={"model": model, "model_key": key})
+    return spec.model_copy(update={"predictor": name, "model": model, "model_key": key, "tile_size": side})
+
+
+def _default_predictor(spec: JobSpec) -> str:
+    """What answers these questions where nobody says. Raises QueryError for what no predictor can be asked."""
+    from earthmap.model import has_embedded
+
+    if not has_embedded():
+        return "spectral"
+    asked = [
+        (question.query(open_vocabulary=True).task, sensor)
+        for question in spec.queries
+        for sensor in question.sensors or (spec.sensor or "",)
+    ]
+    return default_predictor(asked)
 
 
 def _queries(spec: JobSpec) -> tuple[Query, ...]:

@@ -37,7 +37,7 @@ from earthmap.catalog import (
 from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Grid, owned_ground, touched
-from earthmap.pipeline.job import Job
+from earthmap.pipeline.job import TILE_SIZE, Job
 from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
 from earthmap.storage import Storage
@@ -178,7 +178,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     images = open_images(job)
     source = source or open_source(job, images, say=say)
     found = _search(source, job.area.geometry, job)
-    grid = grid_of(found.scenes, tile_size=spec.tile_size, resolution=spec.resolution)
+    grid = grid_of(found.scenes, tile_size=spec.tile_size or TILE_SIZE, resolution=spec.resolution)
     cells, bits = touched(job.area, grid)
     count = int(np.bitwise_count(bits).sum())
     if count > spec.max_tiles:

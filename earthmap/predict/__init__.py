@@ -2,7 +2,7 @@
 
 from earthmap.predict.oracle import OraclePredictor
 from earthmap.predict.protocol import Picture, Predictor, TileInput
-from earthmap.predict.registry import PREDICTORS, build_predictor, key_of
+from earthmap.predict.registry import PREDICTORS, build_predictor, default_predictor, key_of
 from earthmap.predict.spectral import SpectralPredictor
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "SpectralPredictor",
     "TileInput",
     "build_predictor",
+    "default_predictor",
     "key_of",
 ]

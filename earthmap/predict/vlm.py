@@ -353,7 +353,7 @@ class VlmPredictor:
             if refused is not None:
                 answers[index] = refused
             else:
-                notes = sight.notes + self._unvalidated(item, query)
+                notes = sight.notes + self._doubts(item, query)
                 seen = _seen(item, sight, query)
                 looks[number, index] = Look(side_px=item.side_px, core=item.core, seen=seen, notes=notes)
                 wanted.append(index)
@@ -406,9 +406,13 @@ class VlmPredictor:
             return _failed("no_alignment", str(self._heads()))
         return None
 
-    def _unvalidated(self, item: TileInput, query: Query) -> tuple[str, ...]:
-        measured = all(self._model.card.figure(query.task, picture.sensor) for picture in item.pictures)
-        return () if measured else ("unvalidated",)
+    def _doubts(self, item: TileInput, query: Query) -> tuple[str, ...]:
+        """`unvalidated` where nothing was measured on real scenes, and pictures of a size that it never saw."""
+        card = self._model.card
+        measured = all(card.figure(query.task, picture.sensor) for picture in item.pictures)
+        sizes = " or ".join(map(str, card.tile_sizes))
+        odd = () if item.side_px in card.tile_sizes else (f"{item.side_px} pixels a side; learned from {sizes}",)
+        return () if measured and not odd else ("unvalidated", *odd)
 
     def _heads(self) -> AlignmentHeads | ModelError:
         """The alignment heads, or why there are none."""

@@ -60,8 +60,6 @@ def test_anything_may_be_asked_that_can_be_joined(tmp_path: Path) -> None:
 
 
 def test_a_model_belongs_to_its_predictor(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="no model"):
-        job_of(tmp_path, "Where is water?", model=None)
     with pytest.raises(JobError, match="a model"):
         job_of(tmp_path, "Where is water?", predictor="spectral")
     with pytest.raises(ModelError):
