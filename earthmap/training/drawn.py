@@ -53,6 +53,9 @@ VERSION = "2"
 GROUP = 8
 """Tiles that are drawn together, seen by the same sensors in the same bands."""
 
+TRIES = 8
+"""Grounds that are drawn for a group until something can be asked."""
+
 VIEW_TOKENS, QUESTION_TOKENS = 28, 36
 """About what a view of 128 pixels and a question take, by which a step is filled."""
 
@@ -159,8 +162,16 @@ class DrawnRows:
         return [
             row
             for modality, sighting, dates, seed in groups[part::parts]
-            for row in self.draw(modality, sighting, dates=dates, seed=seed, mixture=stage.mixture)
+            for row in self._some(modality, sighting, dates=dates, seed=seed, mixture=stage.mixture)
         ]
+
+    def _some(
+        self, modality: str, sighting: Sighting, *, dates: int, seed: int, mixture: Mapping[str, float]
+    ) -> list[Row]:
+        """The rows of one group, on other ground where nothing can be asked of the first: a video may show no ship."""
+        grounds = (seed + 256 * again for again in range(TRIES))
+        drawn = (list(self.draw(modality, sighting, dates=dates, seed=one, mixture=mixture)) for one in grounds)
+        return next((rows for rows in drawn if rows), [])
 
     def draw(
         self, modality: str, sighting: Sighting, *, dates: int, seed: int, mixture: Mapping[str, float]

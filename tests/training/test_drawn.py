@@ -233,3 +233,12 @@ def test_the_default_table_can_be_drawn() -> None:
     for stage in table.stages:
         assert small.rows(table, first, part=0, parts=64) is not None
         first += stage.steps
+
+
+def test_no_step_is_without_rows_where_something_can_be_asked() -> None:
+    """Most videos show nothing that moves."""
+    text = "stages: [{name: v, modalities: video, rates: {decoder: 0.1}, steps: 14, tokens: 1}]"
+    table = parse_table(text, source="t")
+    source = DrawnRows(seed=5, side_px=32)
+    assert all(source.rows(table, step) for step in range(table.steps))
+    assert not DrawnRows(seed=5, side_px=32, tasks=("caption",)).rows(table, 0)
