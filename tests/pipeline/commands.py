@@ -1,4 +1,4 @@
-"""`earthmap map` as a person starts it: a command of its own, which tests watch, end and start again."""
+"""`earthmap map`, or another, as a person starts it: a command of its own, which tests watch, end and start again."""
 
 from __future__ import annotations
 
@@ -54,16 +54,17 @@ def write_job(folder: Path, world: World, catalog: Path, *, out: str, **changes:
 
 @dataclass
 class Command:
-    """One `earthmap map`, running or ended."""
+    """One `earthmap map`, or other `verb`, running or ended."""
 
     arguments: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    verb: str = "map"
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     running: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.running = subprocess.Popen(
-            [sys.executable, "-m", "earthmap.cli", "map", *self.arguments],
+            [sys.executable, "-m", "earthmap.cli", self.verb, *self.arguments],
             env={**os.environ, **self.env, MARK: self.mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -126,9 +127,9 @@ class Command:
 
 
 @contextlib.contextmanager
-def command(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Command]:
+def command(*arguments: str, env: Mapping[str, str] | None = None, verb: str = "map") -> Iterator[Command]:
     """A started command; nothing of it outlives the context."""
-    started = Command(arguments, env or {})
+    started = Command(arguments, env or {}, verb)
     try:
         yield started
     finally:

@@ -59,12 +59,14 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working, "ahead", contextlib.nullcontext)
 
 
-def _spec(tmp_path: Path, stages: Path, **change: Any) -> FinetuneSpec:
+def finetune_spec(tmp_path: Path, stages: Path, **change: Any) -> FinetuneSpec:
+    """A run of `tiny` on drawn tiles."""
     values = {"out": str(tmp_path / "run"), "preset": "tiny", "stages": str(stages), "every": 3, **change}
     return FinetuneSpec(**values)
 
 
-def _weights(run: Path) -> bytes:
+def run_weights(run: Path) -> bytes:
+    """The file of the model that a run ended with."""
     return (run / "model" / "model.safetensors").read_bytes()
 
 
@@ -101,15 +103,15 @@ def test_a_model_is_trained_and_says_how_it_went(
 
 def test_a_run_in_slices_is_the_run_in_one(tmp_path: Path, stages: Path) -> None:
     """Weights byte by byte, and each step once in its curves."""
-    whole = finetune(_spec(tmp_path, stages, out=str(tmp_path / "whole")))
+    whole = finetune(finetune_spec(tmp_path, stages, out=str(tmp_path / "whole")))
     heard: list[str] = []
     for count in (2, 5, 5, 8):
-        part = finetune(_spec(tmp_path, stages, steps=count), say=heard.append)
+        part = finetune(finetune_spec(tmp_path, stages, steps=count), say=heard.append)
         assert part.step == count
         assert (part.model is None) == (count < 8)
     assert whole.last is not None
     assert part.last == whole.last
-    assert _weights(tmp_path / "run") == _weights(tmp_path / "whole")
+    assert run_weights(tmp_path / "run") == run_weights(tmp_path / "whole")
     slices, at_once = (_curves(tmp_path / name) for name in ("run", "whole"))
     assert [row["step"] for row in slices] == list(range(8))
     for mine, theirs in zip(slices, at_once, strict=True):
@@ -118,18 +120,18 @@ def test_a_run_in_slices_is_the_run_in_one(tmp_path: Path, stages: Path) -> None
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, stages: Path) -> None:
-    whole = finetune(_spec(tmp_path, stages))
-    expected = _weights(tmp_path / "run")
+    whole = finetune(finetune_spec(tmp_path, stages))
+    expected = run_weights(tmp_path / "run")
     run = tmp_path / "run"
     (run / "finetuned.json").unlink()
     weights = run / "step-00000008" / "optimiser.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     (run / "step-00000009").mkdir()
     heard: list[str] = []
-    again = finetune(_spec(tmp_path, stages), say=heard.append)
+    again = finetune(finetune_spec(tmp_path, stages), say=heard.append)
     assert heard == [f"going on from {run / 'step-00000006'}"]
     assert again == whole
-    assert _weights(run) == expected
+    assert run_weights(run) == expected
     assert [row["step"] for row in _curves(run)] == list(range(8))
 
 
@@ -144,15 +146,15 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, stages: Path) -> No
 def test_another_training_is_refused_with_what_differs(
     tmp_path: Path, stages: Path, change: dict[str, Any], told: str
 ) -> None:
-    finetune(_spec(tmp_path, stages, steps=1))
+    finetune(finetune_spec(tmp_path, stages, steps=1))
     with pytest.raises(TrainingError, match=f"holds another training: {told}"):
-        finetune(_spec(tmp_path, stages, **change))
+        finetune(finetune_spec(tmp_path, stages, **change))
 
 
 def test_a_changed_table_is_refused_by_the_command(
     tmp_path: Path, stages: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finetune(_spec(tmp_path, stages, steps=1))
+    finetune(finetune_spec(tmp_path, stages, steps=1))
     write_stages(stages, steps=5, alignment_weight=0.1)
     flags = ["--preset", "tiny", "--stages", str(stages), "--out", str(tmp_path / "run"), "--quiet"]
     assert cli.main(["finetune", "--drawn", *flags]) == 2
@@ -191,7 +193,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path, stages: Path) -> None:
     with Lease(Storage(tmp_path / "run")), pytest.raises(RunFolderError, match="being written by another run"):
-        finetune(_spec(tmp_path, stages))
+        finetune(finetune_spec(tmp_path, stages))
 
 
 def _spoil(learner: step.Learner) -> None:
@@ -220,17 +222,17 @@ def test_a_loss_that_is_no_number_or_leaps_names_the_last_good_checkpoint(
 
     monkeypatch.setattr(step.Learner, "learn", harmed)
     with pytest.raises(TrainingError, match=rf"the loss of step 4 .*{told}.*go on from .*step-00000003"):
-        finetune(_spec(tmp_path, stages))
+        finetune(finetune_spec(tmp_path, stages))
     assert [row["step"] for row in _curves(tmp_path / "run")] == list(range(4))
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "step-00000003"
     monkeypatch.undo()
-    assert finetune(_spec(tmp_path, stages)).step == 8
+    assert finetune(finetune_spec(tmp_path, stages)).step == 8
 
 
 def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: Path, stages: Path) -> None:
-    finetune(_spec(tmp_path, stages))
+    finetune(finetune_spec(tmp_path, stages))
     first = tmp_path / "run" / "model"
-    more = finetune(_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first), steps=1))
+    more = finetune(finetune_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first), steps=1))
     assert more.step == 1
     before, after = (load_file(path / "model.safetensors") for path in (first, tmp_path / "more/step-00000001/model"))
     assert before.keys() == after.keys()
@@ -238,20 +240,22 @@ def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: 
     assert load_earth_onevision(tmp_path / "more/step-00000001/model").card.drawn == ()
     (first / "model.safetensors").write_bytes((tmp_path / "more/step-00000001/model/model.safetensors").read_bytes())
     with pytest.raises(TrainingError, match="holds another training: model: "):
-        finetune(_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first)))
+        finetune(finetune_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first)))
 
 
 def test_adapters_are_kept_on_the_way_and_merged_at_the_end(tmp_path: Path, stages: Path) -> None:
-    finetune(_spec(tmp_path, stages))
+    finetune(finetune_spec(tmp_path, stages))
     base = tmp_path / "run" / "model"
     for out, counts in (("whole", (8,)), ("slices", (2, 7, 8))):
         for count in counts:
-            spec = _spec(tmp_path, stages, out=str(tmp_path / out), preset=None, model=str(base), lora=2, steps=count)
+            spec = finetune_spec(
+                tmp_path, stages, out=str(tmp_path / out), preset=None, model=str(base), lora=2, steps=count
+            )
             done = finetune(spec)
     assert done.model == str(tmp_path / "slices" / "model")
     assert not (tmp_path / "slices/step-00000008/model").exists()
     assert (tmp_path / "slices/step-00000008/adapters/adapter_config.json").is_file()
-    assert _weights(tmp_path / "slices") == _weights(tmp_path / "whole")
+    assert run_weights(tmp_path / "slices") == run_weights(tmp_path / "whole")
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "slices/model"))
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -262,8 +266,8 @@ def test_adapters_are_kept_on_the_way_and_merged_at_the_end(tmp_path: Path, stag
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, stages: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot"):
-        finetune(_spec(tmp_path, stages, out=str(tmp_path / "file" / "run")))
+        finetune(finetune_spec(tmp_path, stages, out=str(tmp_path / "file" / "run")))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "finetune.json").write_text("[]")
     with pytest.raises(RunFolderError, match="is not what earthmap wrote"):
-        finetune(_spec(tmp_path, stages))
+        finetune(finetune_spec(tmp_path, stages))
