@@ -88,6 +88,7 @@ def _add_finetune(commands: Any) -> None:
     add("--every", type=int, metavar="STEPS", help="steps between checkpoints (default 500)")
     add("--steps", type=int, metavar="N", help="stop when so many steps are done")
     add("--at-once", type=int, metavar="ROWS", help="rows of one forward; fewer take less memory (default 64)")
+    add("--validate", type=int, metavar="ROWS", help="held-out rows that each checkpoint is asked (default 128)")
     add("--workers", type=int, metavar="N", help="processes that share each step, on Ray (default 1, without Ray)")
     add("--cluster", metavar="ADDRESS", help="Ray cluster of the workers (default: this machine)")
     add("--rows", metavar="FOLDER", help="where data sets are kept as rows (default: in the run folder)")
@@ -393,7 +394,8 @@ _DEMO_ANSWERS = {
 
 
 _FINETUNE_FLAGS = (
-    "out", "preset", "model", "stages", "lora", "seed", "every", "steps", "at_once", "workers", "cluster", "rows",
+    "out", "preset", "model", "stages", "lora", "seed", "every", "steps", "at_once", "validate", "workers", "cluster",
+    "rows",
 )  # fmt: skip
 
 

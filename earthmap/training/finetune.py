@@ -51,6 +51,8 @@ class FinetuneSpec:
     """Stop after these; None for the end of the table."""
     at_once: int = 64
     """Rows of one forward; fewer take less memory."""
+    validate: int = 128
+    """Rows that are held out and asked at each checkpoint; 0 for none."""
     workers: int = 1
     """Processes that share each step, on a Ray cluster where they are more than one."""
     cluster: str | None = None
@@ -61,6 +63,8 @@ class FinetuneSpec:
     def __post_init__(self) -> None:
         counts = {"every": self.every, "at-once": self.at_once, "workers": self.workers, "steps": self.steps or 1}
         wrong = [f"--{name} {count}" for name, count in counts.items() if count < 1]
+        if self.validate < 0:
+            raise TrainingError(f"--validate {self.validate} is given", expected="0 or more")
         if wrong:
             raise TrainingError(f"{wrong[0]} is given", expected="1 or more")
         if (self.preset is None) == (self.model is None):
@@ -150,6 +154,7 @@ def finetune(
             every=spec.every,
             until=spec.until,
             at_once=spec.at_once,
+            validate=spec.validate,
         )
         step = _run(task, spec, watch=told, say=say)
     done = storage.exists(DONE)

@@ -1,7 +1,7 @@
 """What a process of a fine-tuning does, alone or as one of several workers: take up the run, learn, keep, publish.
 
-Imports no Ray. A run folder, local or on S3, holds `step-…` (checkpoints), `curves.parquet`, `curves.png`, and in the
-end `model`, a plain checkpoint, and `finetuned.json`, written last.
+Imports no Ray. A run folder, local or on S3, holds `step-…` (checkpoints), `curves.parquet`, `validation.parquet`,
+`curves.png`, and in the end `model`, a plain checkpoint, and `finetuned.json`, written last.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from earthmap.storage import Storage
 from earthmap.training.ahead import ahead
 from earthmap.training.checkpoints import save_checkpoint
 from earthmap.training.curves import Curves
+from earthmap.training.held_out import figure_lines, held_out_rows
 from earthmap.training.loop import begin, train
 from earthmap.training.lora import merge
 from earthmap.training.peers import Peers, agree
 from earthmap.training.remote import fetch_newest, upload_checkpoint, upload_folder
+from earthmap.training.validation import validate
 
 if TYPE_CHECKING:
     from earthmap.training.origin import Origin
@@ -49,12 +51,14 @@ class Work:
     """Steps after which it stops."""
     at_once: int
     """Rows of one forward."""
+    validate: int
+    """Rows that are held out and asked at each checkpoint."""
 
 
 def work(task: Work, *, peers: Peers, watch: Callable[[Learned], None], say: Callable[[str], None]) -> int:
     """Take up the run where its newest checkpoint stands, and learn on; returns the steps that are done.
 
-    `watch` is told of every step, `say` of what happens before them.
+    `watch` is told of every step, `say` of what happens between them.
 
     Raises:
         TrainingError: for a checkpoint of another table or of other rows, and a loss that leaps or is not a number.
@@ -73,6 +77,7 @@ def work(task: Work, *, peers: Peers, watch: Callable[[Learned], None], say: Cal
             watch(learned)
 
         def save(learner: Learner) -> None:
+            _validate(learner, task, curves, say)
             curves.write()
             place = save_checkpoint(learner, folder)
             if not storage.is_local:
@@ -123,6 +128,17 @@ def _check_together(learner: Learner) -> None:
             expected="a run folder that all of them see",
             fix="give an --out on a file system that the nodes share, or on S3",
         )
+
+
+def _validate(learner: Learner, task: Work, curves: Curves, say: Callable[[str], None]) -> None:
+    """Ask what no step learns from, and take in how well it was answered."""
+    rows = held_out_rows(task.source, task.table, most=task.validate) if task.validate else []
+    if rows:
+        learner.model.model.eval()
+        figures = validate(learner.model, learner.heads, rows)
+        curves.add_figures(learner.step, figures)
+        for line in figure_lines(learner.step, figures):
+            say(line)
 
 
 @contextlib.contextmanager

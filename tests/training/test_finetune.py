@@ -61,7 +61,14 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finetune_spec(tmp_path: Path, stages: Path, **change: Any) -> FinetuneSpec:
     """A run of `tiny` on drawn tiles."""
-    values = {"out": str(tmp_path / "run"), "preset": "tiny", "stages": str(stages), "every": 3, **change}
+    values = {
+        "out": str(tmp_path / "run"),
+        "preset": "tiny",
+        "stages": str(stages),
+        "every": 3,
+        "validate": 0,
+        **change,
+    }
     return FinetuneSpec(**values)
 
 
@@ -79,8 +86,8 @@ def test_a_model_is_trained_and_says_how_it_went(
     tmp_path: Path, stages: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    flags = ["--preset", "tiny", "--stages", str(stages), "--out", str(run), "--every", "3", "--json"]
-    assert cli.main(["finetune", "--drawn", *flags]) == 0
+    flags = ["--preset", "tiny", "--stages", str(stages), "--out", str(run), "--every", "3", "--validate", "12"]
+    assert cli.main(["finetune", "--drawn", *flags, "--json"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out.splitlines()[-1])
     assert (told["step"], told["steps"], told["model"]) == (8, 8, str(run / "model"))
@@ -93,6 +100,11 @@ def test_a_model_is_trained_and_says_how_it_went(
     assert curves[0]["patch"] is None
     assert curves[5]["patch"] > 0
     assert told["last"]["loss"] == curves[-1]["loss"]
+    figures = pyarrow.parquet.read_table(run / "validation.parquet").to_pylist()
+    assert {row["step"] for row in figures} == {3, 6, 8}
+    assert {row["modality"] for row in figures} == {"optical", "sar"}
+    assert all(0 <= row["low"] <= row["score"] <= row["high"] <= 1 for row in figures)
+    assert "after 8 steps, sar: " in err
     with Image.open(run / "curves.png") as picture:
         assert picture.width > 600
     assert newest_checkpoint(run) == run / "step-00000008"

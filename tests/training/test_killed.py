@@ -30,7 +30,19 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _flags(stages: Path, run: Path, *more: str) -> list[str]:
-    flags = ["--drawn", "--preset", "tiny", "--stages", str(stages), "--every", str(EVERY), "--out", str(run)]
+    flags = [
+        "--drawn",
+        "--preset",
+        "tiny",
+        "--stages",
+        str(stages),
+        "--every",
+        str(EVERY),
+        "--validate",
+        "0",
+        "--out",
+        str(run),
+    ]
     return [*flags, "--quiet", *more]
 
 
