@@ -6,6 +6,7 @@ What a file claims is judged from its header, before any of it is decoded.
 from __future__ import annotations
 
 import contextlib
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,11 @@ FORMATS = ("PNG", "JPEG")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Of 8 bits and less."""
+_DAMAGE = (
+    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, LookupError, TypeError),
+    *(AttributeError, AssertionError, RuntimeError, struct.error),
+)
+"""What Pillow raises for damaged files: its TIFF reader takes broken tags for programming errors."""
 _UPRIGHT = 1
 _ORIENTATION = 0x0112
 
@@ -123,7 +129,7 @@ def _opened(file: Path | BytesIO, path: str, formats: Sequence[str]) -> Iterator
             ) from error
         except ReadError:
             raise
-        except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError) as error:
+        except _DAMAGE as error:
             said = " ".join(str(error).split())[:200]
             raise _unfit(
                 path, "damaged", f"is no image that can be read: {said}", f"a whole {' or '.join(formats)}"

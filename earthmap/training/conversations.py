@@ -61,7 +61,12 @@ def split_records(text: str) -> Iterator[tuple[str, Any | Unfit]]:
     itself alone.
     """
     start = len(text) - len(text.lstrip("\ufeff \t\r\n"))
-    yield from _listed(text, start + 1) if text.startswith("[", start) else _lined(text.lstrip("\ufeff"))
+    if text.startswith("[", start):
+        yield from _listed(text, start + 1)
+    elif text[start : start + 200].split("\n")[0].strip() == "{":
+        yield "", Unfit("format", "one JSON object over many lines; expected a list of records, or a record a line")
+    else:
+        yield from _lined(text.lstrip("\ufeff"))
 
 
 _GAP = re.compile(r"[\s,]*")
@@ -167,8 +172,17 @@ def _first(record: Mapping[str, Any]) -> Any:
 
 
 def _said(who: str, value: Any) -> _Turn:
-    text = "" if value is None else str(value)
+    text = _text(value)
     return who, text, [name.strip() for name in _NAMED.findall(text)]
+
+
+def _text(value: Any) -> str:
+    """What stands for a text; empty for nothing. Halves of characters, which no file can hold, become `?`."""
+    if value is None or value != value:  # as missing numbers are stored
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _turn(one: Any) -> _Turn:
@@ -176,22 +190,23 @@ def _turn(one: Any) -> _Turn:
         raise Unfit("conversation", f"a turn that is a {type(one).__name__}; expected who speaks, and what")
     who = str(one.get("from", one.get("role")))
     content = one.get("value", one.get("content"))
-    if not _many(content):
+    listed = [content] if isinstance(content, Mapping) else content
+    if not _many(listed):
         return _said(who, content)
-    parts = [part if isinstance(part, Mapping) else {"text": part} for part in content]
+    parts = [part if isinstance(part, Mapping) else {"text": part} for part in listed]
     images = [
         image
         for part in parts
         for key in ("image", "image_url", "path", "url")
         if (image := _source(part.get(key))) is not None
     ]
-    return who, "\n".join(str(part["text"]) for part in parts if part.get("text")), images
+    return who, "\n".join(text for part in parts if (text := _text(part.get("text")))), images
 
 
 def _source(value: Any) -> Source | None:
     """A picture as a path or bytes; None for a place that something else fills."""
     if isinstance(value, Mapping):  # as Hugging Face `datasets` stores an image; or as an address with more beside it
-        return value.get("bytes") or _source(value.get("path") or value.get("url"))
+        value = value.get("bytes") or value.get("path") or value.get("url")
     return value if isinstance(value, (str, bytes)) and value else None
 
 
@@ -253,9 +268,9 @@ def _dates(record: Mapping[str, Any], count: int) -> tuple[dt.datetime | None, .
         raise Unfit("images", f"{count} pictures and {len(texts)} dates")
     try:
         times = [dt.datetime.fromisoformat(str(text)) for text in texts]
-    except ValueError as error:
+        return tuple(time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC) for time in times)
+    except (ValueError, OverflowError) as error:
         raise Unfit("unknown", f"the date {str(value)[:60]!r}; expected days such as 2024-06-01") from error
-    return tuple(time if time.tzinfo else time.replace(tzinfo=dt.UTC) for time in times)
 
 
 def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:

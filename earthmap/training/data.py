@@ -6,20 +6,22 @@ One of the two modules of `earthmap.training` that import Ray. What comes out is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from earthmap.content import content_key
 from earthmap.errors import EarthmapError, StorageError, TrainingError
 from earthmap.model.processing import UNIT_PX
 from earthmap.training.conversations import split_records
 from earthmap.training.faults import Unfit
-from earthmap.training.row_files import MANIFEST, VERSION, Prepared, RowWriter, read_prepared
+from earthmap.training.row_files import MANIFEST, VERSION, Prepared, RowWriter, read_prepared, row_table
 from earthmap.training.stages import MODALITIES
 
 if TYPE_CHECKING:
@@ -27,9 +29,7 @@ if TYPE_CHECKING:
 
     from earthmap.storage import Storage
     from earthmap.training.labelled_tiles import CellUnit
-    from earthmap.training.pictured import ConversationUnit, ParquetUnit, Setting
-
-    Unit = ConversationUnit | ParquetUnit | CellUnit
+    from earthmap.training.pictured import Setting
 
 KINDS = ("conversations", "parquet", "cube")
 """What a data set may be: JSON with pictures beside it, Hugging Face's Parquet, a cube with labels."""
@@ -43,8 +43,27 @@ UNIT_ROWS = 64
 MAX_BLOCKS = 2_000
 """Blocks that Ray Data cuts the work into at most."""
 
+MOST_ATTEMPTS = 3
+"""How often a unit is tried that kills who reads it; Ray's own default is for ever."""
+
+ATTEMPTS = "attempts"
+"""Folder beside the rows in which attempts are counted while they are read."""
+
 BLOCK_BYTES = 16 * 2**20
 """Of the rows that wait between reading and writing."""
+
+
+class Unit(Protocol):
+    """What one task reads. Small and picklable."""
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """Its file, and where in it, for people."""
+        ...
+
+    def tables(self) -> Iterator[pyarrow.Table]:
+        """Rows and faults (`earthmap.training.row_files.row_schema`), in an order of their own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +177,7 @@ def prepare(sources: Sequence[DataSpec], out: Path, *, side_px: int = SIDE_PX, a
         raise StorageError(f"{out} cannot be made: {error}", expected="a folder that can be written") from error
     if units:
         with cluster(address):
-            for table in _read(units):
+            for table in read_units(units, out / ATTEMPTS):
                 writer.add(table)
     return writer.finish()
 
@@ -280,40 +299,71 @@ def _plan_cube(spec: DataSpec, writer: RowWriter) -> list[CellUnit]:
 # ── Ray ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(units: Sequence[Unit]) -> Iterator[pyarrow.Table]:
-    """The tables of all units, in their order, whoever reads them when."""
+def read_units(units: Sequence[Unit], attempts: Path) -> Iterator[pyarrow.Table]:
+    """The tables of all units, in their order, whoever reads them when; one that kills its readers is a fault.
+
+    `attempts` is a folder to count in, which workers see and nobody else uses.
+    """
     import pyarrow as pa
     import ray.data
+    import ray.exceptions
 
     from earthmap.pipeline.cluster import Watch, watched_rows
+
+    blocks = _blocks(units, attempts)
+    try:
+        with _in_order():
+            read = ray.data.from_arrow(blocks).map_batches(_unit_tables, batch_size=1, batch_format="pyarrow")
+            for row in watched_rows(read, Watch(lambda said: None)):
+                if row["error"] is not None:
+                    raise pickle.loads(row["error"])
+                with pa.ipc.open_stream(row["table"]) as stream:
+                    yield stream.read_all()
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise TrainingError(
+            f"a worker that read training data failed: {type(cause).__name__}: {str(cause).strip()[:200]}",
+            expected="files that can be read, and memory for them",
+        ) from error
+    finally:
+        shutil.rmtree(attempts, ignore_errors=True)
+
+
+def _blocks(units: Sequence[Unit], attempts: Path) -> list[pyarrow.Table]:
+    """Units as they travel, a row each with the place where its attempts are counted."""
+    import pyarrow as pa
+
+    shutil.rmtree(attempts, ignore_errors=True)  # of a preparation that was interrupted
+    rows = [pickle.dumps((unit, str(attempts / str(number)))) for number, unit in enumerate(units)]
+    size = -(-len(rows) // MAX_BLOCKS)
+    return [pa.table({"unit": rows[first : first + size]}) for first in range(0, len(rows), size)]
+
+
+@contextlib.contextmanager
+def _in_order() -> Iterator[None]:
+    """Ray Data keeps the order of blocks, holds small ones, and says nothing."""
+    import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it raises what it also logs
     settings = ray.data.DataContext.get_current()
     before = settings.target_max_block_size, settings.execution_options.preserve_order
     settings.enable_progress_bars = settings.enable_operator_progress_bars = False
     settings.target_max_block_size, settings.execution_options.preserve_order = BLOCK_BYTES, True
-    size = -(-len(units) // MAX_BLOCKS)
-    blocks = [units[first : first + size] for first in range(0, len(units), size)]
-    tables = [pa.table({"unit": [pickle.dumps(unit) for unit in block]}) for block in blocks]
     try:
-        dataset = ray.data.from_arrow(tables).map_batches(_read_units, batch_size=1, batch_format="pyarrow")
-        for row in watched_rows(dataset, Watch(lambda said: None)):
-            if row["error"] is not None:
-                raise pickle.loads(row["error"])
-            with pa.ipc.open_stream(row["table"]) as stream:
-                yield stream.read_all()
+        yield
     finally:
         settings.target_max_block_size, settings.execution_options.preserve_order = before
 
 
-def _read_units(batch: pyarrow.Table) -> Iterator[pyarrow.Table]:
+def _unit_tables(batch: pyarrow.Table) -> Iterator[pyarrow.Table]:
     """Each table of each unit as one row; an error of ours in its stead, so that it keeps its words."""
     import pyarrow as pa
 
     schema = pa.schema({"table": pa.large_binary(), "error": pa.binary()})
     for data in batch["unit"].to_pylist():
         try:
-            for table in pickle.loads(data).tables():
+            unit, attempts = pickle.loads(data)
+            for table in _attempt(unit, Path(attempts)):
                 if table.num_rows:
                     sink = pa.BufferOutputStream()
                     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -323,3 +373,15 @@ def _read_units(batch: pyarrow.Table) -> Iterator[pyarrow.Table]:
         except EarthmapError as error:
             yield pa.Table.from_pylist([{"table": None, "error": pickle.dumps(error)}], schema=schema)
     yield schema.empty_table()
+
+
+def _attempt(unit: Unit, attempts: Path) -> Iterator[pyarrow.Table]:
+    """The tables of a unit; a fault where it was begun MOST_ATTEMPTS times and never came to its end."""
+    for number in range(MOST_ATTEMPTS):
+        try:
+            attempts.with_name(f"{attempts.name}-{number}").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return unit.tables()
+    message = f"reading it killed a process {MOST_ATTEMPTS} times; prepare smaller files to find the row"
+    return iter([row_table([], [Unfit("crash", message).at(*unit.where)])])

@@ -25,6 +25,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "label": "a shape without the name of its class",
         "geometry": "a label without a polygon, or with none that can be mended",
         "cell": "pixels of a cube that cannot be read",
+        "crash": "rows of which one killed who read them, every time",
     }
 )
 """Every cause for which a row, or one question of it, is left out."""
@@ -47,7 +48,7 @@ class Unfit(Exception):
 
     def __init__(self, cause: str, message: str) -> None:
         self.cause = cause
-        self.message = " ".join(message.split())[:300]
+        self.message = " ".join(message.encode("utf-8", "replace").decode().split())[:300]
         super().__init__(cause, message)
 
     def at(self, file: str, place: str) -> Fault:

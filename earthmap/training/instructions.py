@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _SHAPE = re.compile(r"(?<![a-z])(?:point|obox|box|poly|mask)\s{0,4}\[", re.IGNORECASE)
 _REPLY = re.compile(r"\nReply with (?:one of: (?P<choices>[^\n]*)\.$)?", re.MULTILINE)
+FEW_WORDS = 16
+"""Words of an answer up to which "Reply in a few words" is asked."""
+
 _CATEGORY_TASKS = {"ground": "ground", "detect": "detect", "segment": "segment", "caption": "caption"}
 """The task that a category stands for where the words do not tell; the other categories are told by the words."""
 
@@ -57,7 +60,7 @@ def asked_of(
     if given is not None:
         text = exchange.question[: given.start()].split("\n")[0]
     query = _fitting(_query(text, task, _offered(given), pictures=pictures), answer, kind)
-    if query is None:
+    if query is None or (query.task == "vqa" and given is None and len(answer.split()) > FEW_WORDS):
         return _untold(exchange, answer, task=task, kind=kind)
     choices = closed_choices(query)
     return Asked(

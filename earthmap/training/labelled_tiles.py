@@ -83,13 +83,18 @@ class CellUnit:
     ground: bytes = field(repr=False)
     """WKB of the labelled ground."""
 
+    @property
+    def where(self) -> tuple[str, str]:
+        """The store, and the group in it."""
+        return self.store, self.path
+
     def tables(self) -> Iterator[pyarrow.Table]:
         """Rows of its tiles; a cell that cannot be read is a fault."""
         try:
             group = open_cell(Storage(self.store), self.path)
             group.read()
         except (StorageError, FileNotFoundError) as error:
-            yield row_table([], [Unfit("cell", str(error)).at(self.store, self.path)])
+            yield row_table([], [Unfit("cell", str(error)).at(*self.where)])
             return
         shapes, ground = shapely.from_wkb(np.array(self.shapes, object)), shapely.from_wkb(self.ground)
         lost = {failure.tile_id for failure in group.manifest.failures}

@@ -57,6 +57,11 @@ class ConversationUnit:
     setting: Setting
     groups: tuple[tuple[Told, ...], ...]
 
+    @property
+    def where(self) -> tuple[str, str]:
+        """Its file, and the places of its first and last conversation."""
+        return self.setting.file, f"{self.groups[0][0][0]} to {self.groups[-1][-1][0]}"
+
     def tables(self) -> Iterator[pyarrow.Table]:
         """Rows and faults."""
         for told in self.groups:
@@ -72,6 +77,11 @@ class ParquetUnit:
     first: int
     """Number of its first row in the file."""
     columns: tuple[str, ...]
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """Its file, and its first row."""
+        return self.setting.file, f"row group {self.group}, from row {self.first}"
 
     def tables(self) -> Iterator[pyarrow.Table]:
         """Rows and faults; those of a damaged group end in a fault."""

@@ -70,12 +70,21 @@ def test_a_question_with_answers_of_several_people_has_the_first() -> None:
     assert _said(record) == ((b"png",), (("How many?", "3"),))
 
 
+def test_what_stands_for_a_text_is_one() -> None:
+    for answer, text in ((True, "yes"), (False, "no"), (3, "3"), ("a \ud800 b", "a ? b")):
+        assert _said({"image": "a", "question": "What?", "answer": answer}) == (("a",), (("What?", text),))
+    said = [{"role": "user", "content": {"text": "What?"}}, {"role": "assistant", "content": ["That.", {"text": "!"}]}]
+    assert _said({"image": "a", "messages": said}) == (("a",), (("What?", "That.\n!"),))
+    with pytest.raises(Unfit, match="answer"):
+        read_conversation({"image": "a", "question": "What?", "answer": float("nan")})
+
+
 def test_dates_sizes_and_tasks_are_taken_over() -> None:
     pair = {"images": ["a", "b"], "dates": ["2024-05-01", "2024-06-01T10:00:00+02:00"], "width": 9, "height": 8}
     found = read_conversation({**pair, "task": "Change ", "conversations": turns("<image><image> What?", "That.")})
     assert [time.isoformat() if time else None for time in found.dates] == [
         "2024-05-01T00:00:00+00:00",
-        "2024-06-01T10:00:00+02:00",
+        "2024-06-01T08:00:00+00:00",
     ]
     assert (found.size_px, found.task) == ((9, 8), "change")
 
@@ -95,6 +104,7 @@ def test_dates_sizes_and_tasks_are_taken_over() -> None:
         ({"image": "a", "conversations": turns("<image><image>?", "That.")}, "images"),
         ({"images": ["a", "b"], "dates": ["2024-01-01"], "conversations": turns("?", "That.")}, "images"),
         ({"image": "a", "dates": ["soon"], "conversations": turns("?", "That.")}, "unknown"),
+        ({"image": "a", "date": "0001-01-01T00:00:00+14:00", "conversations": turns("?", "That.")}, "unknown"),
         ({"image": "a", "modality": "radio", "conversations": turns("?", "That.")}, "unknown"),
         ({"video": "a.mp4", "conversations": turns("?", "That.")}, "unsupported"),
         ({"image": {"bytes": None, "path": None}, "images": [None, "a"], "question": "?", "answer": "!"}, "missing"),
@@ -177,6 +187,11 @@ def test_a_broken_line_costs_itself_alone() -> None:
     assert [isinstance(record, Unfit) for _, record in found] == [False, True, False]
 
 
+def test_an_object_of_another_kind_is_one_fault() -> None:
+    ((place, why),) = split_records(json.dumps({"images": [], "annotations": [1, 2]}, indent=1))
+    assert (place, why.cause) == ("", "format")
+
+
 # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,6 +212,11 @@ def test_what_answers_in_words_is_asked_in_words() -> None:
         one = _asked(question, answer)
         assert (one.task, one.answer, one.spatial, one.choices) == ("vqa", answer, False, ())
         assert one.question == f"{question}\nReply in a few words."
+
+
+def test_a_long_answer_is_not_asked_for_in_a_few_words() -> None:
+    one = _asked("Why is the valley green?", "word " * 17)
+    assert (one.question, one.category, one.task) == ("Why is the valley green?", "vqa", "")
 
 
 def test_a_question_in_our_own_words_stays_as_it_is() -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from earthmap.errors import JobError, TrainingError
-from earthmap.training.data import DataSpec, prepare
+from earthmap.pipeline.cluster import cluster
+from earthmap.training.data import DataSpec, prepare, read_units
 from earthmap.training.data_rows import DataRows
+from earthmap.training.faults import Fault
+from earthmap.training.row_files import row_table
 from tests.training.data_sets import picture, prepared, turns, write_records
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """One for the module: starting one takes longer than the tests."""
+    with cluster(None):
+        yield
 
 
 def _data_set(folder: Path, count: int = 150) -> Path:
@@ -26,7 +41,8 @@ def _data_set(folder: Path, count: int = 150) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("ray_cluster")
 def test_ray_data_reads_what_one_process_reads(tmp_path: Path) -> None:
     spec = DataSpec(path=str(_data_set(tmp_path)))
     found = prepare([spec], tmp_path / "ray", side_px=64)
@@ -42,6 +58,30 @@ def test_ray_data_reads_what_one_process_reads(tmp_path: Path) -> None:
     _data_set(tmp_path, count=3)
     with pytest.raises(TrainingError, match="holds rows of other data sets, or of files that were changed"):
         prepare([spec], tmp_path / "ray", side_px=64)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_file_that_kills_who_reads_it_is_left_out(tmp_path: Path) -> None:
+    deadly = types.SimpleNamespace(tables=functools.partial(os._exit, 3), where=("a.json", "line 7"))
+    fine = types.SimpleNamespace(tables=functools.partial(iter, (_fault("fine"),)))
+    broken = types.SimpleNamespace(tables=functools.partial(iter, ("no table",)))
+    tables = list(read_units([fine, deadly, fine], tmp_path / "attempts"))
+    faults = [table["fault"].to_pylist()[0] for table in tables]
+    assert [(fault["file"], fault["cause"]) for fault in faults] == [
+        ("fine", "long"),
+        ("a.json", "crash"),
+        ("fine", "long"),
+    ]
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainingError, match=r"a worker that read training data failed: .*num_rows"):
+        list(read_units([broken], tmp_path / "attempts"))
+
+
+def _fault(file: str) -> pa.Table:
+    return row_table([], [Fault(file=file, place="", cause="long", message="")])
 
 
 def test_what_makes_no_sense_is_refused_before_anything_starts(tmp_path: Path) -> None:
