@@ -17,7 +17,14 @@ def _named_paths(page: str) -> list[str]:
     return re.findall(r"`((?:earthmap|tests|jobs|docs|notebooks)/[\w./-]+)`", text)
 
 
-PAGES = ("README.md", "docs/architecture.md", "docs/job.md", "docs/questions.md", "CHANGELOG.md")
+PAGES = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/does-staging-matter.md",
+    "docs/job.md",
+    "docs/questions.md",
+    "CHANGELOG.md",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -109,7 +109,8 @@ def _mark(model: EarthOneVision, heads: AlignmentHeads, rows: Sequence[Row], mar
     from earthmap.training.losses import look
 
     said = [[tried for one in row.asked for tried in _tries(one)] for row in rows]
-    batch = pack([replace(row, asked=tuple(tries)) for row, tries in zip(rows, said, strict=True)], model.words)
+    tried = [replace(row, asked=tuple(tries)) for row, tries in zip(rows, said, strict=True)]
+    batch = pack(tried, model.words, device=model.engine.device)
     features = look(model.model, batch)
     _mark_answers(model, rows, batch, features, marks)
     if batch.shares is not None:
