@@ -194,7 +194,8 @@ def _source(spec: FinetuneSpec, storage: Storage, say: Callable[[str], None]) ->
     folder = Path(spec.rows or f"{storage.address}/{ROWS}").expanduser().resolve()
     say("reading the data sets")
     found = prepare([DataSpec.parse(text) for text in spec.data], folder, side_px=_side_px(spec), address=spec.cluster)
-    say(f"{found.rows:,} rows in {folder}")
+    for line in found.lines():
+        say(line)
     return DataRows(folder=folder, seed=spec.seed)
 
 
