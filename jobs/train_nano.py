@@ -2,7 +2,7 @@
 
     python jobs/train_nano.py --out runs/nano                       # the whole table
     python jobs/train_nano.py --out runs/nano --minutes 9           # a slice; run again for the next
-    python jobs/train_nano.py --out runs/nano --embed               # its last checkpoint becomes the package's
+    python jobs/embed_nano.py runs/nano/step-… --data ../shared/data  # measures it and puts it into the package
 
 Imports neither Ray nor rasterio, on transformers 5.17 and newer. The same table, seed, machine and number of threads
 give the same weights, however often it was stopped.
@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,12 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
-from earthmap.errors import TrainingError
 from earthmap.model.alignment import AlignmentHeads
-from earthmap.model.checkpoint import EMBEDDED_FOLDER
-from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision, new_earth_onevision
-from earthmap.model.words import NANO_WORDS, nano_words
-from earthmap.training import Learned, begin, load_table, newest_checkpoint, save_checkpoint, train
+from earthmap.model.earth_onevision import EarthOneVision, new_earth_onevision
+from earthmap.model.words import nano_words
+from earthmap.training import Learned, begin, load_table, save_checkpoint, train
 from earthmap.training.ahead import ahead
 from earthmap.training.drawn import DrawnRows
 
@@ -52,40 +48,15 @@ def start() -> tuple[EarthOneVision, AlignmentHeads]:
     return model, heads.to(model.engine.device)
 
 
-def embed(run: Path) -> None:
-    """The model of the last checkpoint in half precision as the package's own, with no figures yet.
-
-    The package's tokenizer stays: it is the one that the model was trained with.
-    """
-    place = newest_checkpoint(run)
-    if place is None:
-        raise TrainingError(f"there is no checkpoint in {run}", fix="train first")
-    model = load_earth_onevision(place / "model", dtype="float32", device="cpu")
-    model.model.half()
-    with tempfile.TemporaryDirectory() as scratch:
-        model.save(scratch)
-        for path in Path(scratch).iterdir():
-            if path.name != NANO_WORDS.name:
-                shutil.copyfile(path, EMBEDDED_FOLDER / path.name)
-    size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.iterdir())
-    print(
-        f"{place.name}: {size / 2**20:.1f} MiB in {EMBEDDED_FOLDER.name}/; now evaluate_drawn.py and evaluate_real.py"
-    )
-
-
 def main() -> None:
-    """Train, or embed what was trained."""
+    """Train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--stages", type=Path, default=STAGES, help="table of stages (default: nano_stages.yaml)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these; run again to go on")
     parser.add_argument("--threads", type=int, default=1, help="threads of the step on a processor (default 1)")
     parser.add_argument("--drawers", type=int, default=1, help="processes that draw (default 1)")
-    parser.add_argument("--embed", action="store_true", help="put the last checkpoint into the package; train nothing")
     options = parser.parse_args()
-    if options.embed:
-        embed(options.out)
-        return
     torch.set_num_threads(options.threads)
     end = time.monotonic() + 60.0 * options.minutes
     source = DrawnRows(seed=SEED, questions=QUESTIONS, tasks=TASKS)
