@@ -86,6 +86,8 @@ class DataSpec:
     """Of the labels: the column that holds the name of the class."""
     label: str = ""
     """Of the labels: the class that all of them are, where no column tells."""
+    within: str = ""
+    """Of the labels: a file of the area in which all there is is labelled; the rectangle around them when empty."""
     things: str = ""
     """Of the labels: the classes whose polygons are things one by one, joined by `+`, or `none`; told by their size
     where it is empty."""
@@ -104,8 +106,8 @@ class DataSpec:
             return "has no path"
         if (self.labels != "") != (self.resolved_kind == "cube"):
             return "has labels, but is no cube" if self.labels else "is a cube without labels"
-        if (self.column or self.label or self.things) and not self.labels:
-            return "has column=, label= or things=, but no labels"
+        if (self.column or self.label or self.within or self.things) and not self.labels:
+            return "has column=, label=, within= or things=, but no labels"
         return None
 
     @property
@@ -148,6 +150,7 @@ def prepare(sources: Sequence[DataSpec], out: Path, *, side_px: int = SIDE_PX, a
         address: Of a Ray cluster; None for one of this machine.
 
     Raises:
+        AreaError: for a file of an area that is none.
         TrainingError: for data sets that are not there, a folder that holds other rows, and data without a single row
             that can be learned from.
         JobError: where there is no cluster at `address`.
@@ -189,7 +192,10 @@ def _asked_for(sources: Sequence[DataSpec], side_px: int) -> str:
 
 def _state(spec: DataSpec) -> list[object]:
     if spec.resolved_kind == "cube":  # whose groups never change, and bear the key of what they hold in their names
-        return [*_stamps([Path(spec.labels).expanduser()]), *sorted(_cube(spec).list("cube"))]
+        return [
+            *_stamps([Path(name).expanduser() for name in (spec.labels, spec.within)]),
+            *sorted(_cube(spec).list("cube")),
+        ]
     return _stamps(_files(spec))
 
 
@@ -282,12 +288,14 @@ def _cube(spec: DataSpec) -> Storage:
 
 
 def _plan_cube(spec: DataSpec, writer: RowWriter) -> list[CellUnit]:
+    from earthmap.grid import AreaOfInterest
     from earthmap.tasks.serialization import plain_label
     from earthmap.training.labelled_tiles import cell_units
     from earthmap.training.labels import read_labels
 
     file = Path(spec.labels).expanduser()
-    labels = read_labels(file, column=spec.column, label=spec.label)
+    area = AreaOfInterest.from_file(Path(spec.within).expanduser()) if spec.within else None
+    labels = read_labels(file, column=spec.column, label=spec.label, area=area)
     things = None if not spec.things else tuple(plain_label(name) or name for name in spec.things.split("+"))
     things = () if things == ("none",) else things
     units, reprojected = cell_units(labels, file=file, store=_cube(spec), things=things)

@@ -1,7 +1,7 @@
 """Tiles of a cube with labelled ground as rows: what a user's tile shows, asked about what the labels say of it.
 
-Inside the rectangle around all labels, ground without a label belongs to none of the classes; beyond it nothing is
-known. What is not seen is not asked about.
+On the labelled ground, what no label covers belongs to none of the classes; beyond it nothing is known. What is not
+seen is not asked about.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from earthmap.training.faults import Fault, Unfit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from earthmap.grid import AreaOfInterest
 
 COLUMNS = ("class", "label", "class_name", "category", "type", "name")
 """Where the name of a class is looked for, in this order, when no column is named."""
@@ -40,19 +42,13 @@ class Labels:
     """Valid (multi)polygons in `crs`."""
     crs: Any
     """A `pyproj.CRS`."""
+    ground: Any = field(repr=False)
+    """(Multi)polygon in `crs`: what no label covers there belongs to none of the classes."""
     faults: tuple[Fault, ...] = ()
     repaired: int = 0
     """Polygons that crossed themselves, or whose holes lay outside."""
 
-    @property
-    def ground(self) -> shapely.Polygon:
-        """The rectangle around all labels in `crs`: what no label covers there belongs to none of the classes."""
-        whole = shapely.box(*shapely.total_bounds(self.geometries))
-        west, south, east, north = whole.bounds
-        found: shapely.Polygon = shapely.segmentize(whole, max(east - west, north - south, 1e-9) / _EDGE_PARTS)
-        return found
-
-    def within(self, epsg: int) -> tuple[NDArray[np.object_], shapely.Polygon, bool]:
+    def within(self, epsg: int) -> tuple[NDArray[np.object_], Any, bool]:
         """The polygons and the labelled ground in a zone's CRS, and whether that is another one than the labels'.
 
         What lies so far from the zone that it has no place there becomes empty.
@@ -62,25 +58,37 @@ class Labels:
         wanted = pyproj.CRS.from_epsg(epsg)
         if self.crs.equals(wanted, ignore_axis_order=True):
             return self.geometries, self.ground, False
-        transformer = pyproj.Transformer.from_crs(self.crs, wanted, always_xy=True)
-
-        def moved(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.column_stack(transformer.transform(corners[:, 0], corners[:, 1]))
-
-        there = shapely.transform(self.geometries, moved)
+        there = shapely.transform(self.geometries, _mover(self.crs, wanted))
         there[~np.isfinite(shapely.bounds(there)).all(axis=1)] = shapely.Polygon()
         crossed = ~shapely.is_valid(there)
         there[crossed] = shapely.make_valid(there[crossed], method="structure", keep_collapsed=False)
-        return there, shapely.transform(self.ground, moved), True
+        return there, shapely.transform(self.ground, _mover(self.crs, wanted)), True
 
 
-def read_labels(path: Path, *, column: str = "", label: str = "") -> Labels:
+def _mover(source: Any, target: Any) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Corners (x, y) from one CRS to another."""
+    import pyproj
+
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    return lambda corners: np.column_stack(transformer.transform(corners[:, 0], corners[:, 1]))
+
+
+def _ground(area: AreaOfInterest | None, crs: Any, shapes: Sequence[Any]) -> Any:
+    """The area in `crs`, or without one the rectangle around all shapes; with corners enough for any other CRS."""
+    whole = shapely.box(*shapely.total_bounds(shapes)) if area is None else area.geometry
+    west, south, east, north = whole.bounds
+    fine = shapely.segmentize(whole, max(east - west, north - south, 1e-9) / _EDGE_PARTS)
+    return fine if area is None else shapely.transform(fine, _mover("EPSG:4326", crs))
+
+
+def read_labels(path: Path, *, column: str = "", label: str = "", area: AreaOfInterest | None = None) -> Labels:
     """The labels of a file.
 
     Args:
         path: GeoJSON, GeoPackage, GeoParquet or Shapefile.
         column: That holds the names of the classes; empty for the first of COLUMNS that there is.
         label: The class that all of them are; empty where a column tells.
+        area: In which all there is of the classes is labelled; None for the rectangle around the labels.
 
     Raises:
         TrainingError: for a file that cannot be read, names no CRS, has no such column, more than MAX_TARGETS classes,
@@ -114,6 +122,7 @@ def read_labels(path: Path, *, column: str = "", label: str = "") -> Labels:
         codes=np.array([classes.index(name) for name, _ in found]),
         geometries=np.array([shape for _, shape in found], object),
         crs=frame.crs,
+        ground=_ground(area, frame.crs, [shape for _, shape in found]),
         faults=tuple(faults),
         repaired=repaired,
     )
@@ -147,6 +156,7 @@ def _frame(path: Path) -> Any:
                 return geopandas.read_parquet(path)
             address = _address(path, head)
             if address is not None:
+                _check_layers(address, path)
                 return pyogrio.read_dataframe(address, on_invalid="ignore")
     except (
         *(pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError),
@@ -154,6 +164,17 @@ def _frame(path: Path) -> Any:
     ) as error:
         raise TrainingError(f"the labels {path} cannot be read: {str(error)[:160]}", expected=FORMATS) from error
     raise TrainingError(f"the labels {path} are no vector data", expected=FORMATS)
+
+
+def _check_layers(address: str, path: Path) -> None:
+    """Raises TrainingError where a file has several layers with geometry: which of them are the labels?"""
+    import pyogrio
+
+    names = [str(name) for name, kind in pyogrio.list_layers(address) if kind is not None]
+    if len(names) > 1:
+        raise TrainingError(
+            f"the labels {path} have the layers {', '.join(names)}", expected="one", fix="export one of them"
+        )
 
 
 def _address(path: Path, head: bytes) -> str | None:

@@ -271,6 +271,31 @@ def test_ground_beyond_the_labels_is_not_known(tmp_path: Path) -> None:
             assert not any(one.task in ("detect", "count") for one in row.asked)
 
 
+def test_an_area_says_where_all_is_labelled(tmp_path: Path) -> None:
+    # One barn in the south-west: its rectangle knows of one tile or a few, the area of all.
+    _cube(tmp_path / "run/store")
+    barn = shapely.box(LEFT + 300, BOTTOM + 300, LEFT + 380, BOTTOM + 380)
+    frame = geopandas.GeoDataFrame({"class": ["barn"]}, geometry=[barn], crs=CELL.zone.epsg)
+    frame.to_file(tmp_path / "labels.gpkg")
+    whole = geopandas.GeoSeries([shapely.box(LEFT - 900, BOTTOM - 900, RIGHT + 900, TOP + 900)], crs=CELL.zone.epsg)
+    whole.to_crs(4326).to_file(tmp_path / "area.geojson")
+    spec = f"{tmp_path / 'run'},labels={tmp_path / 'labels.gpkg'}"
+    with pytest.raises(TrainingError, match="nothing can be learned"):  # its own rectangle is less than a tile
+        prepared(DataSpec.parse(spec), out=tmp_path / "alone")
+    found = prepared(DataSpec.parse(f"{spec},within={tmp_path / 'area.geojson'}"), out=tmp_path / "out")
+    rows = _rows(found)
+    assert 2 <= found.places < 16  # "no" is asked about as many tiles as "yes"
+    assert all(row.shares is not None and not np.isnan(row.shares).any() for row in rows)
+    assert {"no", "yes"} <= {one.answer for row in rows for one in row.asked}
+
+
+def test_a_file_of_several_layers_is_refused(tmp_path: Path) -> None:
+    _frame().to_file(tmp_path / "l.gpkg", layer="one")
+    _frame().to_file(tmp_path / "l.gpkg", layer="two")
+    with pytest.raises(TrainingError, match="have the layers one, two; expected one"):
+        read_labels(tmp_path / "l.gpkg")
+
+
 def test_clouds_hide_what_is_under_them(tmp_path: Path) -> None:
     found = _prepared(tmp_path, _frame(), cloud=True)
     rows = _rows(found)
@@ -319,14 +344,14 @@ SQUARE = {"type": "Polygon", "coordinates": [[[3, 45], [3.1, 45], [3.1, 45.1], [
 def test_files_that_are_no_labels_are_refused(tmp_path: Path, text: str, options: dict[str, str], said: str) -> None:
     (tmp_path / "l.geojson").write_text(text)
     with pytest.raises(TrainingError, match=said):
-        read_labels(tmp_path / "l.geojson", **options)
+        read_labels(tmp_path / "l.geojson", column=options.get("column", ""))
 
 
 def test_classes_come_from_a_column_a_number_or_one_word(tmp_path: Path) -> None:
     (tmp_path / "l.geojson").write_text(_geojson(_feature(SQUARE, LABEL="Storage Tank", code=3.0)))
 
-    def classes(**options: str) -> Sequence[str]:
-        return read_labels(tmp_path / "l.geojson", **options).classes
+    def classes(column: str = "", label: str = "") -> Sequence[str]:
+        return read_labels(tmp_path / "l.geojson", column=column, label=label).classes
 
     assert classes() == ("storage tank",)
     assert classes(column="code") == ("3",)
