@@ -10,31 +10,24 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from pathlib import Path
 
 from earthmap.errors import EarthmapError
-from earthmap.evaluation import LOOKS, Measured, measure_drawn, table, write_figures
-from earthmap.model import load_earth_onevision
+from earthmap.evaluation import LOOKS, Measured, measure_looks, open_unjudged, table, write_figures
+from earthmap.model import find_checkpoint
 from earthmap.predict import SpectralPredictor
-from earthmap.predict.vlm import VlmPredictor
 
 
 def measured(arguments: argparse.Namespace) -> list[Measured]:
     """All figures, said on standard error as they come."""
-    model = load_earth_onevision(arguments.checkpoint, device=arguments.device)
-    model.card = dataclasses.replace(model.card, answers=(), drawn=())  # what it may not answer is measured too
-    vlm, found = VlmPredictor(model), []
-    for look in LOOKS:
-        if arguments.sensors and not set(look.sensors) <= set(arguments.sensors):
-            continue
-        start = time.perf_counter()
-        found += measure_drawn(
-            look, model=vlm, spectral=SpectralPredictor(), tiles=arguments.tiles, written=arguments.written
-        )
-        took = time.perf_counter() - start
-        sys.stderr.write(f"{look.modality} {'+'.join(look.sensors)} × {look.dates}: {took:.0f} s\n")
-    return found
+    return measure_looks(
+        open_unjudged(arguments.checkpoint, device=arguments.device),
+        spectral=SpectralPredictor(),
+        looks=[look for look in LOOKS if not arguments.sensors or set(look.sensors) <= set(arguments.sensors)],
+        tiles=arguments.tiles,
+        written=arguments.written,
+        say=lambda text: print(text, file=sys.stderr),
+    )
 
 
 def main() -> int:
@@ -42,11 +35,9 @@ def main() -> int:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", help="a folder, or nano for the one that comes with the package")
     parser.add_argument("--tiles", type=int, default=128, help="tiles of each look (default 128)")
-    parser.add_argument(
-        "--written", type=int, default=24, help="tiles asked for boxes or masks; half for each class (default 24)"
-    )
+    parser.add_argument("--written", type=int, default=24, help="tiles asked for boxes; half for masks (default 24)")
     parser.add_argument("--sensors", nargs="+", help="looks of these sensors only (default all)")
     parser.add_argument("--device", help="cpu or cuda (default a GPU where there is one)")
     parser.add_argument("--table", type=Path, help="write a Markdown table here")
@@ -56,13 +47,13 @@ def main() -> int:
     try:
         found = measured(arguments)
         for row in found:
-            sys.stdout.write(json.dumps({**dataclasses.asdict(row.figure), "dates": row.dates}) + "\n")
+            print(json.dumps({**dataclasses.asdict(row.figure), "dates": row.dates}))
         if arguments.table:
             arguments.table.write_text(table(found), encoding="utf-8")
         if arguments.write:
-            write_figures(Path(arguments.checkpoint), drawn=found)
+            write_figures(find_checkpoint(arguments.checkpoint), drawn=found)
     except EarthmapError as error:
-        sys.stderr.write(f"evaluate_drawn: {error}\n")
+        print(f"evaluate_drawn: {error}", file=sys.stderr)
         return 1
     return 0
 

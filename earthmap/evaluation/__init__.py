@@ -1,9 +1,20 @@
 """How well a model answers, beside the best constant answer and `spectral` (layer 6: pure; no Ray)."""
 
-from earthmap.evaluation.drawn import LOOKS, Batch, Look, draw_batch, measure_drawn
-from earthmap.evaluation.exams import Exam, Paper, Rule, ask_all, balanced, best_constant, is_written, mark, take
+from earthmap.evaluation.drawn import LOOKS, Batch, Look, draw_batch, measure_drawn, measure_looks
+from earthmap.evaluation.exams import (
+    Exam,
+    Paper,
+    Rule,
+    ask_all,
+    balanced,
+    best_constant,
+    is_written,
+    mark,
+    open_unjudged,
+    take,
+)
 from earthmap.evaluation.figures import Measured, headline, table, write_figures
-from earthmap.evaluation.real import GROUPS, Scene, Shot, measure_scene, real_scenes
+from earthmap.evaluation.real import GROUPS, Scene, Shot, measure_real, measure_scene, real_scenes, real_tables
 
 __all__ = [
     "GROUPS",
@@ -24,8 +35,12 @@ __all__ = [
     "is_written",
     "mark",
     "measure_drawn",
+    "measure_looks",
+    "measure_real",
     "measure_scene",
+    "open_unjudged",
     "real_scenes",
+    "real_tables",
     "table",
     "take",
     "write_figures",

@@ -6,6 +6,7 @@ Seeds of training have 48 bits; those of these tiles begin beyond them, so no ti
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from earthmap.evaluation.exams import (
     CHOICE,
     COUNT,
     EXTENT,
+    LABELS,
     MASK,
     ORIENTED_BOX,
     SHARE,
@@ -164,6 +166,24 @@ def measure_drawn(
     return mark(papers)
 
 
+def measure_looks(
+    model: Predictor,
+    *,
+    spectral: Predictor | None,
+    looks: Sequence[Look] = LOOKS,
+    tiles: int = 128,
+    written: int = 24,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Measured]:
+    """`measure_drawn` of several looks; `say` hears of each when it is done."""
+    found = []
+    for look in looks:
+        start = time.perf_counter()
+        found += measure_drawn(look, model=model, spectral=spectral, tiles=tiles, written=written)
+        say(f"{look.modality}, {' + '.join(look.sensors)} × {look.dates}: {time.perf_counter() - start:.0f} s")
+    return found
+
+
 def _query(text: str, task: str, *, targets: tuple[str, ...] | None = None, shape: str | None = None) -> Query:
     return make_query(text, task=task, targets=targets, shape=shape, open_vocabulary=True)
 
@@ -192,6 +212,8 @@ def _of_one_date(batch: Batch, written: int) -> Iterator[Exam]:
         rule=CHOICE,
         truths=_where(batch, lambda facts: dominant(facts) if len(facts.classes) == len(CLASSES) else None),
     )
+    labels = _where(batch, _all_labels)
+    yield Exam(query=_query("Which land cover classes are there?", "label"), rule=LABELS, truths=labels)
     for label in OBJECT_CLASSES:
         truths = balanced(_where(batch, partial(_stands, label=label)))
         yield Exam(query=_query(f"Are there any {plural(label)}?", "presence"), rule=CHOICE, truths=truths)
@@ -210,6 +232,12 @@ def _is_there(facts: Facts, name: str) -> str | None:
     if name not in facts.classes or facts.seen[0] < 0.3 or 0.0 < facts.share(name) < PRESENT:
         return None
     return "yes" if facts.share(name) > 0 else "no"
+
+
+def _all_labels(facts: Facts) -> frozenset[str] | None:
+    """The classes that are there; None where of any nobody could tell."""
+    there = {name: _is_there(facts, name) for name in CLASSES}
+    return None if None in there.values() else frozenset(name for name, said in there.items() if said == "yes")
 
 
 def _share(facts: Facts, name: str) -> float | None:

@@ -7,7 +7,8 @@ one that scores highest on the very tiles that are asked about.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from earthmap.predict.protocol import Predictor, TileInput
+    from earthmap.predict.vlm import VlmPredictor
     from earthmap.tasks.query import Query
 
 HALF = 0.5
@@ -144,7 +146,43 @@ def balanced(truths: Mapping[int, Any]) -> dict[int, Any]:
     return {tile: true for tile, true in truths.items() if tile in kept}
 
 
+def _label_agreement(said: str | None, true: frozenset[str]) -> float:
+    """F1 of a set of labels; of none against none 1."""
+    found = _label_set(said)
+    return 2.0 * len(found & true) / (len(found) + len(true)) if found or true else 1.0
+
+
+def _label_set(text: str | None) -> frozenset[str]:
+    return frozenset() if text in (None, "none") else frozenset(str(text).split("; "))
+
+
+def _usual_labels(truths: Sequence[frozenset[str]]) -> list[str]:
+    """Answers that name each label that is true at least so often."""
+    names = sorted(frozenset().union(*truths))
+    often = {name: sum(name in true for true in truths) / len(truths) for name in names}
+    return [
+        "; ".join(name for name in names if often[name] >= share) or "none" for share in (0.0, 0.2, 0.35, 0.5, 0.65)
+    ]
+
+
+LABELS = Rule(metric="F1 of labels", read=lambda answer: answer.value, grade=_label_agreement, guesses=_usual_labels)
+
+
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_unjudged(checkpoint: str | Path, *, device: str | None = None) -> VlmPredictor:
+    """The model of a checkpoint as if nothing had been measured: what it may not answer is asked too.
+
+    Raises:
+        ModelError: for a checkpoint that cannot be used.
+    """
+    from earthmap.model import load_earth_onevision
+    from earthmap.predict.vlm import VlmPredictor
+
+    model = load_earth_onevision(checkpoint, device=device)
+    model.card = replace(model.card, answers=(), drawn=())
+    return VlmPredictor(model)
 
 
 def ask_all(predictor: Predictor, items: Sequence[TileInput], exams: Sequence[Exam]) -> list[dict[int, Answer]]:

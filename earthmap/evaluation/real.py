@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.errors import StorageError
-from earthmap.evaluation.exams import BOX, CHOICE, COUNT, EXTENT, MASK, SHARE, THINGS, Exam, Paper, Rule, take
+from earthmap.evaluation.exams import BOX, CHOICE, COUNT, EXTENT, MASK, SHARE, THINGS, Exam, Paper, Rule, mark, take
+from earthmap.evaluation.figures import table
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.sensors.bands import OPTICAL_BANDS
 from earthmap.sensors.masks import Reason
@@ -86,6 +88,34 @@ def measure_scene(scene: Scene, *, model: Predictor, spectral: Predictor | None)
         data=scene.data,
         bands=scene.bands,
     )
+
+
+def measure_real(
+    data: Path,
+    *,
+    model: Predictor,
+    spectral: Predictor | None,
+    names: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Paper]:
+    """`measure_scene` of the scenes of some of GROUPS, or of all; `say` hears of each when it is done.
+
+    Raises:
+        StorageError: for a folder without any of them, and a name that is not one of GROUPS.
+    """
+    found = []
+    for scene in real_scenes(data, names or tuple(GROUPS)):
+        start = time.perf_counter()
+        found += measure_scene(scene, model=model, spectral=spectral)
+        say(f"{scene.name}: {len(scene.items)} tiles in {time.perf_counter() - start:.0f} s")
+    return found
+
+
+def real_tables(papers: Sequence[Paper]) -> str:
+    """Markdown: the figures scene by scene, then those of all scenes of a sensor together."""
+    names = dict.fromkeys(paper.data for paper in papers)
+    each = [row for name in names for row in mark([paper for paper in papers if paper.data == name])]
+    return f"## Scene by scene\n\n{table(each)}\n## All scenes of a sensor together\n\n{table(mark(papers))}"
 
 
 # ── cutting ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -244,7 +244,6 @@ def test_one_of_several_dates(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (("x.png", "w" * 100_000), "100000"),
         (("x.png", "Find the ships"), "ships"),
         (("x.png", "Where is vegetation?", "--model", "m", "--predictor", "spectral"), "--model"),
-        (("x.png", "Where is vegetation?", "--predictor", "spectral", "--model", "nano"), "--model"),
         (("x.png",), "question"),
         (("x.png", "Where is vegetation?", "--draw", ""), "a folder"),
         (("x.png", "Where is vegetation?", "--draw", "/"), "a folder"),
