@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from earthmap.errors import TrainingError
+from earthmap.model.processing import UNIT_PX
 from earthmap.tasks import CATEGORIES
 from earthmap.training.stages import MODALITIES
 
@@ -49,7 +51,7 @@ class Row:
     NaN for a class that cannot be told there. None where only answers are known."""
 
     def __post_init__(self) -> None:
-        faults = self._faults()
+        faults = self._faults() or self._size_faults() or self._share_faults()
         if faults:
             raise TrainingError(f"the row {self.id!r} {faults[0]}", fix="mend or leave out the row")
 
@@ -73,6 +75,20 @@ class Row:
         unknown = [one.category for one in self.asked if one.category not in CATEGORIES]
         if unknown:
             faults.append(f"has a question of the category {unknown[0]!r}, not one of {', '.join(CATEGORIES)}")
-        if self.shares is not None and (self.shares.ndim != 3 or self.shares.shape[2] != len(self.classes)):
-            faults.append(f"has shares of shape {self.shares.shape} for {len(self.classes)} classes")
         return faults
+
+    def _size_faults(self) -> list[str]:
+        sides = self.pictures.shape[-2:]
+        if all(side > 0 and side % UNIT_PX == 0 for side in sides):
+            return []
+        return [f"has pictures of {' × '.join(map(str, sides))} pixels, not of multiples of {UNIT_PX}"]
+
+    def _share_faults(self) -> list[str]:
+        if self.shares is None:
+            return []
+        wanted = (len(self.names), math.prod(self.pictures.shape[-2:]) // UNIT_PX**2, len(self.classes))
+        if self.shares.shape != wanted or not self.classes:
+            return [f"has shares of shape {self.shares.shape} for {len(self.classes)} classes, not {wanted}"]
+        if self.shares.dtype.kind != "f" or bool(((self.shares < 0) | (self.shares > 1 + 1e-5)).any()):
+            return ["has shares that are not numbers from 0 to 1"]
+        return []

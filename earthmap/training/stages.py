@@ -32,7 +32,8 @@ DEFAULT_TABLE = "pcma.yaml"
 MAX_TABLE_BYTES = 1_000_000
 
 Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Weight = Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, pydantic.Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, pydantic.Field(gt=0, le=10**9)]
 
 
 class Stage(pydantic.BaseModel):
@@ -51,9 +52,9 @@ class Stage(pydantic.BaseModel):
     """Weight of FGVLA's loss beside that of the answers; zero turns it off."""
     replay: float = pydantic.Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the rows that are drawn from earlier stages' modalities."""
-    steps: int = pydantic.Field(gt=0)
+    steps: Count
     """Optimiser steps."""
-    tokens: int = pydantic.Field(gt=0)
+    tokens: Count
     """Tokens of one step, pictures and words together, about."""
     warmup: int = pydantic.Field(default=0, ge=0)
     """Steps over which the rates rise from zero; after them they fall along a half cosine to zero."""
@@ -89,10 +90,12 @@ class StageTable(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
+    stages: tuple[Stage, ...]
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> StageTable:
+        if not self.stages:
+            raise ValueError("a table of no stages")
         names = [stage.name for stage in self.stages]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -162,7 +165,7 @@ def parse_table(text: str, *, source: str) -> StageTable:
 
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day 99, a number of 5,000 digits, 5,000 brackets
         raise TrainingError(f"{source} is not YAML: {error}", expected="a table of stages") from error
     if not isinstance(content, Mapping):
         raise TrainingError(f"{source} holds {type(content).__name__}", expected="a mapping with the key `stages`")

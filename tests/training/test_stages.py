@@ -125,3 +125,52 @@ def test_differences_are_named() -> None:
     swapped = parse_table(_table({"name": "two"}, {}), source="t")
     assert one.differences(swapped) == ["order: one, two → two, one"]
     assert one.content_key() != swapped.content_key() != other.content_key()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages: 2024-99-99",
+        "stages: " + "9" * 5000,
+        "[" * 5000,
+        "stages: &a [*a]",
+        "? [1]\n: 2",
+        "!!python/object:os.system {}",
+        "stages: [{1: 2}]",
+    ],
+)
+def test_what_a_reader_of_yaml_stumbles_over_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(TrainingError, match=r"^mine\.yaml") as caught:
+        parse_table(text, source="mine.yaml")
+    assert "\n" not in str(caught.value)
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+_NESTED = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*STAGE, "mixture", "replay", "warmup", "alignment_weight"]), _NESTED, max_size=4)
+)
+def test_whatever_stands_in_a_stage_it_is_refused_or_means_something(change: dict[str, object]) -> None:
+    """A table that is not refused has steps, and weights that can be added up."""
+    try:
+        table = parse_table(_table(change), source="mine.yaml")
+    except TrainingError:
+        return
+    stage = table.stages[0]
+    assert 0 < table.steps <= 10**9
+    assert all(0.0 <= rate_at(stage, step) <= 1.0 for step in (0, stage.steps // 2, stage.steps))
+    assert 0 < sum(stage.mixture.values()) < float("inf")
+    assert all(0.0 <= rate <= 1.0 for rate in stage.rates.values())
+
+
+@pytest.mark.parametrize("name", ["mixture", "rates"])
+@given(value=st.floats(max_value=-1e-300) | st.just(float("nan")) | st.just(float("inf")))
+def test_a_rate_or_weight_below_nothing_is_refused(name: str, value: float) -> None:
+    key = {"mixture": "vqa", "rates": "mergers"}[name]
+    change: dict[str, object] = {name: {**({"decoder": 0.1} if name == "rates" else {"caption": 1.0}), key: value}}
+    with pytest.raises(TrainingError, match=rf"stages\.0\.{name}\.{key}"):
+        parse_table(_table(change), source="t")
