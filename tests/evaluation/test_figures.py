@@ -90,7 +90,11 @@ def test_drawn_figures_can_refuse_and_never_vouch(tmp_path: Path) -> None:
     card = read_card(tmp_path)
     assert card.answers == ()
     assert card.refusal("presence", "sentinel-2-l2a") is not None
-    assert card.refusal("presence", "thermal") is None
+    assert card.refusal("presence", "thermal") is not None, "what beats no constant for any sensor is asked of none"
+    assert card.refusal("classify", "thermal") is None
+    assert card.refusal("caption", "thermal") is None, "never measured"
+    assert card.supports("classify", "sentinel-2-l2a")
+    assert not card.supports("classify", "thermal")
     assert card.figure("classify", "sentinel-2-l2a") is None
     assert not card.prefers("classify", "sentinel-2-l2a")
     write_figures(tmp_path, real=[measured(*[1.0] * 30)])
