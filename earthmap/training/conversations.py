@@ -9,6 +9,7 @@ it and the pictures alone.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from earthmap.training.stages import MODALITIES
 
 ASKING, ANSWERING, SETTING = ("human", "user"), ("gpt", "assistant", "model", "chatgpt"), ("system",)
 """Who speaks, as data sets call them; what a system says is no part of what is learned."""
+
+MOST_SECONDS = 1e6
+"""SLIS writes at most six digits."""
 
 Source = str | bytes
 """A picture: where it lies, or the bytes of its file."""
@@ -47,6 +51,8 @@ class Conversation:
     """What the record calls the task of all its questions."""
     dates: tuple[dt.datetime | None, ...] = ()
     """Of each picture; () where the record tells none."""
+    seconds: tuple[float, ...] = ()
+    """Of each frame of a video from the first on; () where the record tells none."""
     size_px: tuple[int, int] | None = None
     """Width and height that the record says its pictures have."""
 
@@ -109,7 +115,7 @@ def read_conversation(record: Any) -> Conversation:
     if not isinstance(record, Mapping):
         raise Unfit("conversation", f"a {type(record).__name__}; expected a record with named fields")
     if record.get("video") or record.get("videos"):
-        raise Unfit("unsupported", "a video file; expected its frames as pictures")
+        raise Unfit("unsupported", "a video file; expected its frames as `images`, with `modality` video")
     turns = _turns(record)
     told = [image for _, _, images in turns for image in images]
     images = [*_images(record), *told]
@@ -128,6 +134,7 @@ def read_conversation(record: Any) -> Conversation:
         modality=_modality(record),
         task=_word(record.get("task") or record.get("category")),
         dates=_dates(record, len(images)),
+        seconds=_seconds(record, len(images)),
         size_px=_size(record),
     )
 
@@ -254,8 +261,6 @@ def _modality(record: Mapping[str, Any]) -> str | None:
     name = _word(record.get("modality"))
     if name is not None and name not in MODALITIES:
         raise Unfit("unknown", f"the modality {name[:40]!r}; expected one of {', '.join(MODALITIES)}")
-    if name == "video":
-        raise Unfit("unsupported", "frames of a video; expected pictures of one or more dates")
     return name
 
 
@@ -271,6 +276,17 @@ def _dates(record: Mapping[str, Any], count: int) -> tuple[dt.datetime | None, .
         return tuple(time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC) for time in times)
     except (ValueError, OverflowError) as error:
         raise Unfit("unknown", f"the date {str(value)[:60]!r}; expected days such as 2024-06-01") from error
+
+
+def _seconds(record: Mapping[str, Any], count: int) -> tuple[float, ...]:
+    value = record.get("seconds")
+    if not _many(value):
+        return ()
+    listed: Sequence[Any] = value if value is not None else ()
+    rising = [float(one) for one in listed if isinstance(one, (int, float)) and 0.0 <= one < MOST_SECONDS]
+    if len(listed) != count or len(rising) != count or any(b <= a for a, b in itertools.pairwise(rising)):
+        raise Unfit("unknown", f"the seconds {str(value)[:60]}; expected {count} rising numbers from 0 on")
+    return tuple(rising)
 
 
 def _size(record: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -100,8 +100,8 @@ class DataSpec:
     def _fault(self) -> str | None:
         if self.kind and self.kind not in KINDS:
             return f"is of the kind {self.kind!r}, not one of {', '.join(KINDS)}"
-        if self.modality and (self.modality not in MODALITIES or self.modality == "video"):
-            return f"has the modality {self.modality!r}, not one of {', '.join(MODALITIES)} without video"
+        if self.modality and self.modality not in MODALITIES:
+            return f"has the modality {self.modality!r}, not one of {', '.join(MODALITIES)}"
         if not self.path:
             return "has no path"
         if (self.labels != "") != (self.resolved_kind == "cube"):

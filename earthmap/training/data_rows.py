@@ -20,7 +20,7 @@ import numpy as np
 from earthmap.content import content_key
 from earthmap.errors import TrainingError
 from earthmap.model.alignment import GRANULARITIES
-from earthmap.model.processing import UNIT_PX
+from earthmap.model.processing import FRAMES, UNIT_PX
 from earthmap.tasks import CATEGORIES
 from earthmap.training.row_files import Prepared, read_prepared, read_row
 from earthmap.training.stages import MODALITIES
@@ -379,7 +379,8 @@ def _indexed(batches: list[pyarrow.RecordBatch], held_out: float) -> _Index:
     spatial = flat.field("spatial").to_numpy(zero_copy_only=False)
     tokens = np.where(spatial, letters, letters / LETTERS_PER_TOKEN)
     side = table["side"].to_numpy()
-    visual = counts * ((side // UNIT_PX) ** 2 + 10.0)
+    is_video = table["modality"].to_numpy() == "video"
+    visual = counts / np.where(is_video, FRAMES, 1) * ((side // UNIT_PX) ** 2 + 10.0)
     modality = _codes(table["modality"], MODALITIES)[record]
     category, granularity = _codes(flat.field("category"), CATEGORIES), _codes(flat.field("granularity"), GRANULARITIES)
     cell = (modality * len(CATEGORIES) + category) * len(GRANULARITIES) + granularity

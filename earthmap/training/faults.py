@@ -17,7 +17,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "missing": "a picture that is not there",
         "outside": "a picture that lies outside the folder of the pictures",
         "damaged": "a picture that is truncated, or no picture",
-        "unsupported": "a picture of more than 8 bits a channel, or a video",
+        "unsupported": "a picture of more than 8 bits a channel, or a video file",
         "size": "a picture too small or too large, of another size than its row says, or than the others of its row",
         "coordinates": "shapes that cannot be read, or that stand among other words",
         "long": "more than the model can read at once",

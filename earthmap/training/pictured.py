@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.model.config import MAX_TOKENS
-from earthmap.model.processing import UNIT_PX
-from earthmap.tasks import picture_name
+from earthmap.model.processing import FRAMES, UNIT_PX
+from earthmap.tasks import frame_name, picture_name
 from earthmap.training.conversations import read_conversation
 from earthmap.training.faults import Fault, Unfit
 from earthmap.training.instructions import asked_of
@@ -22,6 +22,7 @@ from earthmap.training.rows import Row
 
 if TYPE_CHECKING:
     import pyarrow
+    from numpy.typing import NDArray
 
     from earthmap.training.conversations import Conversation
     from earthmap.training.rows import Asked
@@ -148,7 +149,7 @@ def grouped(
             faults.append(unfit.at(file, place))
             continue
         faults += [unfit.at(file, place) for unfit in said.unfit]
-        same = (tuple(map(_short, said.images)), said.modality, said.dates, said.size_px)
+        same = (tuple(map(_short, said.images)), said.modality, said.dates, said.seconds, said.size_px)
         groups.setdefault(same, []).append((place, said))
     return [tuple(told) for told in groups.values()], faults
 
@@ -172,9 +173,9 @@ def group_table(told: Sequence[Told], setting: Setting) -> pyarrow.Table:
     said = told[0][1]
     row = Row(
         id=told[0][0],
-        modality=said.modality or setting.modality or ("optical" if len(fitted) == 1 else "temporal"),
+        modality=_modality(said, setting),
         names=_names(said, fitted, setting),
-        pictures=np.stack([one.levels for one in fitted]),
+        pictures=_pictures(said, fitted, setting),
         asked=tuple(asked),
     )
     notes = [
@@ -186,6 +187,19 @@ def group_table(told: Sequence[Told], setting: Setting) -> pyarrow.Table:
         if is_so
     ]
     return row_table([DataRow(row=row, source=setting.file, notes=tuple(notes))], faults)
+
+
+def _modality(said: Conversation, setting: Setting) -> str:
+    return said.modality or setting.modality or ("optical" if len(said.images) == 1 else "temporal")
+
+
+def _pictures(said: Conversation, fitted: Sequence[Fitted], setting: Setting) -> NDArray[np.uint8]:
+    """(view, 3, y, x) levels; of a video (pair, 2, 3, y, x), the last frame twice where their number is odd."""
+    levels = [one.levels for one in fitted]
+    if _modality(said, setting) != "video":
+        return np.stack(levels)
+    levels += levels[-1:] * (len(levels) % FRAMES)
+    return np.stack(levels).reshape(-1, FRAMES, *levels[0].shape)
 
 
 def _is_shrunk(fitted: Fitted, setting: Setting) -> bool:
@@ -203,7 +217,10 @@ def _fit(said: Conversation, setting: Setting) -> list[Fitted]:
     sizes = list(dict.fromkeys(one.size_px for one in found))
     if len(sizes) > 1:
         raise Unfit("size", f"pictures of one row have {_by(sizes[0])} and {_by(sizes[1])} pixels")
-    tokens = len(found) * (setting.side_px // UNIT_PX) ** 2
+    is_video = _modality(said, setting) == "video"
+    if is_video and len(found) < FRAMES:
+        raise Unfit("images", "one frame of a video; expected two or more")
+    tokens = -(-len(found) // (FRAMES if is_video else 1)) * (setting.side_px // UNIT_PX) ** 2
     if tokens > MAX_TOKENS // 2:
         raise Unfit("long", f"{len(found)} pictures take {tokens:,} tokens; expected at most {MAX_TOKENS // 2:,}")
     return found
@@ -214,6 +231,11 @@ def _by(size: tuple[int, int] | None) -> str:
 
 
 def _names(said: Conversation, fitted: Sequence[Fitted], setting: Setting) -> tuple[str, ...]:
+    if _modality(said, setting) == "video":
+        seconds = list(said.seconds or map(float, range(len(fitted))))
+        seconds += seconds[-1:] * (len(seconds) % FRAMES)
+        firsts = range(0, len(seconds), FRAMES)
+        return tuple(frame_name(sum(seconds[first : first + FRAMES]) / FRAMES) for first in firsts)
     dates = said.dates or (None,) * len(fitted)
     return tuple(
         picture_name(setting.view, datetime=date, seen_share=one.seen_share)
@@ -225,13 +247,8 @@ def _asked(told: Sequence[Told], fitted: Sequence[Fitted], setting: Setting) -> 
     """The questions of all conversations, each once, and what is wrong with others."""
     asked: dict[Asked, None] = {}
     faults: list[Fault] = []
-    room = (
-        MAX_TOKENS
-        - MARKS
-        - sum(
-            (setting.side_px // UNIT_PX) ** 2 + len(name.encode()) + 2 for name in _names(told[0][1], fitted, setting)
-        )
-    )
+    names, tokens = _names(told[0][1], fitted, setting), (setting.side_px // UNIT_PX) ** 2
+    room = MAX_TOKENS - MARKS - sum(tokens + len(name.encode()) + 2 for name in names)
     for place, said in told:
         for exchange in said.exchanges:
             try:

@@ -19,7 +19,7 @@ import numpy as np
 
 from earthmap.content import content_key
 from earthmap.errors import StorageError, TrainingError
-from earthmap.model.processing import UNIT_PX
+from earthmap.model.processing import FRAMES, UNIT_PX
 from earthmap.training.faults import Fault
 from earthmap.training.rows import Asked, Row
 
@@ -118,7 +118,7 @@ def _columns(one: DataRow) -> dict[str, Any]:
         "modality": row.modality,
         "names": row.names,
         "side": row.pictures.shape[-1],
-        "pictures": [_png(picture) for picture in row.pictures],
+        "pictures": [_png(picture) for picture in row.pictures.reshape(-1, *row.pictures.shape[-3:])],
         "asked": [asdict(asked) | {"granularity": granularity_of(asked)} for asked in row.asked],
         "classes": row.classes,
         "shares": shares,
@@ -149,12 +149,15 @@ def read_row(seen: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], *, id:
     if seen["shares"] is not None:
         blocks = (seen["side"] // UNIT_PX) ** 2
         shares = np.frombuffer(seen["shares"], "<f4").reshape(-1, blocks, len(classes)).astype(np.float32)
+    pictures = np.stack([_levels(data) for data in seen["pictures"]])
+    if seen["modality"] == "video":
+        pictures = pictures.reshape(-1, FRAMES, *pictures.shape[1:])
     fields = ("question", "answer", "category", "task", "spatial")
     return Row(
         id=id,
         modality=seen["modality"],
         names=tuple(seen["names"]),
-        pictures=np.stack([_levels(data) for data in seen["pictures"]]),
+        pictures=pictures,
         asked=tuple(Asked(choices=tuple(one["choices"]), **{name: one[name] for name in fields}) for one in asked),
         classes=classes,
         shares=shares,

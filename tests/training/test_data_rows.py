@@ -144,7 +144,7 @@ def test_weights_are_shares_of_the_questions(
     folder: Path, weights: Weights, wanted: Mapping[tuple[str, str], float]
 ) -> None:
     source = DataRows(folder=folder, seed=1, weights=weights, questions=1, held_out_share=0.0)
-    found = _leads(source, _table("optical+sar", steps=300))
+    found = _leads(source, _table("optical+sar", steps=150))
     for what, share in wanted.items():
         assert found[what] / found.total() == pytest.approx(share, abs=0.06)
 
@@ -168,10 +168,10 @@ def test_granularities_are_weighed_within_a_category(tmp_path: Path) -> None:
 
 def test_a_stage_replays_what_earlier_ones_learned(folder: Path) -> None:
     source = DataRows(folder=folder, seed=1, questions=1)
-    table = _table("optical", "sar", steps=200, replay=0.25)
-    rows = [row for step in range(200, 400) for row in source.rows(table, step)]
+    table = _table("optical", "sar", steps=150, replay=0.25)
+    rows = [row for step in range(150, 300) for row in source.rows(table, step)]
     assert sum(row.modality == "optical" for row in rows) / len(rows) == pytest.approx(0.25, abs=0.06)
-    assert {row.modality for step in range(200) for row in source.rows(table, step)} == {"optical"}
+    assert {row.modality for step in range(0, 150, 9) for row in source.rows(table, step)} == {"optical"}
 
 
 def test_a_mixture_asks_nothing_else(folder: Path) -> None:
@@ -285,6 +285,27 @@ def test_training_goes_on_in_the_middle_of_an_epoch(folder: Path, tmp_path: Path
         begin(tmp_path / "parts", table=table, source=other, start=start)
 
 
+def test_frames_of_a_video_are_learned_two_by_two(tmp_path: Path, words: Words) -> None:
+    frames = [picture(tmp_path, f"{number}.png", seed=number).name for number in range(5)]
+    said = turns("<image>" * 5 + "Track the ships.", "#1 ship:box[1,2,30,40]@0s;#1 ship:box[5,2,35,40]@0.5s")
+    records = [
+        {"images": frames, "modality": "video", "seconds": [0, 0.5, 1, 1.5, 4], "conversations": said},
+        {"images": frames[:2], "modality": "video", "seconds": [1, 1], "conversations": turns("?", "!")},
+        {"images": frames[:1], "modality": "video", "conversations": turns("?", "!")},
+    ]
+    write_records(tmp_path / "d.jsonl", records)
+    found = prepared(DataSpec(path=str(tmp_path / "d.jsonl")), out=tmp_path / "out")
+    assert found.faults == {"images": 1, "unknown": 1}
+    (row,) = DataRows(folder=found.folder, seed=1, held_out_share=0).rows(_table("video", tokens=1), 0)
+    assert row.names == ("<0.2 seconds>", "<1.2 seconds>", "<4.0 seconds>")
+    assert row.pictures.shape == (3, 2, 3, 64, 64)
+    for number, frame in enumerate((*frames, frames[-1])):
+        with Image.open(tmp_path / frame) as image:
+            assert (np.moveaxis(row.pictures[number // 2, number % 2], 0, -1) == np.asarray(image)).all()
+    assert (row.asked[0].task, row.asked[0].spatial) == ("track", True)
+    assert pack([row], words).pixels.shape == (1, 3, 2, 3, 64, 64)
+
+
 # ── bad rows ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -348,7 +369,7 @@ def test_data_without_a_good_row_say_what_is_wrong(tmp_path: Path) -> None:
         ("a.json,colour=red", "the setting 'colour'"),
         ("a.json,view=a,view=b", "a setting twice"),
         ("a.json,kind=csv", "of the kind 'csv'"),
-        ("a.json,modality=video", "modality 'video'"),
+        ("a.json,modality=radio", "modality 'radio'"),
         ("a.json,labels=b.geojson,kind=conversations", "has labels, but is no cube"),
         ("store,kind=cube", "a cube without labels"),
         ("a.json,things=ship", "but no labels"),
