@@ -209,7 +209,7 @@ def read_prepared(folder: Path) -> Prepared | None:
         version = content.pop("version")
         if version == VERSION:
             return Prepared(folder=folder, parts=tuple(content.pop("parts")), **content)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrainingError(

@@ -55,12 +55,13 @@ def _barns() -> list[Any]:
 BARNS = _barns()
 
 
-def _frame(**more: Any) -> geopandas.GeoDataFrame:
+def parcels(**more: Any) -> geopandas.GeoDataFrame:
+    """Lake, field and barns as a table."""
     names = ["lake", "field", *["barn"] * len(BARNS)]
     return geopandas.GeoDataFrame({"class": names, **more}, geometry=[LAKE, FIELD, *BARNS], crs=CELL.zone.epsg)
 
 
-def _cube(folder: Path, *, sensor: str = "sentinel-2-l2a", cloud: bool = False) -> Storage:
+def cube(folder: Path, *, sensor: str = "sentinel-2-l2a", cloud: bool = False) -> Storage:
     """One observation of CELL; with `cloud` its northern half is hidden."""
     storage = Storage(folder)
     bands = ("vv", "vh") if sensor.startswith("sentinel-1") else ("blue", "green", "red", "nir")
@@ -78,7 +79,7 @@ def _cube(folder: Path, *, sensor: str = "sentinel-2-l2a", cloud: bool = False) 
 
 
 def _prepared(folder: Path, frame: geopandas.GeoDataFrame, **options: Any) -> Prepared:
-    _cube(folder / "store", **options)
+    cube(folder / "store", **options)
     frame.to_file(folder / "labels.gpkg")
     spec = DataSpec(path=str(folder / "store"), labels=str(folder / "labels.gpkg"), things="Barn")
     return prepared(spec, out=folder / "out")
@@ -95,7 +96,7 @@ def _rows(found: Prepared, modality: str = "optical") -> list[Row]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Labels in the CRS of the cube."""
-    return _prepared(tmp_path_factory.mktemp("labels"), _frame())
+    return _prepared(tmp_path_factory.mktemp("labels"), parcels())
 
 
 def _tile_of(row: Row, folder: Path) -> Any:
@@ -184,7 +185,7 @@ def test_presence_is_asked_in_equal_parts(tmp_path: Path) -> None:
         ],
         crs=CELL.zone.epsg,
     )
-    units, _ = cell_units(_labels(tmp_path, frame), file=tmp_path, store=_cube(tmp_path / "store"))
+    units, _ = cell_units(_labels(tmp_path, frame), file=tmp_path, store=cube(tmp_path / "store"))
     assert units[0].legend.often == pytest.approx((1 / 16, 1.0))
     assert units[0].legend.things == (False, False)  # all the ground is labelled
     (tmp_path / "sparse").mkdir()
@@ -210,7 +211,7 @@ def _labels(folder: Path, frame: geopandas.GeoDataFrame) -> Any:
 
 
 def test_labels_in_another_crs_are_reprojected(found: Prepared, tmp_path: Path) -> None:
-    other = _prepared(tmp_path, _frame().to_crs(4326))
+    other = _prepared(tmp_path, parcels().to_crs(4326))
     assert other.notes == {"labels reprojected": 2 + len(BARNS)}
     assert "labels reprojected" not in found.notes
     mine = {row.pictures.tobytes(): row for row in _rows(found)}
@@ -242,7 +243,7 @@ def test_broken_rings_are_mended_and_counted_and_what_is_no_label_is_named(tmp_p
         ("feature 6", "label"),
         ("feature 7", "geometry"),
     ]
-    _cube(tmp_path / "store")
+    cube(tmp_path / "store")
     spec = DataSpec.parse(f"{tmp_path / 'store'},labels={tmp_path / 'labels.parquet'}")
     found = prepared(spec, out=tmp_path / "out")
     assert found.notes == {"labels repaired": 1}
@@ -254,7 +255,7 @@ def test_ground_beyond_the_labels_is_not_known(tmp_path: Path) -> None:
     # Labels on the southern half alone: nothing is said of the north, and no number of what a tile partly beyond shows.
     half = (BOTTOM + TOP) / 2
     south = shapely.box(LEFT - 500, BOTTOM - 500, RIGHT + 500, half)
-    frame = _frame()
+    frame = parcels()
     frame.geometry = frame.geometry.intersection(south)
     found = _prepared(tmp_path, frame[~frame.geometry.is_empty])
     rows = _rows(found)
@@ -273,7 +274,7 @@ def test_ground_beyond_the_labels_is_not_known(tmp_path: Path) -> None:
 
 def test_an_area_says_where_all_is_labelled(tmp_path: Path) -> None:
     # One barn in the south-west: its rectangle knows of one tile or a few, the area of all.
-    _cube(tmp_path / "run/store")
+    cube(tmp_path / "run/store")
     barn = shapely.box(LEFT + 300, BOTTOM + 300, LEFT + 380, BOTTOM + 380)
     frame = geopandas.GeoDataFrame({"class": ["barn"]}, geometry=[barn], crs=CELL.zone.epsg)
     frame.to_file(tmp_path / "labels.gpkg")
@@ -290,14 +291,14 @@ def test_an_area_says_where_all_is_labelled(tmp_path: Path) -> None:
 
 
 def test_a_file_of_several_layers_is_refused(tmp_path: Path) -> None:
-    _frame().to_file(tmp_path / "l.gpkg", layer="one")
-    _frame().to_file(tmp_path / "l.gpkg", layer="two")
+    parcels().to_file(tmp_path / "l.gpkg", layer="one")
+    parcels().to_file(tmp_path / "l.gpkg", layer="two")
     with pytest.raises(TrainingError, match="have the layers one, two; expected one"):
         read_labels(tmp_path / "l.gpkg")
 
 
 def test_clouds_hide_what_is_under_them(tmp_path: Path) -> None:
-    found = _prepared(tmp_path, _frame(), cloud=True)
+    found = _prepared(tmp_path, parcels(), cloud=True)
     rows = _rows(found)
     assert 8 <= len(rows) < 16
     for row in rows:
@@ -306,7 +307,7 @@ def test_clouds_hide_what_is_under_them(tmp_path: Path) -> None:
 
 
 def test_radar_is_radar(tmp_path: Path) -> None:
-    found = _prepared(tmp_path, _frame(), sensor="sentinel-1-rtc")
+    found = _prepared(tmp_path, parcels(), sensor="sentinel-1-rtc")
     assert found.counts["modality"].keys() == {"sar"}
     row = _rows(found, "sar")[0]
     assert row.names == ("sar-vv-vh, 2024-06-01: ",)
@@ -361,8 +362,8 @@ def test_classes_come_from_a_column_a_number_or_one_word(tmp_path: Path) -> None
 
 
 def test_labels_elsewhere_and_cells_that_cannot_be_read(tmp_path: Path) -> None:
-    storage = _cube(tmp_path / "store")
-    frame = _frame()
+    storage = cube(tmp_path / "store")
+    frame = parcels()
     away = _labels(tmp_path / "a", frame.set_geometry(frame.translate(1e5, 0)))
     with pytest.raises(TrainingError, match=r"no cell of the cube .* lies on the ground of"):
         cell_units(away, file=tmp_path, store=storage)
