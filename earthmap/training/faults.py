@@ -19,7 +19,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "damaged": "a picture that is truncated, or no picture",
         "unsupported": "a picture of more than 8 bits a channel, or a video file",
         "size": "a picture too small or too large, of another size than its row says, or than the others of its row",
-        "coordinates": "shapes that cannot be read, or that stand among other words",
+        "coordinates": "shapes that cannot be read or stand among words, and coordinates of another convention",
         "long": "more than the model can read at once",
         "repeated": "the same pictures with the same questions as in an earlier row",
         "label": "a shape without the name of its class",

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from earthmap.training.conversations import Exchange
 
 _SHAPE = re.compile(r"(?<![a-z])(?:point|obox|box|poly|mask)\s{0,4}\[", re.IGNORECASE)
+_NUMBER = r"\s*-?\d+(?:\.\d+)?\s*"
+_FOREIGN = re.compile(
+    r"<(?:box|quad|poly|ref|loc\d*|p)>|bbox|\{\s*<\d|<\d+>\s*<\d+>"
+    rf"|(?<![a-z\]])[\[(]{_NUMBER}(?:,{_NUMBER}){{3,}}[\])]",
+    re.IGNORECASE,
+)
+"""Coordinates as other models write them: they would be wrong once the picture is padded or shrunk."""
 _REPLY = re.compile(r"\nReply with (?:one of: (?P<choices>[^\n]*)\.$)?", re.MULTILINE)
 FEW_WORDS = 16
 """Words of an answer up to which "Reply in a few words" is asked."""
@@ -46,10 +53,15 @@ def asked_of(
         scale: How much of the row's width and height the picture fills that shapes in the answer are told of.
 
     Raises:
-        Unfit: for an answer whose shapes cannot be read, or whose words hold shapes.
+        Unfit: for an answer whose shapes cannot be read, or whose words hold shapes; for coordinates of other kinds,
+            and in the question, where they cannot be moved.
     """
     text, answer = " ".join(exchange.question.split()), exchange.answer.strip()
     instances = _instances(answer)
+    if _FOREIGN.search(text) if instances is not None else _FOREIGN.search(f"{text}\n{answer}"):
+        raise Unfit("coordinates", f"{text[:60]!r}: {answer[:60]!r} has coordinates of another convention than SLIS")
+    if scale != (1.0, 1.0) and _SHAPE.search(text):
+        raise Unfit("coordinates", f"{text[:80]!r} names a place in a picture that was padded or shrunk")
     if instances is not None:
         written = [serialize([_moved(one, scale)]) for one in instances]
         if "none" in written:

@@ -246,6 +246,31 @@ def test_shapes_among_words_and_broken_ones_are_left_out(answer: str) -> None:
     assert found.value.cause == "coordinates"
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where is it?", "<box>(12,30),(40,55)</box>"),
+        ("Where is it?", '[{"bbox_2d": [12, 30, 40, 55], "label": "ship"}]'),
+        ("Where is it?", "[0.12, 0.3, 0.4, 0.55]"),
+        ("Where is it?", "{<12><30><40><55>|<90>}"),
+        ("Where is it?", "[[12, 30, 40, 55, 1.5]]"),
+        ("What is in [12, 30, 40, 55]?", "a ship"),
+        ("What is in (12,30,40,55)?", "ship:box[1,2,3,4]"),
+    ],
+)
+def test_coordinates_of_other_conventions_are_left_out(question: str, answer: str) -> None:
+    with pytest.raises(Unfit) as found:
+        _asked(question, answer)
+    assert found.value.cause == "coordinates"
+
+
+def test_a_place_in_a_question_cannot_move() -> None:
+    assert _asked("What is in box[1,2,3,4]?", "a ship").answer == "a ship"
+    with pytest.raises(Unfit, match="padded or shrunk"):
+        _asked("What is in box[1,2,3,4]?", "a ship", scale=(0.5, 0.5))
+    assert _asked("Are 3 (or more, 4) ships there?", "yes").answer == "yes"
+
+
 def test_shapes_move_with_their_picture() -> None:
     scale = {"scale": (0.5, 0.25)}
     assert _asked("Find the ships.", "ship:box[100,200,300,400]", **scale).answer == "ship:box[50,50,150,100]"
