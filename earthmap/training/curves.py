@@ -129,7 +129,7 @@ def draw_curves(steps: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any
         places, values = _thinned(steps, name)
         if values:
             axes[0].plot(places, values, label=name, linewidth=1.2)
-    axes[0].set(ylabel="loss", yscale="log")
+    axes[0].set(ylabel="loss", yscale="log" if any(row["loss"] > 0 for row in steps) else "linear")
     axes[0].legend(frameon=False, ncols=5, fontsize=8)
     axes[1].plot(*_thinned(steps, "right"), linewidth=1.2, color="tab:green")
     axes[1].set(ylabel="likeliest token right", ylim=(0, 1))
@@ -190,6 +190,8 @@ def live_line(console: Console, *, steps: int) -> Iterator[tuple[Callable[[Learn
         task = bar.add_task("starting", total=steps, detail="")
 
         def watch(learned: Learned) -> None:
+            if not bar.tasks[0].completed:  # what was done before this took no time now
+                bar.reset(task, completed=learned.step)
             speed = bar.tasks[0].speed
             detail = f"loss {learned.loss:.3f}, {learned.right:.0%} right" + (f", {speed:.2f}/s" if speed else "")
             bar.update(task, description=learned.stage, completed=learned.step + 1, detail=detail)

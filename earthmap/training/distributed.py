@@ -118,7 +118,9 @@ def work_on_cluster(
             raise JobError(
                 f"{workers} workers on {looking.cpus} cores", expected="a core for each worker, or --cluster"
             )
-        board: Any = ray.remote(num_cpus=0)(_Board).remote()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=looking.own, soft=False)
+        kind: Any = ray.remote(_Board)
+        board = kind.options(num_cpus=0, scheduling_strategy=here).remote()
         with tempfile.TemporaryDirectory(prefix="earthmap-train-") as scratch:
             trainer = _trainer(task, board, workers=workers, gpu=looking.gpus >= workers, scratch=scratch)
             return _follow(trainer, board, looking, watch=watch, say=say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -130,6 +131,19 @@ def test_a_killed_driver_is_taken_up_by_one_process(stages: Path, undisturbed: P
     expected = _weights(undisturbed)
     for name, weight in _weights(run).items():
         torch.testing.assert_close(weight, expected[name], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.ray
+def test_what_a_worker_cannot_do_is_said_in_a_line(stages: Path, undisturbed: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(undisturbed / "model", model)
+    (model / "tokenizer.json").write_text("{}")
+    flags = ["--drawn", "--model", str(model), "--stages", str(stages), "--out", str(tmp_path / "run"), "--quiet"]
+    for count, fault in (("2", "the tokenizer of"), ("999", "999 workers on")):
+        with command(*flags, "--workers", count, env=ENV, verb="finetune") as running:
+            status, out, err = running.finish()
+        assert (status, out, len(err.splitlines())) == (2, "", 1), err
+        assert fault in err
 
 
 def _mount(*words: str) -> subprocess.CompletedProcess[str]:
