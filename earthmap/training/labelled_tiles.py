@@ -1,14 +1,14 @@
 """Tiles of a cube with labelled ground as rows: what a user's tile shows, asked about what the labels say of it.
 
-On the labelled ground, what no label covers belongs to none of the classes; beyond it nothing is known. What is not
-seen is not asked about.
+On the labelled ground, what no label covers belongs to none of the classes; beyond it nothing is known and nothing
+shown. What is not seen is not asked about.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +105,12 @@ class CellUnit:
 
     def _row(self, group: CellGroup, tile: Tile, shapes: NDArray[np.object_], ground: Any) -> DataRow | None:
         manifest, picture = group.manifest, group.picture(tile)
-        names, levels, shown = _look(picture)
         frame = shapely.box(*tile.geobox.extent.boundingbox.bbox)
-        inside = _rastered([ground], tile) if not ground.covers(frame) else np.ones(shown.shape, np.bool_)
-        seen = shown & inside & ~unseen(picture.mask, DEFAULT_UNSEEN)
+        inside = _rastered([ground], tile) if not ground.covers(frame) else np.ones(tile.geobox.shape, np.bool_)
+        # What nobody labelled is not shown either: a class that is there would be told not to be.
+        picture = replace(picture, mask=np.where(inside, picture.mask, np.uint8(Reason.NODATA)))
+        names, levels, shown = _look(picture)
+        seen = shown & ~unseen(picture.mask, DEFAULT_UNSEEN)
         if seen.mean() < FEWEST_SEEN:
             return None
         told = self._ground(tile, shapes, frame, seen=seen, whole=bool(inside.all()))
