@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from earthmap.errors import RunFolderError, StorageError, TrainingError
 from earthmap.model.earth_onevision import load_earth_onevision
 from earthmap.pipeline.lease import Lease
 from earthmap.storage import Storage
-from earthmap.training import Row, StageTable, newest_checkpoint, step, working
+from earthmap.training import Row, StageTable, newest_checkpoint, parse_table, step, working
 from earthmap.training.drawn import DrawnRows
 from earthmap.training.finetune import FinetuneSpec, finetune
 from earthmap.training.parameters import GROUPS
@@ -283,3 +284,20 @@ def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, stages: Pat
     (tmp_path / "run" / "finetune.json").write_text("[]")
     with pytest.raises(RunFolderError, match="is not what earthmap wrote"):
         finetune(finetune_spec(tmp_path, stages))
+
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "finetune.md"
+
+
+def test_every_flag_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["finetune", "--help"])
+    flags = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help", "--json", "--quiet"}
+    page = DOCUMENTED.read_text(encoding="utf-8")
+    assert sorted(flag for flag in flags if f"`{flag}" not in page) == []
+
+
+def test_the_table_in_the_documentation_is_understood() -> None:
+    block = re.search(r"```yaml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    assert [stage.replay for stage in parse_table(block[1], source="docs").stages] == [0.0, 0.3]
