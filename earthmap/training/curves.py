@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from earthmap.errors import StorageError
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
@@ -100,12 +102,18 @@ class Curves:
 
 
 def _read(storage: Storage, path: str) -> list[dict[str, Any]]:
+    """Raises StorageError for a file that is damaged: what it told would be lost when it is written anew."""
+    import pyarrow as pa
     import pyarrow.parquet
 
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(io.BytesIO(storage.read(path))).to_pylist()
     except FileNotFoundError:
         return []
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{storage.locate(path)} is damaged: {error}", fix="delete it to go on without it"
+        ) from error
     return rows
 
 

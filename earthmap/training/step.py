@@ -195,13 +195,21 @@ class Learner:
     def _own_gradients(
         self, groups: Mapping[object, Sequence[Row]], stage: Stage, *, wholes: Mapping[object, Extent], asked: int
     ) -> _Sums:
-        """Of this worker's rows alone."""
+        """Of this worker's rows alone. Raises TrainingError where a GPU has no room for them."""
+        import torch
+
         sums = _Sums()
-        for layout, members in groups.items():
-            for start in range(0, len(members), self._at_once):
-                some = members[start : start + self._at_once]
-                loss = self._loss(some, stage, sums, whole=wholes[layout], asked=asked)
-                loss.backward()  # type: ignore[no-untyped-call]
+        try:
+            for layout, members in groups.items():
+                for start in range(0, len(members), self._at_once):
+                    some = members[start : start + self._at_once]
+                    loss = self._loss(some, stage, sums, whole=wholes[layout], asked=asked)
+                    loss.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.device} has no room for {self._at_once} rows at once",
+                fix=f"take fewer at once, and go on from {self.last_good or 'the start'}",
+            ) from error
         return sums
 
     def _grouped(self, rows: Sequence[Row]) -> dict[object, list[Row]]:

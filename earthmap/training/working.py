@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earthmap.errors import StorageError
+from earthmap.errors import ModelError, StorageError
 from earthmap.storage import Storage
 from earthmap.training.ahead import ahead
 from earthmap.training.checkpoints import save_checkpoint
@@ -23,7 +23,7 @@ from earthmap.training.curves import Curves
 from earthmap.training.held_out import figure_lines, held_out_rows
 from earthmap.training.loop import begin, train
 from earthmap.training.lora import merge
-from earthmap.training.peers import Peers, agree
+from earthmap.training.peers import Alone, Peers, agree
 from earthmap.training.remote import fetch_newest, upload_checkpoint, upload_folder
 from earthmap.training.validation import validate
 
@@ -144,7 +144,7 @@ def _validate(learner: Learner, task: Work, curves: Curves, say: Callable[[str],
 @contextlib.contextmanager
 def _made_ahead(source: RowSource, peers: Peers) -> Iterator[RowSource]:
     """`source`, drawn by another process while this one learns; of several workers each draws for itself."""
-    if peers.count > 1:
+    if not isinstance(peers, Alone):
         yield source
         return
     with ahead(source) as rows:
@@ -152,12 +152,31 @@ def _made_ahead(source: RowSource, peers: Peers) -> Iterator[RowSource]:
 
 
 def _publish(learner: Learner, storage: Storage, folder: Path) -> None:
-    """Write the model of a run that came to its end: plain, whatever was beside it while it learned."""
-    from earthmap.model.alignment import save_heads
+    """Write the model of a run that came to its end: plain, whatever was beside it while it learned.
+
+    Raises StorageError where it cannot be written; the same command tries again.
+    """
+    from safetensors import SafetensorError
 
     if learner.step < learner.table.steps or storage.exists(DONE):
         return
     merge(learner.model.model)
+    try:
+        _write_model(learner, storage, folder)
+    except (OSError, ModelError, SafetensorError) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"the model cannot be written to {storage.locate(MODEL)}: {error}",
+            fix="make room and run the same command again",
+        ) from error
+    content = {"step": learner.step, "checkpoint": learner.last_good}
+    storage.write(DONE, json.dumps(content, indent=1).encode())
+
+
+def _write_model(learner: Learner, storage: Storage, folder: Path) -> None:
+    from earthmap.model.alignment import save_heads
+
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
         model = Path(scratch) / MODEL
         learner.model.save(model)
@@ -167,5 +186,3 @@ def _publish(learner: Learner, storage: Storage, folder: Path) -> None:
             model.rename(folder / MODEL)
         else:
             upload_folder(model, storage.sub(MODEL))
-    content = {"step": learner.step, "checkpoint": learner.last_good}
-    storage.write(DONE, json.dumps(content, indent=1).encode())

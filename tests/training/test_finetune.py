@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_or_leaps_names_the_last_good_checkpoint(
     assert [row["step"] for row in _curves(tmp_path / "run")] == list(range(4))
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "step-00000003"
     monkeypatch.undo()
-    assert finetune(finetune_spec(tmp_path, stages)).step == 8
+    assert finetune(finetune_spec(tmp_path, stages, steps=5)).step == 5
 
 
 def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: Path, stages: Path) -> None:
@@ -256,24 +256,50 @@ def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: 
         finetune(finetune_spec(tmp_path, stages, out=str(tmp_path / "more"), preset=None, model=str(first)))
 
 
-def test_adapters_are_kept_on_the_way_and_merged_at_the_end(tmp_path: Path, stages: Path) -> None:
+def test_adapters_are_kept_on_the_way_and_merged_at_the_end(tmp_path: Path) -> None:
+    stages = write_stages(tmp_path / "stages.yaml", steps=2)
     finetune(finetune_spec(tmp_path, stages))
     base = tmp_path / "run" / "model"
-    for out, counts in (("whole", (8,)), ("slices", (2, 7, 8))):
+    for out, counts in (("whole", (4,)), ("slices", (1, 3, 4))):
+        change = {"out": str(tmp_path / out), "preset": None, "model": str(base), "lora": 2}
         for count in counts:
-            spec = finetune_spec(
-                tmp_path, stages, out=str(tmp_path / out), preset=None, model=str(base), lora=2, steps=count
-            )
-            done = finetune(spec)
+            done = finetune(finetune_spec(tmp_path, stages, **change, steps=count))
     assert done.model == str(tmp_path / "slices" / "model")
-    assert not (tmp_path / "slices/step-00000008/model").exists()
-    assert (tmp_path / "slices/step-00000008/adapters/adapter_config.json").is_file()
+    assert not (tmp_path / "slices/step-00000004/model").exists()
+    assert (tmp_path / "slices/step-00000004/adapters/adapter_config.json").is_file()
     assert run_weights(tmp_path / "slices") == run_weights(tmp_path / "whole")
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "slices/model"))
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("self_attn.q_proj.weight" in name for name in moved)
     assert not any("norm" in name or "embed" in name or name.endswith("bias") for name in moved)
+
+
+def test_what_is_left_of_a_full_disk_at_the_end_is_mended(
+    tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(learner: step.Learner, storage: Storage, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    write = working._write_model
+    monkeypatch.setattr(working, "_write_model", full)
+    with pytest.raises(StorageError, match=r"the model cannot be written to .*No space left.*same command again"):
+        finetune(finetune_spec(tmp_path, stages))
+    monkeypatch.setattr(working, "_write_model", write)
+    (tmp_path / "run" / "curves.parquet").write_bytes(b"PAR1 damaged")
+    with pytest.raises(StorageError, match=r"curves.parquet is damaged.*delete it"):
+        finetune(finetune_spec(tmp_path, stages))
+    (tmp_path / "run" / "curves.parquet").unlink()
+    assert finetune(finetune_spec(tmp_path, stages)).model == str(tmp_path / "run" / "model")
+
+
+def test_a_gpu_without_room_is_told(tmp_path: Path, stages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(self: step.Learner, *rows: Any, **options: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(step.Learner, "_loss", no_room)
+    with pytest.raises(TrainingError, match=r"no room for 64 rows at once.*fewer at once, and go on from the start"):
+        finetune(finetune_spec(tmp_path, stages))
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(tmp_path: Path, stages: Path) -> None:
