@@ -221,10 +221,11 @@ def _cover_presence(facts: Facts, dice: Dice) -> Asked | None:
 
 
 def known_things(facts: Facts) -> list[str]:
-    """Classes of things of which it is known how many are seen: those that can be told, with none half hidden."""
-    if facts.seen[0] < 0.85:
-        return [label for label in countable(facts) if facts.of(label)]
-    return countable(facts)
+    """Classes of things of which it is known how many are seen: those that can be told, with none half hidden.
+
+    None where clouds could hide one: were such a picture asked about what it does show alone, clouds would mean "yes".
+    """
+    return countable(facts) if facts.seen[0] >= 0.85 else []
 
 
 def countable(facts: Facts) -> list[str]:

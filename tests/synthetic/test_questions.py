@@ -531,6 +531,18 @@ def test_no_name_tells_whether_it_is_there(far: Drawn, near: Drawn, tasks: tuple
     assert 0.35 < float(np.average([share for _, share in shares.values()], weights=counts)) < 0.65
 
 
+def test_clouds_do_not_tell_what_is_under_them(far: Drawn, near: Drawn) -> None:
+    """Things are asked for where all can be seen: of a cloudy picture every such question would be answered yes."""
+    cloudy = 0
+    for facts, one in every(far, near):
+        if facts.seen[0] < 0.85:
+            cloudy += 1
+            assert not (
+                one.query.task in ("count", "detect", "ground", "presence") and {*one.query.targets} & {*OBJECT_CLASSES}
+            )
+    assert cloudy > 20
+
+
 def test_no_question_about_change_or_motion_tells_its_answer(pairs: Drawn, videos: Drawn) -> None:
     for batch, task in ((pairs, "change"), (videos, "track")):
         shares = _shares([batch], task)
