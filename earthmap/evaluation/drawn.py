@@ -32,6 +32,7 @@ from earthmap.evaluation.exams import (
 from earthmap.evaluation.figures import Measured
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.synthetic import CLASSES, Facts, Tiles, draw_tiles, facts_of, ground_distances, measure, plan_tiles
+from earthmap.synthetic.facts import told_by
 from earthmap.synthetic.objects import OBJECT_CLASSES
 from earthmap.synthetic.questions import MOST_THINGS, PRESENT, dominant, known_things
 from earthmap.synthetic.replies import NAMES, is_plain, plural, shape_of
@@ -55,6 +56,9 @@ LEAST = 0.05
 
 LEAST_CHANGED = 0.02
 """The same for ground that changed."""
+
+OUTLINED = ("water", "vegetation", "built-up")
+"""Land cover whose masks are asked for: those of all classes would take most of the time."""
 
 _DAY = dt.datetime(2021, 6, 1, 10, 50, tzinfo=dt.UTC)
 _STEP = dt.timedelta(days=60)
@@ -184,8 +188,15 @@ def measure_looks(
     return found
 
 
-def _query(text: str, task: str, *, targets: tuple[str, ...] | None = None, shape: str | None = None) -> Query:
-    return make_query(text, task=task, targets=targets, shape=shape, open_vocabulary=True)
+def _query(
+    text: str,
+    task: str,
+    *,
+    targets: tuple[str, ...] | None = None,
+    choices: tuple[str, ...] | None = None,
+    shape: str | None = None,
+) -> Query:
+    return make_query(text, task=task, targets=targets, choices=choices, shape=shape, open_vocabulary=True)
 
 
 def _where(batch: Batch, truth: Callable[[Facts], Any]) -> dict[int, Any]:
@@ -207,18 +218,16 @@ def _of_one_date(batch: Batch, written: int) -> Iterator[Exam]:
         yield Exam(query=_query(f"Is there any {NAMES[name]}?", "presence"), rule=CHOICE, truths=truths)
         shares = _where(batch, partial(_share, name=name))
         yield Exam(query=_query(f"How much is {NAMES[name]}?", "fraction", targets=(name,)), rule=SHARE, truths=shares)
-    yield Exam(
-        query=_query("What kind of land cover is this?", "classify"),
-        rule=CHOICE,
-        truths=_where(batch, lambda facts: dominant(facts) if len(facts.classes) == len(CLASSES) else None),
-    )
-    labels = _where(batch, _all_labels)
-    yield Exam(query=_query("Which land cover classes are there?", "label"), rule=LABELS, truths=labels)
+    told = told_by(list(dict.fromkeys(picture.sensor for picture in batch.items[0].pictures)))[0]
+    kinds = _where(batch, lambda facts: dominant(facts) if facts.classes == told else None)
+    yield Exam(query=_query("What kind of land cover is this?", "classify", choices=told), rule=CHOICE, truths=kinds)
+    labels = _where(batch, lambda facts: _all_labels(facts) if facts.classes == told else None)
+    yield Exam(query=_query("Which land cover classes are there?", "label", choices=told), rule=LABELS, truths=labels)
     for label in OBJECT_CLASSES:
         truths = balanced(_where(batch, partial(_stands, label=label)))
         yield Exam(query=_query(f"Are there any {plural(label)}?", "presence"), rule=CHOICE, truths=truths)
         yield from _of_things(batch, label, written // 2)
-    for name in CLASSES:
+    for name in OUTLINED:
         masks = {
             tile: _codes(batch, tile, batch.tiles.cover[tile, 0].numpy() == CLASSES.index(name) + 1)
             for tile, share in _where(batch, partial(_share, name=name)).items()
@@ -236,7 +245,7 @@ def _is_there(facts: Facts, name: str) -> str | None:
 
 def _all_labels(facts: Facts) -> frozenset[str] | None:
     """The classes that are there; None where of any nobody could tell."""
-    there = {name: _is_there(facts, name) for name in CLASSES}
+    there = {name: _is_there(facts, name) for name in facts.classes}
     return None if None in there.values() else frozenset(name for name, said in there.items() if said == "yes")
 
 
@@ -286,7 +295,8 @@ def _of_two_dates(batch: Batch, written: int) -> Iterator[Exam]:
     events = _where(batch, lambda facts: facts.event if is_plain(facts) and facts.event in CHANGES else None)
     yield Exam(query=_query("What kind of change is this?", "change-type"), rule=CHOICE, truths=events)
     cover = batch.tiles.cover.numpy()
-    for code, name in enumerate(CLASSES, 1):
+    for name in OUTLINED:
+        code = CLASSES.index(name) + 1
         masks: dict[int, NDArray[np.uint8]] = {}
         for tile, facts in enumerate(batch.facts):
             if name in facts.classes and facts.changed[code - 1].sum(axis=0).mean() >= LEAST_CHANGED:
