@@ -91,6 +91,11 @@ def _add_finetune(commands: Any) -> None:
     add("--validate", type=int, metavar="ROWS", help="held-out rows that each checkpoint is asked (default 128)")
     add("--workers", type=int, metavar="N", help="processes that share each step, on Ray (default 1, without Ray)")
     add("--cluster", metavar="ADDRESS", help="Ray cluster of the workers (default: this machine)")
+    add(
+        "--weights",
+        metavar="NAME=NUMBER,…",
+        help="how often which modality, task or granularity of the data is learned",
+    )
     add("--rows", metavar="FOLDER", help="where data sets are kept as rows (default: in the run folder)")
     _add_output(commands.choices["finetune"])
 
@@ -395,7 +400,7 @@ _DEMO_ANSWERS = {
 
 _FINETUNE_FLAGS = (
     "out", "preset", "model", "stages", "lora", "seed", "every", "steps", "at_once", "validate", "workers", "cluster",
-    "rows",
+    "rows", "weights",
 )  # fmt: skip
 
 

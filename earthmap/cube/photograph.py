@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -81,7 +81,7 @@ def read_photograph(path: str) -> Photograph:
     return _read(Path(path.removeprefix("file://")).expanduser(), path, FORMATS)
 
 
-def decode_photograph(data: bytes, *, name: str, formats: Sequence[str] = FORMATS) -> Photograph:
+def decode_photograph(data: bytes, *, name: str, formats: tuple[str, ...] = FORMATS) -> Photograph:
     """The photograph whose file has these bytes.
 
     Args:
@@ -95,7 +95,7 @@ def decode_photograph(data: bytes, *, name: str, formats: Sequence[str] = FORMAT
     return _read(BytesIO(data), name, formats)
 
 
-def _read(file: Path | BytesIO, path: str, formats: Sequence[str]) -> Photograph:
+def _read(file: Path | BytesIO, path: str, formats: tuple[str, ...]) -> Photograph:
     from PIL import ImageOps
 
     with _opened(file, path, formats) as image:
@@ -114,7 +114,7 @@ def _unfit(path: str, reason: str, what: str, expected: str) -> ReadError:
 
 
 @contextlib.contextmanager
-def _opened(file: Path | BytesIO, path: str, formats: Sequence[str]) -> Iterator[Image]:
+def _opened(file: Path | BytesIO, path: str, formats: tuple[str, ...]) -> Iterator[Image]:
     """The file's header, and its pixels once they are asked for. Raises ReadError for what Pillow raises."""
     from PIL import Image
 

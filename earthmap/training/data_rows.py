@@ -9,6 +9,7 @@ epoch is computed without those before it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -38,6 +39,8 @@ VERSION = "1"
 LETTERS_PER_TOKEN = 3.0
 """About; by it a step is filled."""
 
+_PLAIN_NUMBER = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
+
 _NAMES = {"modality": MODALITIES, "category": CATEGORIES, "granularity": GRANULARITIES}
 
 
@@ -61,6 +64,24 @@ class Weights:
                         f"the weight {weight} of the {axis} {name!r}",
                         expected=f"a number from 0 on for one of {', '.join(names)}",
                     )
+
+    @classmethod
+    def parse(cls, text: str) -> Weights:
+        """The weights of `NAME=NUMBER[,NAME=NUMBER…]`, whose names tell what they are of. Raises TrainingError.
+
+        Example:
+            >>> Weights.parse("sar=2,detect=0.5").modality
+            {'sar': 2.0}
+        """
+        found: dict[str, dict[str, float]] = {axis: {} for axis in _NAMES}
+        for pair in filter(None, (part.strip() for part in text.split(","))):
+            name, _, number = (part.strip() for part in pair.partition("="))
+            axis = next((axis for axis, names in _NAMES.items() if name in names), None)
+            if axis is None or not _PLAIN_NUMBER.fullmatch(number):
+                known = ", ".join(name for names in _NAMES.values() for name in names)
+                raise TrainingError(f"the weight {pair!r}", expected=f"NAME=NUMBER with one of {known}")
+            found[axis][name] = float(number)
+        return cls(**found)
 
     def of(self, axis: str, name: str) -> float:
         """The weight of a name."""

@@ -59,8 +59,12 @@ class FinetuneSpec:
     """Address of that cluster; None for this machine."""
     rows: str | None = None
     """Folder of prepared rows; None for one in the run folder."""
+    weights: str = ""
+    """How often what of the data is learned, as `earthmap.training.Weights.parse` reads it; empty for all alike."""
 
     def __post_init__(self) -> None:
+        if self.weights and not self.data:
+            raise TrainingError("--weights is given without --data", expected="data sets that it is of")
         counts = {"every": self.every, "at-once": self.at_once, "workers": self.workers, "steps": self.steps or 1}
         wrong = [f"--{name} {count}" for name, count in counts.items() if count < 1]
         if self.validate < 0:
@@ -185,8 +189,9 @@ def _source(spec: FinetuneSpec, storage: Storage, say: Callable[[str], None]) ->
     if not spec.data:
         return DrawnRows(seed=spec.seed)
     from earthmap.training.data import DataSpec, prepare
-    from earthmap.training.data_rows import DataRows
+    from earthmap.training.data_rows import DataRows, Weights
 
+    weights = Weights.parse(spec.weights)
     if spec.rows is None and not storage.is_local:
         raise TrainingError(
             f"nothing says where rows are prepared for {storage.address}", expected="--rows with a folder"
@@ -196,7 +201,7 @@ def _source(spec: FinetuneSpec, storage: Storage, say: Callable[[str], None]) ->
     found = prepare([DataSpec.parse(text) for text in spec.data], folder, side_px=_side_px(spec), address=spec.cluster)
     for line in found.lines():
         say(line)
-    return DataRows(folder=folder, seed=spec.seed)
+    return DataRows(folder=folder, seed=spec.seed, weights=weights)
 
 
 def _side_px(spec: FinetuneSpec) -> int:

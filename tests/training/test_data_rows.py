@@ -166,6 +166,15 @@ def test_granularities_are_weighed_within_a_category(tmp_path: Path) -> None:
     assert counts["patch"] / counts.total() == pytest.approx(0.75, abs=0.06)
 
 
+def test_weights_are_read_from_one_line() -> None:
+    found = Weights.parse("sar=2, detect=0.5,patch=3,vqa=0")
+    assert found == Weights(modality={"sar": 2.0}, category={"detect": 0.5, "vqa": 0.0}, granularity={"patch": 3.0})
+    assert Weights.parse("") == Weights()
+    for text in ("sar", "radio=1", "sar=-1", "sar=nan", "sar=1e9", "=1"):
+        with pytest.raises(TrainingError, match="expected NAME=NUMBER with one of optical, sar"):
+            Weights.parse(text)
+
+
 def test_a_stage_replays_what_earlier_ones_learned(folder: Path) -> None:
     source = DataRows(folder=folder, seed=1, questions=1)
     table = _table("optical", "sar", steps=150, replay=0.25)
