@@ -173,16 +173,23 @@ def _draw_stages(axes: Sequence[Any], steps: Sequence[dict[str, Any]]) -> None:
 
 
 def _draw_figures(axis: Any, figures: Sequence[dict[str, Any]]) -> None:
-    """Score less that of the best constant answer, a line each modality and task."""
-    lines: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    """Score less that of the best constant answer: thin lines of the tasks, and their mean by modality."""
+    tasks: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    means: dict[str, dict[int, list[float]]] = {}
     for row in figures:
-        key = (row["modality"], row["task"], row["metric"])
-        lines.setdefault(key, []).append((row["step"], row["score"] - row["constant"]))
-    for (modality, task, _), points in sorted(lines.items()):
-        axis.plot(*zip(*points, strict=True), marker=".", linewidth=1.0, label=f"{modality} {task}")
+        beyond = row["score"] - row["constant"]
+        tasks.setdefault((row["modality"], row["task"], row["metric"]), []).append((row["step"], beyond))
+        means.setdefault(row["modality"], {}).setdefault(row["step"], []).append(beyond)
+    colours = {modality: f"C{number}" for number, modality in enumerate(sorted(means))}
+    for (modality, _, _), points in tasks.items():
+        axis.plot(*zip(*points, strict=True), linewidth=0.6, alpha=0.4, color=colours[modality])
+    for modality, colour in colours.items():
+        steps = sorted(means[modality])
+        mean = [sum(means[modality][step]) / len(means[modality][step]) for step in steps]
+        axis.plot(steps, mean, marker=".", linewidth=1.6, color=colour, label=modality)
     axis.axhline(0.0, color="0.6", linewidth=0.8)
     axis.set(ylabel="score beyond the constant")
-    axis.legend(frameon=False, ncols=4, fontsize=6)
+    axis.legend(frameon=False, ncols=7, fontsize=8)
 
 
 @contextmanager

@@ -129,7 +129,7 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["weight_decay"] = DECAY if group["decays"] else 0.0
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
-        """Of the last steps, for telling a spike."""
+        """Of the last steps of the stage, for telling a spike."""
 
     @property
     def device(self) -> Any:
@@ -151,6 +151,8 @@ class Learner:
 
         number, within = self.table.at(self.step)
         stage = self.table.stages[number]
+        if within == 0:
+            self.losses.clear()  # another stage has other rows and weights: its loss is no leap from the last one's
         freeze(self._groups, stage)
         self.model.model.train()
         self.optimiser.zero_grad(set_to_none=True)

@@ -229,17 +229,17 @@ def test_a_loss_that_is_no_number_or_leaps_names_the_last_good_checkpoint(
     learn = step.Learner.learn
 
     def harmed(self: step.Learner, rows: Any) -> step.Learned:
-        if self.step == 4:
+        if self.step == 5:
             harm(self)
         return learn(self, rows)
 
     monkeypatch.setattr(step.Learner, "learn", harmed)
-    with pytest.raises(TrainingError, match=rf"the loss of step 4 .*{told}.*go on from .*step-00000003"):
+    with pytest.raises(TrainingError, match=rf"the loss of step 5 .*{told}.*go on from .*step-00000003"):
         finetune(finetune_spec(tmp_path, stages))
-    assert [row["step"] for row in _curves(tmp_path / "run")] == list(range(4))
+    assert [row["step"] for row in _curves(tmp_path / "run")] == list(range(5))
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "step-00000003"
     monkeypatch.undo()
-    assert finetune(finetune_spec(tmp_path, stages, steps=5)).step == 5
+    assert finetune(finetune_spec(tmp_path, stages, steps=6)).step == 6
 
 
 def test_a_checkpoint_is_trained_on_and_its_figures_are_not_inherited(tmp_path: Path, stages: Path) -> None:
