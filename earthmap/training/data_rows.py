@@ -190,7 +190,10 @@ class DataRows:
         return [self._row(plan, number, one) for one in numbers if one % plan.rows % parts == part]
 
     def held_out(self, *, most: int = 256) -> list[Row]:
-        """Rows of places that no step learns from, at most `most`, of each modality and task category in turn."""
+        """Rows of places that no step learns from, at most `most`, of each modality and task category in turn.
+
+        Each is asked in equal parts what there is to ask of it; they are always the same.
+        """
         index = self._index
         places = np.flatnonzero(index.held_out)
         order = np.random.default_rng([self.seed, _HELD_OUT]).permutation(places)
@@ -200,10 +203,11 @@ class DataRows:
             kind = int(index.cell[index.first[place]])
             turns[kind] = turns.get(kind, -1) + 1
             ranked.append((turns[kind], kind, place))
-        return [
-            self._read(place, np.arange(index.first[place], index.first[place + 1])[: self.questions], id="held out")
-            for _, _, place in sorted(ranked)[:most]
-        ]
+        rows = []
+        for _, kind, place in sorted(ranked)[:most]:
+            rng = np.random.default_rng([self.seed, _HELD_OUT, place])
+            rows.append(self._read(place, self._chosen(place, kind, np.ones(_CELLS), rng), id="held out"))
+        return rows
 
     # ── which rows ───────────────────────────────────────────────────────────────────────────────────────────
 

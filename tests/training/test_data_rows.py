@@ -215,6 +215,10 @@ def test_what_is_held_out_is_never_learned(folder: Path) -> None:
     assert len(learned | kept) == SCENES
     assert 4 <= len(kept) <= 20
     assert {row.modality for row in source.held_out(most=2)} == {"optical", "sar"}
+    one_each = DataRows(folder=folder, seed=1, held_out_share=0.3, questions=2).held_out()
+    assert _same(one_each, DataRows(folder=folder, seed=1, held_out_share=0.3, questions=2).held_out())
+    drawn = {one.category for row in one_each for one in row.asked}
+    assert drawn == {one.category for row in held for one in row.asked} >= {"vqa", "detect"}
     assert DataRows(folder=folder, seed=1, held_out_share=0.0).held_out() == []
 
 
