@@ -65,7 +65,12 @@ class FinetuneSpec:
     def __post_init__(self) -> None:
         if self.weights and not self.data:
             raise TrainingError("--weights is given without --data", expected="data sets that it is of")
-        counts = {"every": self.every, "at-once": self.at_once, "workers": self.workers, "steps": self.steps or 1}
+        counts = {
+            "every": self.every,
+            "at-once": self.at_once,
+            "workers": self.workers,
+            "steps": 1 if self.steps is None else self.steps,
+        }
         wrong = [f"--{name} {count}" for name, count in counts.items() if count < 1]
         if self.validate < 0:
             raise TrainingError(f"--validate {self.validate} is given", expected="0 or more")
@@ -227,6 +232,7 @@ def _identity(spec: FinetuneSpec, table: StageTable) -> dict[str, Any]:
     return {
         "model": model,
         "data": list(spec.data) or "drawn",
+        "weights": spec.weights,
         "seed": spec.seed,
         "lora": spec.lora,
         "table": table.model_dump(mode="json"),

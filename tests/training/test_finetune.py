@@ -186,6 +186,7 @@ def test_a_changed_table_is_refused_by_the_command(
         (["--drawn", "--preset", "huge"], "there is no preset 'huge'"),
         (["--drawn", "--preset", "tiny", "--lora", "4"], "--lora is given without --model"),
         (["--drawn", "--preset", "tiny", "--every", "0"], "--every 0 is given"),
+        (["--drawn", "--preset", "tiny", "--steps", "0"], "--steps 0 is given"),
         (["--drawn", "--preset", "tiny", "--workers", "-1"], "--workers -1 is given"),
         (["--drawn", "--preset", "tiny", "--every", "often"], "invalid int value"),
         (["--drawn", "--preset", "tiny", "--stages", "none.yaml"], "none.yaml cannot be read"),
