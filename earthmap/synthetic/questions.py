@@ -330,7 +330,7 @@ def _larger(facts: Facts, dice: Dice) -> Asked | None:
 
 def _what_covers(facts: Facts, dice: Dice) -> Asked | None:
     name = dominant(facts)
-    texts = ("What covers most of the ground?", "What is most of this place?")
+    texts = ("What covers most of the ground?", "What is most of this place?", "What is on the ground here?")
     return None if name is None else _asked(_query(dice.choice(texts), "vqa"), NAMES[name])
 
 
@@ -351,8 +351,19 @@ def _hidden(facts: Facts, dice: Dice) -> Asked | None:
     fine = [label for label in ("vehicle", "aircraft", "building") if facts.gsd_m > 2 * _LIMITS_M[label]]
     if not fine or not dice.decides("hidden", "", chance=0.15):  # such pictures are many, and all have one answer
         return None
-    text = dice.choice(("How many {0} are in the picture?", "What colour are the {0}?"))
-    return _asked(_query(text.format(plural(dice.choice(fine))), "vqa"), TOO_COARSE, answerable=False)
+    return _asked(_number_query(dice.choice(fine)), TOO_COARSE, answerable=False)
+
+
+def _number_query(label: str) -> Query:
+    return _query(f"How many {plural(label)} are in the picture?", "vqa")
+
+
+def _number(facts: Facts, dice: Dice) -> Asked | None:
+    """A number in words, where there is one to tell."""
+    label = _known_thing(facts, dice, "number", _LISTED)
+    if label is None or len(facts.of(label)) > MOST_THINGS:
+        return None
+    return _asked(_number_query(label), str(len(facts.of(label))))
 
 
 _LIMITS_M = {"vehicle": 1.5, "aircraft": 15.0, "building": 45.0}
@@ -500,7 +511,8 @@ def _struck_buildings(facts: Facts, dice: Dice) -> Asked | None:
         return None
     choices = ["no change", "construction", "demolition", "building damage"]
     dice.shuffle(choices)
-    if facts.event not in choices:
+    # Places where nothing changed are seven times as many.
+    if facts.event not in choices or not dice.decides("struck", "", chance=1.0 if struck else 0.14):
         return None
     return _asked(_query("What happened to the buildings?", "change-type", (), tuple(choices)), facts.event)
 
@@ -574,7 +586,7 @@ _ONE_DATE: Mapping[str, tuple[Maker, ...]] = {
     "label": (_labels,),
     "vqa": (
         *(_cover_presence, _cover_presence, _thing_presence, _fraction, _fraction, _larger),
-        *(_what_covers, _which_side, _thing_side, _hidden),
+        *(_what_covers, _which_side, _thing_side, _number, _hidden),
     ),
     "caption": (_caption,),
     "ground": (_ground,),
