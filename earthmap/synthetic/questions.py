@@ -395,13 +395,15 @@ def _outstanding(things: Sequence[Thing], dice: Dice) -> tuple[str, Thing] | Non
     label = things[0].label
     if len(things) == 1:
         return f"the {label}", things[0]
-    word = dice.choice(list(_WORDS))
-    first, second = sorted(things, key=_WORDS[word])[:2]
-    if word in ("largest", "smallest"):
-        is_clear = max(first.area, second.area) > 1.25 * min(first.area, second.area)
-    else:
-        is_clear = _WORDS[word](second) - _WORDS[word](first) > 0.04
-    return (f"the {word} {label}", first) if is_clear else None
+    for word in dice.sample(list(_WORDS), len(_WORDS)):
+        first, second = sorted(things, key=_WORDS[word])[:2]
+        if word in ("largest", "smallest"):
+            is_clear = max(first.area, second.area) > 1.25 * min(first.area, second.area)
+        else:
+            is_clear = _WORDS[word](second) - _WORDS[word](first) > 0.04
+        if is_clear:
+            return f"the {word} {label}", first
+    return None
 
 
 def _ground(facts: Facts, dice: Dice) -> Asked | None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from earthmap.synthetic import Asked as DrawnQuestion
     from earthmap.training.stages import StageTable
 
-VERSION = "4"
+VERSION = "5"
 """Raised when the same seed gives other rows."""
 
 GROUP = 8

@@ -497,6 +497,7 @@ def test_grades_of_damage_are_those_of_the_building() -> None:
     """Between two dates alone: what stood there before tells a ruin from bare ground."""
     tiles = draw_tiles(plan_tiles(range(60), side_px=128, dates=2, gsd_m=(0.5, 1.5)))
     grade = tiles.objects.grade.copy()
+    grade[:] = 0
     grade[:, ::2, 1] = 3
     happening = dataclasses.replace(tiles.happening, event=np.full_like(tiles.happening.event, _DAMAGE))
     objects = dataclasses.replace(tiles.objects, grade=grade)
