@@ -81,9 +81,9 @@ def alignment_losses(
 ) -> dict[str, Tensor]:
     """FGVLA's loss at each granularity that the batch has truth for, each the mean over the levels it belongs to.
 
-    `patch`: each block with the words of the classes, by their shares of it, at every level. `region`: the blocks that one class fills
-    for more than half, together, with its words. `scene`: all blocks together with the caption, told from those of
-    the batch and from `captions`.
+    `patch`: each block with the words of the classes, by their shares of it, at every level. `region`: the blocks
+    that one class fills for more than half, together, with its words. `scene`: all blocks together with the caption,
+    told from those of the batch and from `captions`.
     """
     decoder = model.model.language_model
     levels = [*features.levels, features.last]
