@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.content import content_key
+from earthmap.errors import TrainingError
 from earthmap.model.processing import FRAMES, UNIT_PX
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.registry import get_sensor
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from earthmap.synthetic import Asked as DrawnQuestion
     from earthmap.training.stages import StageTable
 
-VERSION = "5"
+VERSION = "6"
 """Raised when the same seed gives other rows."""
 
 GROUP = 8
@@ -155,8 +156,9 @@ class DrawnRows:
         groups, tokens = [], 0
         while tokens < stage.tokens:
             modality = dice.choice(earlier if earlier and dice.random() < stage.replay else stage.modalities)
-            sighting = dice.choices(SIGHTINGS[modality], [row.weight for row in SIGHTINGS[modality]])[0]
-            dates = dice.choice(sighting.dates)
+            ways = self._ways(modality)
+            sighting, numbers = dice.choices(ways, [sighting.weight for sighting, _ in ways])[0]
+            dates = dice.choice(numbers)
             groups.append((modality, sighting, dates, dice.getrandbits(48)))
             tokens += GROUP * (_views(sighting) * dates * VIEW_TOKENS + self.questions * QUESTION_TOKENS)
         return [
@@ -164,6 +166,21 @@ class DrawnRows:
             for modality, sighting, dates, seed in groups[part::parts]
             for row in self._some(modality, sighting, dates=dates, seed=seed, mixture=stage.mixture)
         ]
+
+    def _ways(self, modality: str) -> list[tuple[Sighting, tuple[int, ...]]]:
+        """How a modality is seen, with the numbers of dates that something can be asked of."""
+        asked = {TASKS[task].dates for task in self.tasks or TASKS}
+        ways = [
+            (way, tuple(dates for dates in way.dates if (0 if way.moving or dates > 2 else dates) in asked))
+            for way in SIGHTINGS[modality]
+        ]
+        if not any(dates for _, dates in ways):
+            raise TrainingError(
+                f"of {modality} tiles none of {', '.join(self.tasks)} can be asked",
+                expected="tasks for as many dates as it shows",
+                fix="leave the modality out of the table of stages, or ask more tasks",
+            )
+        return [(sighting, dates) for sighting, dates in ways if dates]
 
     def _some(
         self, modality: str, sighting: Sighting, *, dates: int, seed: int, mixture: Mapping[str, float]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from earthmap.errors import TrainingError
 from earthmap.model.words import nano_words
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.vlm import _look_at
@@ -171,6 +172,19 @@ def test_only_some_tasks_are_asked_where_they_are_named() -> None:
     assert {one.task for row in rows for one in row.asked} == {"presence", "label"}
 
 
+def test_no_tile_is_drawn_that_nothing_can_be_asked_of() -> None:
+    """A series has no question of pairs: with those alone, pairs are drawn."""
+    source = dataclasses.replace(SOURCE, side_px=64, tasks=("presence", "change-type"))
+    table = parse_table(_table().replace("[optical]", "[temporal]"), source="t")
+    rows = [row for step in range(2) for row in source.rows(table, step)]
+    assert rows
+    assert {len({name.split(", ")[1] for name in row.names}) for row in rows} == {2}
+    assert {one.task for row in rows for one in row.asked} == {"change-type"}
+    video = parse_table(_table().replace("[optical]", "[video]"), source="t")
+    with pytest.raises(TrainingError, match="of video tiles none of presence, change-type can be asked"):
+        source.rows(video, 0)
+
+
 @pytest.mark.slow
 def test_yes_and_no_are_as_likely_for_every_word() -> None:
     """Otherwise the word alone would tell the answer."""
@@ -241,4 +255,3 @@ def test_no_step_is_without_rows_where_something_can_be_asked() -> None:
     table = parse_table(text, source="t")
     source = DrawnRows(seed=5, side_px=32)
     assert all(source.rows(table, step) for step in range(table.steps))
-    assert not DrawnRows(seed=5, side_px=32, tasks=("caption",)).rows(table, 0)
