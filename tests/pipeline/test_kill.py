@@ -375,8 +375,10 @@ def test_the_terminal_is_quiet(undisturbed: Undisturbed) -> None:
 def test_stopped_from_the_keyboard_and_held_by_one(disturbed: Disturbed) -> None:
     with command(str(disturbed.job), "--quiet") as running:
         assert wait_until(lambda: bool(_uncommitted(disturbed.paths(), "cube")), running)
+        running.running.send_signal(signal.SIGSTOP)  # however long the second one takes to begin, the first is there
         with command(str(disturbed.job), "--quiet") as second:
             status, out, err = second.finish()
+        running.running.send_signal(signal.SIGCONT)
         assert (status, out) == (2, "")
         assert "is being written by another run" in err
         assert len(err.splitlines()) == 1
