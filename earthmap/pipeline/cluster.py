@@ -10,9 +10,11 @@ import logging
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from earthmap.errors import ClusterError, JobError
@@ -189,9 +191,19 @@ def watched_rows(dataset: Any, watch: Watch) -> Iterator[dict[str, Any]]:
         except BaseException as error:  # noqa: BLE001 - raised again where the rows are waited for
             taken.put(error)
 
+    former = sys.unraisablehook
+    sys.unraisablehook = partial(_not_of_ray, former)
     threading.Thread(target=take, name="earthmap-rows", daemon=True).start()
     try:
         while (row := watch.wait(taken)) is not None:
             yield row
+        sys.unraisablehook = former  # not where it failed: what is left of a lost cluster is cleared away later
     finally:
         stop.set()
+
+
+def _not_of_ray(former: Callable[[sys.UnraisableHookArgs], Any], ignored: sys.UnraisableHookArgs) -> None:
+    """`former`, but for what Ray's generators raise while they are cleared away: a lost cluster is told once, by us."""
+    code = getattr(ignored.object, "gi_code", None)
+    if code is None or f"{os.sep}ray{os.sep}" not in code.co_filename:
+        former(ignored)

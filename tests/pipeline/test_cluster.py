@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import hashlib
 import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from earthmap.pipeline.cluster import _not_of_ray
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
 from earthmap.synthetic import World, write_world
 from tests.pipeline.commands import Command, command, wait_until, write_job
@@ -227,3 +231,18 @@ def test_after_a_lost_head_the_same_command_goes_on(
     assert record["parts"]["reused"] + record["groups"]["reused"] == len(committed)
     assert {path: path.read_bytes() for path in committed} == committed
     assert {path: _attempts(tmp_path, path) for path in committed} == attempts, "computed again"
+
+
+@pytest.mark.parametrize(("file", "told"), [("/lib/ray/data/iterator.py", 0), ("/lib/earthmap/mine.py", 1)])
+def test_only_what_rays_generators_leave_behind_is_not_told(
+    monkeypatch: pytest.MonkeyPatch, file: str, told: int
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", partial(_not_of_ray, lambda ignored: heard.append(ignored.exc_value)))
+    names: dict[str, Any] = {}
+    exec(compile("def rows():\n  try:\n    yield 1\n  finally:\n    raise OSError('gone')\n", file, "exec"), names)
+    rows = names["rows"]()
+    next(rows)
+    del rows
+    gc.collect()
+    assert len(heard) == told
