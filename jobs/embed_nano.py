@@ -96,7 +96,8 @@ pictures of 128 pixels a side. It opens in stock transformers; `earthmap.json` s
 
 Drawn tiles alone (`earthmap/synthetic`): no real pixel, no other model's weights or words. Seed 20261121 of
 `jobs/train_nano.py`, rows of key `{state["source"]}`, {done:,} of {planned:,} steps, {machine}. `nano` starts from
-nothing, so its first stage crosses no gap from natural pictures.
+nothing, so its first stage crosses no gap from natural pictures. It was taught {", ".join(state["taught"])}; shares by
+its alignment heads, the rest in words.
 
 | stage | modalities | steps | tokens a step | replay | weight of alignment |
 | --- | --- | --- | --- | --- | --- |
@@ -106,8 +107,8 @@ nothing, so its first stage crosses no gap from natural pictures.
 
 Scores are means, the higher the better; intervals are 95 %, by drawing places again. The constant is the best single
 answer to each question in hindsight. "Proves nothing" stands where too few places were there, or where the constant is
-nearly always right. What does not beat the constant is answered "not supported by this checkpoint"; what was never
-measured on real scenes is answered with the note `unvalidated`.
+nearly always right. What does not beat the constant, and what it was not taught, is answered "not supported by this
+checkpoint"; what was never measured on real scenes is answered with the note `unvalidated`.
 
 ## On drawn tiles that were held out
 

@@ -172,7 +172,7 @@ LABELS = Rule(metric="F1 of labels", read=lambda answer: answer.value, grade=_la
 
 
 def open_unjudged(checkpoint: str | Path, *, device: str | None = None) -> VlmPredictor:
-    """The model of a checkpoint as if nothing had been measured: what it may not answer is asked too.
+    """The model of a checkpoint as if nothing were known of it: what it may not answer is asked too.
 
     Raises:
         ModelError: for a checkpoint that cannot be used.
@@ -181,7 +181,7 @@ def open_unjudged(checkpoint: str | Path, *, device: str | None = None) -> VlmPr
     from earthmap.predict.vlm import VlmPredictor
 
     model = load_earth_onevision(checkpoint, device=device)
-    model.card = replace(model.card, answers=(), drawn=())
+    model.card = replace(model.card, taught=None, answers=(), drawn=())
     return VlmPredictor(model)
 
 

@@ -96,6 +96,9 @@ class Card:
     """Every view by name, with its ranges and curves."""
     places: Mapping[str, tuple[Place, ...]] = field(default_factory=_sensor_places)
     """Which views of a sensor it is given, by the sensor's id."""
+    taught: tuple[str, ...] | None = None
+    """Ids of the tasks that it was asked as it learned, sorted; None where nobody knows. Others are not asked of it
+    unless it was measured to answer them."""
     answers: tuple[Figure, ...] = ()
     """What it was measured to answer on real scenes; what is not there is unvalidated."""
     drawn: tuple[Figure, ...] = ()
@@ -120,17 +123,20 @@ class Card:
         """Its figure for a task and a sensor; None where it was not measured, or not with this version's prompts."""
         return self._of(self.answers, task, sensor)
 
-    def refusal(self, task: str, sensor: str) -> Figure | None:
-        """The figure for which a task is not asked of a sensor: it beats no constant. None where it may be asked.
+    def refusal(self, task: str, sensor: str) -> str | None:
+        """Why a task is not asked of a sensor: it beats no constant, or was never taught. None where it may be asked.
 
         Real scenes decide where they tell; elsewhere drawn ones can refuse a task and never vouch for one. What beats
-        no constant for any sensor is asked of none.
+        no constant for any sensor is asked of none, and what was not measured only where it was taught.
         """
         figure = self._decisive(task, sensor)
-        if figure is not None:
-            return None if figure.is_supported else figure
-        others = [row for row in (*self.answers, *self.drawn) if row.task == task and self._is_current]
-        return None if any(row.is_supported for row in others) else next(iter(others), None)
+        of_task = [row for row in (*self.answers, *self.drawn) if row.task == task and self._is_current]
+        measured = [figure] if figure is not None else of_task
+        if any(row.is_supported for row in measured):
+            return None
+        if measured:
+            return f"measured on {measured[0].data}, it beats no constant"
+        return None if self.taught is None or task in self.taught else "it was not taught to answer that"
 
     def supports(self, task: str, sensor: str) -> bool:
         """It beats the best constant on real scenes of the sensor, or on drawn ones where no real ones tell."""

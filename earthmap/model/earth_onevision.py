@@ -126,7 +126,7 @@ def new_earth_onevision(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(row.config(words.marks)).eval()
-    card = Card(preset=row.name, tile_sizes=row.tile_sizes)
+    card = Card(preset=row.name, tile_sizes=row.tile_sizes, taught=())
     return EarthOneVision(model.to(resolve_device(device)), words=words, card=card)
 
 

@@ -391,11 +391,11 @@ class VlmPredictor:
         wrong = _wrong_dates(item, query)
         if wrong:
             return _failed("bad_input", wrong)
-        failing = [self._model.card.refusal(query.task, picture.sensor) for picture in item.pictures]
-        worst = next((figure for figure in failing if figure is not None), None)
-        if worst is not None:
-            message = f"{query.task} of {worst.sensor} is not supported by this checkpoint: measured on {worst.data},"
-            return Answer(status="skipped", reason="not_supported", message=f"{message} it beats no constant")
+        for picture in item.pictures:
+            why = self._model.card.refusal(query.task, picture.sensor)
+            if why is not None:
+                message = f"{query.task} of {picture.sensor} is not supported by this checkpoint: {why}"
+                return Answer(status="skipped", reason="not_supported", message=message)
         if not _seen(item, sight, query).any():
             reason, message = _why_unseen(item, sight, query)
             return Answer(status="skipped", reason=reason, message=message)

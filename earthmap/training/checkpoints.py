@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,7 @@ def _write(learner: Learner, folder: Path) -> None:
         "losses": list(learner.losses),
         "table": learner.table.model_dump(mode="json"),
         "source": learner.source,
+        "taught": learner.model.card.taught,
     }
     (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
     sums = {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -175,6 +177,9 @@ def load_learner(
         )
     model, heads = _adapted(place, start) if (place / ADAPTERS).is_dir() else _whole(place)
     learner = Learner(model, heads, table=table, source=source, at_once=at_once, peers=peers)
+    # Adapters come without a card; a state of before tasks were noted tells of what is asked from here on.
+    taught = state.get("taught", ())
+    learner.model.card = replace(learner.model.card, taught=None if taught is None else tuple(taught))
     learner.step = int(state["step"])
     learner.losses.extend(state["losses"])
     learner.last_good = str(place)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from earthmap.errors import TrainingError
+from earthmap.tasks import TASKS
 from earthmap.training.extent import Extent, extent_of, shared
 from earthmap.training.losses import alignment_losses, answer_losses, look
 from earthmap.training.packing import layout_of, pack
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from earthmap.model.alignment import AlignmentHeads
+    from earthmap.model.card import Card
     from earthmap.model.earth_onevision import EarthOneVision
     from earthmap.training.rows import Row
     from earthmap.training.stages import Stage, StageTable
@@ -76,6 +78,8 @@ class _Sums:
     alignment: dict[str, float] = field(default_factory=dict)
     """Loss by granularity, each batch weighted by `weights`."""
     weights: dict[str, float] = field(default_factory=dict)
+    tasks: set[str] = field(default_factory=set)
+    """Ids of what was taught; the empty one where the data do not tell."""
 
     def add(self, other: _Sums) -> None:
         """Count `other` in."""
@@ -84,6 +88,7 @@ class _Sums:
         self.right += other.right
         self.targets += other.targets
         self.tokens += other.tokens
+        self.tasks |= other.tasks
         for name, weight in other.weights.items():
             self.align(name, other.alignment[name], weight)
 
@@ -165,6 +170,7 @@ class Learner:
             group["lr"] = stage.rates.get(group["name"], 0.0) * rate
         self.optimiser.step()
         self.losses.append(sums.loss)
+        self.model.card = taught(self.model.card, sums.tasks)
         self.step += 1
         return Learned(
             step=self.step - 1,
@@ -243,6 +249,7 @@ class Learner:
         sums.right += int(answers.right.sum())
         sums.targets += len(answers.right)
         sums.tokens += batch.tokens
+        sums.tasks |= tasks_of(rows, aligned=stage.alignment_weight > 0)
         return loss
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -263,6 +270,22 @@ class Learner:
             expected=f"a number, at most {SPIKE:g} times that of the last {REMEMBERED} steps",
             fix=f"go on from {self.last_good or 'the start: there is no checkpoint yet'} with lower rates",
         )
+
+
+def tasks_of(rows: Iterable[Row], *, aligned: bool) -> set[str]:
+    """Ids of the tasks that rows teach, the empty one where they do not tell; shares are taught by `aligned` blocks."""
+    rows = list(rows)
+    shares = {task.id for task in TASKS.values() if task.answer == "share"}
+    blocks = shares if aligned and any(row.shares is not None for row in rows) else set()
+    return blocks | {one.task for row in rows for one in row.asked}
+
+
+def taught(card: Card, tasks: Set[str]) -> Card:
+    """`card` with further tasks among those that were taught. Of a model that nobody knows all about it says nothing,
+    nor once it has learned from data that do not tell what they ask."""
+    if card.taught is None:
+        return card
+    return replace(card, taught=None if "" in tasks else tuple(sorted({*card.taught, *tasks})))
 
 
 def _add_gradients(peers: Peers, weights: Iterable[Tensor]) -> None:

@@ -60,14 +60,15 @@ def test_what_it_cannot_do_is_measured_and_then_not_asked(checkpoint: Path, tmp_
     assert card.drawn
     refused = [row for row in card.drawn if not row.is_supported]
     assert refused, "random weights know nothing"
-    assert card.refusal(refused[0].task, "thermal") == refused[0]
+    assert card.refusal(refused[0].task, "thermal") == f"measured on {refused[0].data}, it beats no constant"
     again = measure_looks(open_unjudged(tmp_path), spectral=None, looks=[look], tiles=2, written=1)
     scores = next(row.model for row in again if row.task == "fraction")
     assert scores.max() > 0.0, "what is refused is measured all the same"
     stage = {"name": "all", "modalities": ["sar"], "steps": 9, "tokens": 5000, "replay": 0.3, "alignment_weight": 1.0}
-    state = {"step": 7, "source": "abc", "table": {"stages": [stage]}}
+    state = {"step": 7, "source": "abc", "table": {"stages": [stage]}, "taught": ["fraction", "presence"]}
     page = model_card(state=json.loads(json.dumps(state)), machine="on one core", size=size, drawn=rows, real=[])
     assert "7 of 9 steps, on one core" in page
+    assert "It was taught fraction, presence;" in page
     assert page.count("| thermal |") == len(rows)
     assert "Not measured." in page
     assert mark([]) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
+from earthmap.model import EarthOneVision
 from earthmap.model.config import get_preset
 from earthmap.model.processing import patch_grid, patchify
 
@@ -20,6 +22,12 @@ def tiny() -> Any:
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def of_others(model: EarthOneVision) -> EarthOneVision:
+    """As one that others trained: nobody knows what it was taught, and so it is asked everything."""
+    model.card = replace(model.card, taught=None)
     return model
 
 

@@ -82,6 +82,16 @@ def test_figures_say_what_is_supported_and_preferred() -> None:
     assert not replace(FIGURE, constant=0.86, spectral=None).is_preferred
 
 
+def test_what_was_not_taught_is_not_asked_unless_it_was_measured() -> None:
+    assert CARD.refusal("caption", "thermal") is None, "nobody knows what it was taught"
+    card = replace(CARD, taught=("presence",))
+    assert card.refusal("presence", "thermal") is None
+    assert card.refusal("caption", "thermal") == "it was not taught to answer that"
+    assert replace(card, taught=()).refusal("presence", "sentinel-2-l2a") is None, "measured, it beats the constant"
+    bad = replace(card, answers=(replace(FIGURE, constant=0.99),))
+    assert bad.refusal("presence", "sentinel-2-l2a") == f"measured on {FIGURE.data}, it beats no constant"
+
+
 def test_figures_of_other_prompts_do_not_hold() -> None:
     assert CARD.figure("presence", "sentinel-2-l2a") == FIGURE
     assert CARD.figure("presence", "thermal") is None

@@ -27,6 +27,7 @@ from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 from earthmap.tasks import Answer, Query, make_query
 from earthmap.tasks.serialization import Instance
+from tests.model.conftest import of_others
 from tests.worlds import middle_tile
 
 WATER = make_query("Where is water?")
@@ -459,7 +460,7 @@ def test_a_checkpoint_answers_what_land_cover_cannot(tmp_path: Path, capsys: pyt
     from earthmap.model.words import nano_words
 
     model, path = tmp_path / "model", tmp_path / "photo.png"
-    new_earth_onevision("nano", nano_words(), seed=0).save(model)
+    of_others(new_earth_onevision("nano", nano_words(), seed=0)).save(model)
     Image.new("RGB", (100, 80), (40, 160, 30)).save(path)
     reply = asked(capsys, str(path), "Find the ships", "--model", str(model), "--draw", str(tmp_path / "out.png"))
     assert reply["task"] == "detect"

@@ -16,13 +16,14 @@ from earthmap.grid import AreaOfInterest
 from earthmap.model import new_earth_onevision, train_words
 from earthmap.pipeline import parse_job
 from earthmap.synthetic import World
+from tests.model.conftest import of_others
 
 TEXTS = ["Is there any water? yes no none water", "Reply with mask[16|0:0+3] poly"] * 3
 
 
 def checkpoint(folder: Path, seed: int = 1) -> Path:
     """Random weights: they know nothing."""
-    new_earth_onevision("tiny", train_words(TEXTS, size=400), seed=seed).save(folder)
+    of_others(new_earth_onevision("tiny", train_words(TEXTS, size=400), seed=seed)).save(folder)
     return folder
 
 

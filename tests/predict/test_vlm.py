@@ -26,6 +26,7 @@ from earthmap.sensors.masks import Reason
 from earthmap.sensors.views import make_view, sensor_views
 from earthmap.tasks import CHANGES, Answer, Query, make_query, picture_name, question_prompt
 from earthmap.tasks.serialization import parse
+from tests.model.conftest import of_others
 from tests.predict.conformance import PredictorTests, changed, same
 
 GRID = Grid(resolution_m=10, picture_px=128)
@@ -57,12 +58,12 @@ def words() -> Words:
 
 
 def loud(model: EarthOneVision) -> EarthOneVision:
-    """Weights so large that every part of the model matters."""
+    """Weights so large that every part of the model matters; nobody knows what it was taught."""
     torch.manual_seed(7)
     for weight in model.model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.2)
-    return model
+    return of_others(model)
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +197,9 @@ def test_a_change_is_asked_with_swapped_dates_too(model: EarthOneVision) -> None
     pair = tile_of(picture(0), picture(1, day=9))
     queries = [asked("Where did water appear?"), asked("What kind of change is this?", task="change-type")]
     where, kind = predictor_of(model).predict([pair], queries)[0]
-    assert any(note.startswith("swapped dates agree on") for note in where.notes)
-    assert {"swapped dates agree", "swapped dates disagree"} & set(kind.notes)
+    for answer in (where, kind):
+        assert answer.orders_agree is not None
+        assert ("swapped dates disagree" in answer.notes) == (answer.orders_agree < 1)
     assert tuple(kind.scores) == CHANGES
 
 
@@ -226,7 +228,7 @@ def test_shares_come_from_the_heads(model: EarthOneVision, words: Words) -> None
     (answer,) = predictor_of(model).predict([tile_of(picture())], [query])[0]
     assert answer.fraction is not None
     assert 0.0 < answer.fraction < 1.0
-    bare = predictor_of(new_earth_onevision("tiny", words, seed=1))
+    bare = predictor_of(of_others(new_earth_onevision("tiny", words, seed=1)))
     lost, other = bare.predict([tile_of(picture())], [query, QUERIES[0]])[0]
     assert (lost.status, lost.reason) == ("failed", "no_alignment")
     assert other.status == "answered"
@@ -243,6 +245,19 @@ def test_a_card_says_what_is_answered(model: EarthOneVision) -> None:
         (answer,) = predictor_of(known).predict([tile_of(picture())], [QUERIES[0]])[0]
         assert answer.status == status
         assert "unvalidated" not in answer.notes
+
+
+def test_what_it_was_not_taught_it_is_not_asked(model: EarthOneVision) -> None:
+    card = dataclasses.replace(model.card, taught=("presence",))
+    known = EarthOneVision(model.model, words=model.words, card=card)
+    asked_of = dict(zip(QUERIES, predictor_of(known).predict([tile_of(picture())], QUERIES)[0], strict=True))
+    for query, answer in asked_of.items():
+        if query.task == "presence":
+            assert answer.status == "answered"
+            assert "unvalidated" in answer.notes
+        else:
+            assert (answer.status, answer.reason) == ("skipped", "not_supported")
+            assert "it was not taught to answer that" in str(answer.message)
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────
@@ -381,7 +396,7 @@ def taught(model: EarthOneVision, lessons: Sequence[tuple[Picture, Query, str]],
 
 @pytest.mark.slow
 def test_what_was_learned_comes_back_on_the_ground(words: Words) -> None:
-    model = new_earth_onevision("tiny", words, seed=1)
+    model = of_others(new_earth_onevision("tiny", words, seed=1))
     where, whether = asked("Where is water?", shape="polygon"), asked("Is the west dark?", task="presence")
     west, north = halved(rows=False), halved(rows=True)
     lessons = [

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from earthmap.errors import ModelError, StorageError, TrainingError
+from earthmap.model import read_card
 from earthmap.training import Learner, load_learner, newest_checkpoint, save_checkpoint
+from earthmap.training.rows import Row
 from tests.training.learners import row, table
 
 
@@ -36,6 +39,27 @@ def test_what_is_read_again_goes_on_to_the_same_bits(learner: Learner, tmp_path:
         assert torch.equal(again.model.model.state_dict()[name], tensor), name
     for mine, theirs in zip(learner.heads.parameters(), again.heads.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_what_was_taught_is_noted_and_kept(learner: Learner, tmp_path: Path) -> None:
+    assert learner.model.card.taught == ()
+    told = [told_row(0, "presence"), told_row(1, "classify")]
+    learner.learn(told[:1])
+    assert learner.model.card.taught == ("fraction", "presence"), "its blocks were aligned with the shares"
+    learner.learn(told)
+    place = save_checkpoint(learner, tmp_path)
+    assert read_card(place / "model").taught == ("classify", "fraction", "presence")
+    again = load_learner(place, table=table())
+    assert again.model.card.taught == ("classify", "fraction", "presence")
+    again.learn([row(0)])
+    assert again.model.card.taught is None, "these data do not tell what they ask"
+    assert load_learner(save_checkpoint(again, tmp_path), table=table()).model.card.taught is None
+
+
+def told_row(number: int, task: str) -> Row:
+    """A row whose questions are of a known task."""
+    plain = row(number)
+    return replace(plain, asked=tuple(replace(one, task=task) for one in plain.asked))
 
 
 def test_its_model_loads_in_stock_transformers(learner: Learner, tmp_path: Path) -> None:
