@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html and preview.png of a run again; show its numbers")
     report.add_argument("run", help="folder of a finished run, or s3:// address")
     _add_output(report)
+    _add_export(commands)
     _add_doctor(commands)
     _add_finetune(commands)
     return parser
@@ -57,6 +58,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable last line on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress, no numbers")
+
+
+def _add_export(commands: Any) -> None:
+    add = commands.add_parser("export", help="write a run for QGIS, Google Earth and other programs").add_argument
+    add("run", help="folder of a finished run, or s3:// address")
+    add(
+        "--to",
+        required=True,
+        metavar="FORMAT",
+        help="gpkg (GeoPackage with styles), geojson, kml or fgb (FlatGeobuf)",
+    )
+    add("--out", metavar="FILE", help="file or s3:// address (default: features.FORMAT in the run folder)")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    _add_output(commands.choices["export"])
 
 
 def _add_doctor(commands: Any) -> None:
@@ -433,6 +448,17 @@ def _report(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import export_run, open_run
+
+    done = export_run(open_run(arguments.run), to=arguments.to, out=arguments.out, overwrite=arguments.overwrite)
+    if not arguments.quiet:
+        for name in done.files:
+            _console().print(name, markup=False)
+    _last_line(arguments, {"files": list(done.files), "features": done.features})
+    return DONE
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     import dataclasses
 
@@ -636,7 +662,7 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 
 _COMMANDS = {
     "map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
-    "finetune": _finetune,
+    "export": _export, "finetune": _finetune,
 }  # fmt: skip
 
 

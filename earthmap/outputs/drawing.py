@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, plane_around, pole_of
-from earthmap.outputs.numbers import Numbers, date_label, is_of_tiles, parse_time
+from earthmap.outputs.numbers import Numbers, date_label, is_of_tiles, is_written, parse_time
 
 if TYPE_CHECKING:
     import geopandas
@@ -85,6 +85,35 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
         return Look(fill=fill, line=_darker(fill), alpha=0.22)
     alpha = 0.85 if answer.endswith(" gained") else 0.55
     return Look(fill=fill, line=_darker(fill), alpha=alpha)
+
+
+def legend_order(kind: tuple[str, str], targets: Mapping[str, Sequence[str]]) -> tuple[Any, ...]:
+    """Where (query key, answer) stands in a legend: question by question, known targets first."""
+    key, answer = kind
+    keys, known = list(targets), list(COLOURS)
+    target = answer.removesuffix(" lost").removesuffix(" gained")
+    return (
+        keys.index(key) if key in keys else len(keys),
+        known.index(target) if target in known else len(known),
+        answer.endswith("lost") or answer == "no",
+        answer,
+        key,
+    )
+
+
+def legend_name(answer: str, *, task: str, targets: Sequence[str]) -> str:
+    """What a legend calls an answer; shares, and texts, are one line together."""
+    wanted = " or ".join(targets) or "target"
+    if task == "fraction":
+        return f"{wanted}: share, darker is more"
+    if is_written(task):
+        return "texts: point at a tile"
+    return {"yes": f"{wanted}: yes", "no": f"{wanted}: no"}.get(answer, answer)
+
+
+def is_shared(task: str) -> bool:
+    """Whether all answers to such a question are one line of a legend: shares and texts."""
+    return task == "fraction" or is_written(task)
 
 
 def _darker(colour: str) -> str:

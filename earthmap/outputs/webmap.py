@@ -30,6 +30,9 @@ from earthmap.outputs.drawing import (
     describe_time,
     first_shown,
     in_one_piece,
+    is_shared,
+    legend_name,
+    legend_order,
     list_moments,
     look_of,
     moments_of,
@@ -37,7 +40,7 @@ from earthmap.outputs.drawing import (
     pole_label,
     squeeze_at,
 )
-from earthmap.outputs.numbers import Numbers, format_km2, format_share, is_written, looks_at_two, moment_id
+from earthmap.outputs.numbers import Numbers, format_km2, format_share, looks_at_two, moment_id
 from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
 if TYPE_CHECKING:
@@ -239,10 +242,10 @@ def _add_results(
     names = np.array(moments_of(features, numbers), object)
     rows = features.drop(columns="geometry").reset_index(drop=True)
     targets = {row.query_key: row.targets for row in numbers}
-    shared = [task == "fraction" or is_written(task) for task in rows["task"]]
+    shared = [is_shared(task) for task in rows["task"]]
     kinds = np.where(shared, "", rows["answer"].astype(str))
-    items = []
-    for key, answer in sorted(set(zip(rows["query_key"], kinds, strict=True)), key=lambda kind: _order(kind, targets)):
+    items, found = [], set(zip(rows["query_key"], kinds, strict=True))
+    for key, answer in sorted(found, key=lambda kind: legend_order(kind, targets)):
         mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
         part = rows.iloc[mine]
         task = str(part["task"].iloc[0])
@@ -250,31 +253,9 @@ def _add_results(
         data["alpha"] = _alphas(part, task)
         renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
         _hover(figure, renderer, _HOVER)
-        name = _legend_name(answer, task=task, targets=targets.get(key, ()))
+        name = legend_name(answer, task=task, targets=targets.get(key, ()))
         items.append((safe_label(name), renderer, key))
     return items
-
-
-def _order(kind: tuple[str, str], targets: Mapping[str, Sequence[str]]) -> tuple[Any, ...]:
-    key, answer = kind
-    keys, known = list(targets), list(COLOURS)
-    target = answer.removesuffix(" lost").removesuffix(" gained")
-    return (
-        keys.index(key) if key in keys else len(keys),
-        known.index(target) if target in known else len(known),
-        answer.endswith("lost") or answer == "no",
-        answer,
-        key,
-    )
-
-
-def _legend_name(answer: str, *, task: str, targets: Sequence[str]) -> str:
-    wanted = " or ".join(targets) or "target"
-    if task == "fraction":
-        return f"{wanted}: share, darker is more"
-    if is_written(task):
-        return "texts: point at a tile"
-    return {"yes": f"{wanted}: yes", "no": f"{wanted}: no"}.get(answer, answer)
 
 
 def _alphas(rows: Any, task: str) -> list[float]:

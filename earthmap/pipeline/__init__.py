@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
     from earthmap.pipeline.ask import Reply, ask_about, draw, tell
     from earthmap.pipeline.estimate import Estimate, explain
+    from earthmap.pipeline.export import Exported, export_run
     from earthmap.pipeline.folder import Run, open_run
     from earthmap.pipeline.isolation import Limits
     from earthmap.pipeline.job import Job, parse_job, read_job
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Estimate",
+    "Exported",
     "Job",
     "Limits",
     "Plan",
@@ -33,6 +35,7 @@ __all__ = [
     "ask_about",
     "draw",
     "explain",
+    "export_run",
     "find_sightings",
     "make_plan",
     "map_area",
@@ -48,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "Estimate": "estimate",
+    "Exported": "export",
     "Job": "job",
     "Limits": "isolation",
     "Plan": "plan",
@@ -61,6 +65,7 @@ _HOMES = {
     "ask_about": "ask",
     "draw": "ask",
     "explain": "estimate",
+    "export_run": "export",
     "find_sightings": "sightings",
     "make_plan": "plan",
     "map_area": "api",
