@@ -7,9 +7,12 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from earthmap.errors import TrainingError
 
 if TYPE_CHECKING:
     from earthmap.training.rows import Row
@@ -37,13 +40,20 @@ class RowsAhead:
         return self.source.key
 
     def rows(self, table: StageTable, step: int, *, part: int = 0, parts: int = 1) -> list[Row]:
-        """See `RowSource`."""
+        """See `RowSource`. Raises TrainingError where a process that makes them died."""
         wanted = [(later, part, parts) for later in range(step, min(step + STEPS * self.workers, table.steps))]
         self.waiting = {place: made for place, made in self.waiting.items() if place in wanted}
-        for place in wanted:
-            if place not in self.waiting:
-                self.waiting[place] = self.pool.submit(_make, self.source, table, place)
-        return self.waiting.pop((step, part, parts)).result()
+        try:
+            for place in wanted:
+                if place not in self.waiting:
+                    self.waiting[place] = self.pool.submit(_make, self.source, table, place)
+            return self.waiting.pop((step, part, parts)).result()
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                f"a process that makes the rows died at step {step}",
+                expected="memory for it beside the model",
+                fix="run the same command again: it goes on from the last checkpoint",
+            ) from error
 
 
 def _make(source: RowSource, table: StageTable, place: tuple[int, int, int]) -> list[Row]:

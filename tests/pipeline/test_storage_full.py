@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,27 +9,17 @@ import pytest
 
 from earthmap.pipeline.folder import FEATURES_PATH, RUN_PATH
 from earthmap.synthetic import World
+from tests.disks import enlarge, mounted
 from tests.pipeline.commands import command, write_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(280)]
 
 
-def _mount(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["mount", *words], capture_output=True, text=True, timeout=20, check=False)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB; skipped where nothing may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = _mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder))
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], timeout=20, check=True)
+    """A disk of 1 MB."""
+    with mounted(tmp_path / "disk", size="1m") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_said_and_survived(
@@ -43,7 +32,7 @@ def test_a_full_disk_is_said_and_survived(
     assert "no space left" in err
     assert len(err.splitlines()) == 1
     assert not (small_disk / "run" / RUN_PATH).exists()
-    assert _mount("-o", "remount,size=256m", str(small_disk)).returncode == 0
+    enlarge(small_disk, size="256m")
     with command(str(job), "--quiet") as running:
         assert running.finish() == (0, "", "")
     elsewhere = write_job(tmp_path / "large", drawn_world, drawn_catalog, out=str(tmp_path / "run"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import multiprocessing
+import os
 import re
 import signal
 import subprocess
@@ -200,6 +202,17 @@ def test_yes_and_no_are_as_likely_for_every_word() -> None:
         if counts.total() >= 150:
             least = 0.35 if name in CLASSES else 0.2  # how often things are there depends on the ground distance
             assert least < counts["yes"] / counts.total() < 1.0 - least, (name, counts)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.slow
+def test_a_process_that_dies_while_it_makes_rows_is_told() -> None:
+    with ahead(SOURCE, workers=1) as made:
+        made.rows(TABLE, 0)
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, signal.SIGKILL)
+        with pytest.raises(TrainingError, match="a process that makes the rows died"):
+            made.rows(TABLE, TABLE.steps - 1)
 
 
 @pytest.mark.timeout(120)

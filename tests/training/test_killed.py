@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from earthmap.training import newest_checkpoint
+from tests.disks import enlarge, mounted
 from tests.pipeline.commands import Command, command, wait_until
 from tests.training.test_finetune import write_stages
 
@@ -146,22 +146,11 @@ def test_what_a_worker_cannot_do_is_said_in_a_line(stages: Path, undisturbed: Pa
         assert fault in err
 
 
-def _mount(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["mount", *words], capture_output=True, text=True, timeout=20, check=False)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with room for one checkpoint; skipped where nothing may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = _mount("-t", "tmpfs", "-o", "size=4500k", "tmpfs", str(folder))
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], timeout=20, check=True)
+    """A disk with room for one checkpoint."""
+    with mounted(tmp_path / "disk", size="4500k") as disk:
+        yield disk
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(stages: Path, undisturbed: Path, small_disk: Path) -> None:
@@ -174,7 +163,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(stages: Path, undisturbed: Pat
     found = newest_checkpoint(run)
     assert found is not None
     assert f"go on from {found}" in err
-    assert _mount("-o", "remount,size=64m", str(small_disk)).returncode == 0
+    enlarge(small_disk, size="64m")
     with command(*_flags(stages, run), env=ENV, verb="finetune") as running:
         assert running.finish() == (0, "", "")
     assert (run / "model/model.safetensors").read_bytes() == (undisturbed / "model/model.safetensors").read_bytes()
