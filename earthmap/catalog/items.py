@@ -34,7 +34,7 @@ from earthmap.catalog.passes import (
     tile_of,
     vintage_of,
 )
-from earthmap.catalog.quantities import calibrate, is_readable, sun_elevation
+from earthmap.catalog.quantities import calibrate, is_readable, sun_azimuth, sun_elevation
 from earthmap.catalog.radar import GROUND_RANGE_M, ground_range_spacing, has_calibration, noise_kept, radar_annotation
 from earthmap.catalog.scene import BandSource, Scene
 from earthmap.catalog.source import item_geometry
@@ -97,6 +97,7 @@ def _scene(item: Item, *, data: Sequence[AssetBand], found: Recognition, base: s
         mask_sources=_mask_sources(item, sensor, base),
         off_nadir_deg=number_of(properties.get("view:off_nadir", properties.get("eo:off_nadir"))),
         sun_elevation_deg=sun_elevation(properties),
+        sun_azimuth_deg=sun_azimuth(properties),
         convention=noisy or found.convention,
         cloud_cover=number_of(properties.get("eo:cloud_cover")),
         platform=platform_of(item),

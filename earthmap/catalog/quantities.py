@@ -54,9 +54,17 @@ def is_readable(one: AssetBand, sensor: Sensor) -> bool:
     return not thermal or one.facts.planck is not None or one.facts.is_temperature
 
 
+def sun_azimuth(properties: Mapping[str, Any]) -> float | None:
+    """Of the sun from north over east in degrees, where stated."""
+    names = ("view:sun_azimuth", "eo:sun_azimuth", "s2:mean_solar_azimuth")
+    return next((value for name in names if (value := number_of(properties.get(name))) is not None), None)
+
+
 def sun_elevation(properties: Mapping[str, Any]) -> float | None:
-    """Of the sun above the horizon in degrees, where stated."""
-    return number_of(properties.get("view:sun_elevation", properties.get("eo:sun_elevation")))
+    """Of the sun above the horizon in degrees, where stated; Planetary Computer's Sentinel-2 states the zenith."""
+    zenith = number_of(properties.get("s2:mean_solar_zenith"))
+    stated = number_of(properties.get("view:sun_elevation", properties.get("eo:sun_elevation")))
+    return 90.0 - zenith if stated is None and zenith is not None else stated
 
 
 def _as_stated(one: AssetBand, *, decibels: bool = False) -> Calibration:

@@ -78,6 +78,8 @@ class Scene:
     """How far from straight down the sensor looked, in degrees."""
     sun_elevation_deg: float | None = None
     """Of the sun above the horizon, in degrees."""
+    sun_azimuth_deg: float | None = None
+    """Of the sun from north over east, in degrees."""
     cloud_cover: float | None = None
     """Cloud over the whole scene in percent, where the item says so."""
     platform: str | None = None

@@ -9,10 +9,12 @@ from earthmap.cube.photograph import Photograph, decode_photograph, is_photograp
 from earthmap.cube.plan import CellRead, estimated_bytes
 from earthmap.cube.rasters import RasterioReader, close_files
 from earthmap.cube.reader import ArrayImage, MemoryReader, Reader
+from earthmap.cube.shift import SHIFT_FORMAT, Shift, estimate_shift, moved_part
 from earthmap.cube.store import CellGroup, CellManifest, find_cell, open_cell, verify_cell, write_cell
 from earthmap.cube.warp import SourceGrid
 
 __all__ = [
+    "SHIFT_FORMAT",
     "ArrayImage",
     "Budget",
     "CellGroup",
@@ -26,6 +28,7 @@ __all__ = [
     "Photograph",
     "RasterioReader",
     "Reader",
+    "Shift",
     "SourceGrid",
     "Spent",
     "TileFailure",
@@ -35,12 +38,14 @@ __all__ = [
     "close_files",
     "compose",
     "decode_photograph",
+    "estimate_shift",
     "estimated_bytes",
     "find_cell",
     "glance",
     "is_classified",
     "is_photograph",
     "look_closely",
+    "moved_part",
     "open_cell",
     "open_cube",
     "read_cell",

@@ -21,6 +21,7 @@ import numpy as np
 
 from earthmap.cube.cells import CellPixels, TileFailure
 from earthmap.cube.plan import CellRead
+from earthmap.cube.shift import moved_part
 from earthmap.errors import GridError, StorageError
 from earthmap.grid.tiling import Cell, Tile
 from earthmap.predict.protocol import Picture
@@ -328,8 +329,9 @@ class CellGroup:
             f"the group {self.storage.locate(self.path)} cannot be read: {error}", fix="delete its folder and run again"
         )
 
-    def picture(self, tile: Tile) -> Picture:
-        """What the observation shows of `tile`, as views of the cell's arrays.
+    def picture(self, tile: Tile, *, shift: tuple[float, float] = (0.0, 0.0)) -> Picture:
+        """What the observation shows of `tile`, as views of the cell's arrays, or moved up and left by `shift` (rows,
+        columns) as `earthmap.cube.shift.moved_part` does it.
 
         Raises:
             GridError: for a tile of another cell.
@@ -338,13 +340,22 @@ class CellGroup:
         if tile.cell.id != self.manifest.cell_id:
             raise GridError(f"tile {tile.id} is not in cell {self.manifest.cell_id}")
         data, mask = self._pixels
+        if shift == (0.0, 0.0):
+            return self._shown(data[(slice(None), *tile.picture_slices)], mask[tile.picture_slices])
+        return self._shown(*moved_part(data, mask, tile.picture_slices, shift=shift))
+
+    def whole(self) -> Picture:
+        """What the observation shows of the whole cell with its halo ring. Raises StorageError."""
+        return self._shown(*self._pixels)
+
+    def _shown(self, data: NDArray[np.float32], mask: NDArray[np.uint8]) -> Picture:
         return Picture(
             sensor=self.manifest.sensor,
             observation=self.manifest.observation,
             datetime=self.manifest.datetime,
             bands=self.manifest.bands,
-            data=data[(slice(None), *tile.picture_slices)],
-            mask=mask[tile.picture_slices],
+            data=data,
+            mask=mask,
         )
 
 

@@ -60,14 +60,21 @@ class LayerSums:
     """Of the answered ground that was seen, what the answers say is of the targets."""
     shared_m2: float = 0.0
     """The answered ground that was seen."""
+    alignments: dict[str, int] = field(default_factory=dict)
+    """Tiles of a change by how their dates lie on each other."""
+    compared_m2: float = 0.0
+    """The answered ground of which a change was asked in both orders of its dates."""
+    disagreeing_m2: float = 0.0
+    """Of that, where the orders disagree."""
 
     def add(self, other: LayerSums) -> None:
         """Add what another part of the layer comes to."""
-        for name in ("area_m2", "seen_m2", "yes", "share_m2", "shared_m2"):
+        for name in ("area_m2", "seen_m2", "yes", "share_m2", "shared_m2", "compared_m2", "disagreeing_m2"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         _add(self.counts, other.counts)
         _add(self.by_answer_m2, other.by_answer_m2)
         _add(self.tiles_by_answer, other.tiles_by_answer)
+        _add(self.alignments, other.alignments)
         self.observations |= other.observations
         self.notes |= other.notes
         times = sorted(self.times | other.times, key=datetime.datetime.fromisoformat)
@@ -102,6 +109,9 @@ class Sums:
                 tiles_by_answer=dict.fromkeys(_chosen(row["value"], task), 1) if answered else {},
                 share_m2=(row["fraction"] or 0.0) * weight,
                 shared_m2=weight,
+                alignments={json.loads(row["pair"])["alignment"]: 1} if row["pair"] else {},
+                compared_m2=0.0 if row["orders_agree"] is None else weight,
+                disagreeing_m2=(1.0 - (1.0 if row["orders_agree"] is None else row["orders_agree"])) * weight,
             )
         )
 
@@ -218,6 +228,7 @@ def _layer(layer: Layer, sums: LayerSums) -> dict[str, Any]:
         "area_km2": _km2(sums.area_m2),
         "seen_km2": _km2(sums.seen_m2),
         **numbers,
+        **(_change_numbers(sums) if TASKS[sums.task].dates == 2 else {}),
     }
 
 
@@ -236,6 +247,18 @@ def _polygon_numbers(sums: LayerSums) -> dict[str, Any]:
         "km2": {name: _km2(value) for name, value in found},
         "share_of_seen": {name: _share(value, sums.seen_m2) for name, value in found},
         "bounds_km2": {name: [_km2(value), _km2(value + unseen)] for name, value in found},
+    }
+
+
+def _change_numbers(sums: LayerSums) -> dict[str, Any]:
+    """Of a change: ground that did not change apart from ground that one date or the other does not show, how the dates
+    lie on each other, and on which share of the ground the other order of the dates says something else."""
+    unchanged = max(sums.shared_m2 - sum(sums.by_answer_m2.values()), 0.0)
+    return {
+        **({"unchanged_km2": _km2(unchanged)} if TASKS[sums.task].answer == "mask" else {}),
+        "unobserved_km2": _km2(max(sums.area_m2 - sums.seen_m2, 0.0)),
+        "alignment": dict(sorted(sums.alignments.items())),
+        "orders_disagree_share": _share(sums.disagreeing_m2, sums.compared_m2),
     }
 
 

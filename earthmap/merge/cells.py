@@ -252,10 +252,23 @@ def _coverage(row: Mapping[str, Any], layer: Layer, numbers: TileNumbers, ground
         "seen_km2": round(numbers.seen_m2 / 1e6, 6),
         "sensor": layer.sensor or None,
         "scenes": sorted(set(row["scenes"])) if shown else [],
+        **_pair(row["pair"]),
         **{name: row[name] for name in _COPIED},
+    }
+
+
+def _pair(text: str | None) -> dict[str, Any]:
+    """What `coverage.parquet` says of the two dates of a change."""
+    known = json.loads(text) if text else {"shift_m": {}}
+    return {
+        "alignment": known.get("alignment"),
+        "shift_east_m": known["shift_m"].get("east"),
+        "shift_north_m": known["shift_m"].get("north"),
+        "residual_px": known.get("residual_px"),
     }
 
 
 _COPIED = (
     "tile_id", "observation", "status", "stage", "reason", "message", "address", "datetime_min", "datetime_max",
+    "orders_agree", "pair",
 )  # fmt: skip

@@ -71,6 +71,12 @@ def coverage_schema() -> pa.Schema:
             ("datetime_max", time),
             ("sensor", text),
             ("scenes", pa.list_(text)),
+            ("alignment", text),  # of a change: how its dates lie on each other (earthmap.pipeline.pairing)
+            ("shift_east_m", pa.float64()),  # how far the second date showed the ground off the first
+            ("shift_north_m", pa.float64()),
+            ("residual_px", pa.float64()),  # how far apart they lie as they were compared; null where nobody knows
+            ("orders_agree", pa.float64()),  # share of the seen ground of which both orders of the dates say the same
+            ("pair", text),  # all that is known of the two dates, as JSON
         ]
     )
 

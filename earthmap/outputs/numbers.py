@@ -47,6 +47,8 @@ class Numbers:
     """Tiles of each choice, or with each label, the most frequent first."""
     yes: int | None = None
     """Tiles answered yes; None for a question that is not about presence."""
+    disagreeing: float | None = None
+    """Share of the answered ground of which a change says something else when its dates are swapped, 0 to 1."""
     notes: tuple[str, ...] = ()
     """What the predictor noted."""
 
@@ -128,6 +130,7 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         bounds=_bounds(fraction, seen),
         tiles={str(name): int(count) for name, count in (seen.get("tiles_by_answer") or {}).items()},
         yes=None if yes is None else int(yes),
+        disagreeing=seen.get("orders_disagree_share"),
         notes=tuple(str(note) for note in seen.get("notes") or ()),
     )
 
@@ -203,7 +206,10 @@ def format_tiles(tiles: Mapping[str, int], answered: int, *, most: int = 4) -> s
 
 def _sentence(row: Numbers) -> str:
     where = ", ".join(part for part in (row.date if row.start else "", row.sensor) if part)
-    return f"{row.text}  {where}: {format_answer(row)}" if where else f"{row.text}  {format_answer(row)}"
+    said = format_answer(row)
+    if row.disagreeing:
+        said += f"; swapped dates disagree on {format_share(row.disagreeing)} of it"
+    return f"{row.text}  {where}: {said}" if where else f"{row.text}  {said}"
 
 
 def counts(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:

@@ -61,6 +61,7 @@ def ledger_schema() -> pa.Schema:
             ("reason", text),
             ("message", text),
             ("address", text),
+            ("pair", text),  # how the two dates of a change lie on each other (JSON of Pairing); null for all else
             ("part", text),  # where the answer stands in the store; null where nothing could be asked
             ("execution", pa.int32()),  # which execution of this run computed it; 0 for another run's
         ]

@@ -17,14 +17,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from earthmap.content import content_key
-from earthmap.cube import CellGroup, TileFailure, open_cell
+from earthmap.cube import SHIFT_FORMAT, CellGroup, TileFailure, open_cell
 from earthmap.errors import StorageError
 from earthmap.grid import Cell, Tile
 from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, reason_and_message, record_attempt
 from earthmap.pipeline.isolation import isolated
+from earthmap.pipeline.pairing import Pairing, pair_dates
 from earthmap.pipeline.plan import CellWork, Question
 from earthmap.pipeline.reading import looked_at, manifests
-from earthmap.predict import TileInput, build_predictor, key_of
+from earthmap.predict import Picture, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
@@ -32,7 +33,7 @@ from earthmap.tasks import Answer, Query, answer_columns, answer_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_FORMAT = 2
+PART_FORMAT = 3
 """Raised when the rows of an answer part change their meaning."""
 
 
@@ -44,8 +45,10 @@ _Paths = tuple[tuple[str, ...], ...]
 
 
 def part_path(cell: Cell, query: str, groups: _Paths, context: Context) -> str:
-    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor."""
-    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor))
+    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor. How two
+    dates lie on each other follows from their pixels."""
+    fitted = [SHIFT_FORMAT] if len(groups) == 2 else []
+    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor), *fitted)
     return f"parts/{cell.id}/{key}"
 
 
@@ -87,6 +90,8 @@ def _predict(
     opened = {path: open_cell(context.store, path) for of_date in paths for path in of_date}
     dates = [[opened[path] for path in of_date] for of_date in paths]
     seen = [_seen(tile, dates) for tile in work.cell.tiles()]
+    if len(dates) == 2:
+        seen = _paired(seen, questions, context)
     queries = [context.queries[question.query] for question in questions]
     answers = _answers(seen, queries, context, lone=lone)
     return {
@@ -106,6 +111,32 @@ class _Seen:
     notes: tuple[str, ...] = ()
     message: str | None = None
     """What stands in for what, and why."""
+    pairing: Pairing | None = None
+    """How the two dates of a change lie on each other."""
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """What is asked about: of a change the second date as it lies on the first."""
+        moves = [(0.0, 0.0)] * len(self.groups)
+        if self.pairing is not None:
+            moves[1] = self.pairing.applied_px
+        return tuple(group.picture(self.tile, shift=move) for group, move in zip(self.groups, moves, strict=True))
+
+
+def _paired(seen: Sequence[_Seen], questions: Sequence[Question], context: Context) -> list[_Seen]:
+    """The same with what is known of each two dates, which is of the whole cell, and so the same for its tiles."""
+    names = {name for one in questions for name in (*one.observations, *one.fallbacks, *one.later_fallbacks)}
+    scenes = [scene for name in sorted(names) for scene in context.observations[name].scenes]
+    known: dict[tuple[str, ...], Pairing] = {}
+    found = []
+    for item in seen:
+        if item.failure is None:
+            key = tuple(group.path for group in item.groups)
+            if key not in known:
+                known[key] = pair_dates(item.groups[0], item.groups[1], scenes=scenes)
+            item = dataclasses.replace(item, pairing=known[key], notes=(*item.notes, *known[key].notes))
+        found.append(item)
+    return found
 
 
 def _seen(tile: Tile, dates: Sequence[Sequence[CellGroup]]) -> _Seen:
@@ -212,16 +243,26 @@ def _commit_part(
 
 def _answers(seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
     """For each of `seen`, in its order, one answer for each of `queries`."""
-    inputs = [
-        TileInput(tile=item.tile, pictures=tuple(group.picture(item.tile) for group in item.groups))
-        for item in seen
-        if item.failure is None
-    ]
-    asked = iter(_ask(inputs, queries, context, lone=lone))
-    return [
-        [_failed(item.failure)] * len(queries) if item.failure else [_noted(answer, item) for answer in next(asked)]
-        for item in seen
-    ]
+    rows = [[_untold(item, query) for query in queries] for item in seen]
+    together: dict[tuple[int, ...], list[int]] = {}
+    for place, row in enumerate(rows):
+        open_ones = tuple(number for number, answer in enumerate(row) if answer is None)
+        if open_ones:
+            together.setdefault(open_ones, []).append(place)
+    for numbers, places in together.items():
+        inputs = [TileInput(tile=seen[place].tile, pictures=seen[place].pictures) for place in places]
+        asked = _ask(inputs, [queries[number] for number in numbers], context, lone=lone)
+        for place, answers in zip(places, asked, strict=True):
+            for number, answer in zip(numbers, answers, strict=True):
+                rows[place][number] = _noted(answer, seen[place])
+    return [[answer for answer in row if answer is not None] for row in rows]
+
+
+def _untold(item: _Seen, query: Query) -> Answer | None:
+    """Why `query` is not asked of a tile; None where it is."""
+    if item.failure is not None:
+        return _failed(item.failure)
+    return item.pairing.refusal(query) if item.pairing is not None else None
 
 
 def _failed(failure: TileFailure) -> Answer:
@@ -293,6 +334,7 @@ def _shown(item: _Seen) -> dict[str, Any]:
         "datetime_max": max(manifest.end or manifest.datetime for manifest in manifests),
         "sensor": manifests[0].sensor,
         "scenes": sorted({scene for manifest in manifests for scene in manifest.scenes}),
+        "pair": item.pairing.to_json() if item.pairing is not None else None,
     }
 
 

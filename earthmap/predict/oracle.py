@@ -22,7 +22,7 @@ from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = "1"
+VERSION = "2"
 """Raised when anything but the world changes an answer."""
 
 
@@ -102,7 +102,8 @@ def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) 
 
 
 def _codes(query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The core's codes of `mask_legend`. Where one target was gained and another lost, the gain is drawn."""
+    """The core's codes of `mask_legend`. Where one target became another, the change of the one named first is drawn,
+    whichever way it is."""
     names = {name: code for code, name in mask_legend(query).items()}
     codes = np.zeros(truths[0].shape, np.uint8)
     classes = {target: CLASSES.index(target) + 1 for target in query.targets}
@@ -111,9 +112,9 @@ def _codes(query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint
             codes[truths[0] == code] = names[target]
         return codes
     before, after = truths
-    for way, here, there in (("lost", before, after), ("gained", after, before)):
-        for target, code in classes.items():
-            codes[(here == code) & (there != code)] = names[f"{target} {way}"]
+    for target, code in reversed(classes.items()):
+        codes[(before == code) & (after != code)] = names[f"{target} lost"]
+        codes[(after == code) & (before != code)] = names[f"{target} gained"]
     return codes
 
 

@@ -31,6 +31,9 @@ MAX_VALUE = 200
 NO_CHANGE = "no change"
 """The choice that says the same with swapped dates."""
 
+DISAGREE = "swapped dates disagree"
+"""Note of an answer that is another one, somewhere, when the dates are given in the other order."""
+
 _DECIMALS = 4
 """Of probabilities: how many tiles are computed at once changes further ones."""
 
@@ -239,12 +242,12 @@ def _choice(plain: Answer, query: Query, reply: Reply, swapped: Reply | None) ->
     names = query.choices if TASKS[query.task].chooses else ("yes", "no")
     (scores,) = reply.scores
     best = _best(names, scores)
-    notes = plain.notes
+    notes, agree = plain.notes, None
     if swapped is not None:
-        agrees = (_best(names, swapped.scores[0]) == NO_CHANGE) == (best == NO_CHANGE)
-        notes += ("swapped dates agree" if agrees else "swapped dates disagree",)
+        agree = float((_best(names, swapped.scores[0]) == NO_CHANGE) == (best == NO_CHANGE))
+        notes += () if agree else (DISAGREE,)
     rounded = _rounded(names, scores)
-    return replace(plain, value=best, probability=rounded[best], scores=rounded, notes=notes)
+    return replace(plain, value=best, probability=rounded[best], scores=rounded, notes=notes, orders_agree=agree)
 
 
 def _labels(plain: Answer, query: Query, reply: Reply) -> Answer:
@@ -268,10 +271,11 @@ def _mask(query: Query, reply: Reply, look: Look, swapped: Reply | None) -> Answ
     codes, legend = paint(found, query, look), mask_legend(query)
     counts = np.bincount(codes[look.seen], minlength=UNSEEN + 1)[:UNSEEN]
     largest = int(counts[1:].argmax()) + 1  # of equal ones the first
-    notes = look.notes + _cut(reply) + found.notes
+    notes, agree = look.notes + _cut(reply) + found.notes, None
     if swapped is not None and swapped.is_finite:
         other = _exchanged(paint(read_instances(swapped), query, look))
-        notes += (f"swapped dates agree on {(other == codes)[look.seen].mean():.0%} of the seen ground",)
+        agree = round(float((other == codes)[look.seen].mean()), _DECIMALS)
+        notes += (DISAGREE,) if agree < 1 else ()
     return Answer(
         status="answered",
         value=legend[largest] if counts[largest] else "none",
@@ -284,6 +288,7 @@ def _mask(query: Query, reply: Reply, look: Look, swapped: Reply | None) -> Answ
         text=reply.text,
         instances=found.instances,
         instance_scores=found.scores,
+        orders_agree=agree,
     )
 
 

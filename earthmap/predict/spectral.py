@@ -37,7 +37,7 @@ from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = "2"
+VERSION = "3"
 """Raised when anything but the rules changes an answer."""
 
 MIN_PRESENCE_PX = 4
@@ -227,7 +227,8 @@ def _present(hits: NDArray[np.bool_], core: tuple[slice, slice]) -> bool:
 
 
 def _codes(looks: Sequence[_Look], targets: Sequence[str], query: Query) -> NDArray[np.uint8]:
-    """(y, x) codes of `mask_legend`. Where one target was gained and another lost, the gain is drawn."""
+    """(y, x) codes of `mask_legend`. Where one target became another, the change of the one named first is drawn,
+    whichever way it is: dates that are swapped give the same ground, gained for lost."""
     names = {name: code for code, name in mask_legend(query).items()}
     codes = np.zeros(looks[0].picture.mask.shape, np.uint8)
     if query.task == "segment":
@@ -235,9 +236,8 @@ def _codes(looks: Sequence[_Look], targets: Sequence[str], query: Query) -> NDAr
             codes[looks[0].hits(target)] = names[target]
         return codes
     before, after = looks
-    for target in targets:
+    for target in reversed(targets):
         codes[before.hits(target) & ~after.hits(target)] = names[f"{target} lost"]
-    for target in targets:
         codes[after.hits(target) & ~before.hits(target)] = names[f"{target} gained"]
     return codes
 
@@ -255,6 +255,7 @@ def _mask_answer(codes: NDArray[np.uint8], seen: NDArray[np.bool_], query: Query
         legend=legend,
         seen_px=int(seen.sum()),
         notes=tuple(notes),
+        orders_agree=1.0 if query.dates == 2 else None,  # by construction
     )
 
 

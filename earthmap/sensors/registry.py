@@ -51,6 +51,9 @@ class Sensor:
     """Coarsest ground distance in metres at which a target is asked for, unless the job says otherwise."""
     nominal_m: float | None = None
     """Ground distance in metres of its finest band, for items that state none; None where it differs by scene."""
+    placed_m: float | None = None
+    """How far apart two dates of it may show the same ground, in metres, as its product is specified; None where that
+    differs by scene or is nowhere promised."""
     anchor_m: int = 0
     """Anchor of the lattice on which its pixels are not resampled."""
     views: tuple[str, ...]
@@ -116,6 +119,7 @@ _ROWS = (
         bands=_S2_L2A,
         masks=("scl", "cloud_probability"),
         coarsest_m=300.0,
+        placed_m=12.5,
         nominal_m=10.0,
         views=_S2_VIEWS,
         places=_S2_PLACES,
@@ -129,6 +133,7 @@ _ROWS = (
         bands=_S2_L1C,
         masks=("cloud_probability",),
         coarsest_m=300.0,
+        placed_m=12.5,
         nominal_m=10.0,
         views=_S2_VIEWS,
         places=_S2_PLACES,
@@ -142,6 +147,7 @@ _ROWS = (
         bands=SAR_BANDS,
         masks=("layover",),
         coarsest_m=300.0,
+        placed_m=7.0,
         views=_SAR_VIEWS,
         places=_SAR_PLACES,
     ),
@@ -154,6 +160,7 @@ _ROWS = (
         bands=SAR_BANDS,
         masks=("layover",),
         coarsest_m=300.0,
+        placed_m=7.0,
         views=_SAR_VIEWS,
         places=_SAR_PLACES,
     ),
@@ -165,6 +172,7 @@ _ROWS = (
         unit="1",
         bands=SAR_BANDS,
         coarsest_m=300.0,
+        placed_m=7.0,
         nominal_m=10.0,
         views=_SAR_VIEWS,
         places=_SAR_PLACES,
@@ -189,6 +197,7 @@ _ROWS = (
         bands=_LANDSAT_L2,
         masks=("qa_pixel", "qa_radsat"),
         coarsest_m=1000.0,
+        placed_m=12.0,
         nominal_m=30.0,
         anchor_m=15,
         views=_LANDSAT_VIEWS,
@@ -203,6 +212,7 @@ _ROWS = (
         bands=_LANDSAT_L1,
         masks=("qa_pixel", "qa_radsat"),
         coarsest_m=1000.0,
+        placed_m=12.0,
         nominal_m=30.0,
         anchor_m=15,
         views=_LANDSAT_VIEWS,

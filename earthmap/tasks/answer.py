@@ -63,6 +63,9 @@ class Answer:
     """What was found, in coordinates 0–1 of the picture (core and halo), x right and y down."""
     instance_scores: tuple[float, ...] = ()
     """Of each instance, 0 to 1; empty where the predictor has none to give."""
+    orders_agree: float | None = None
+    """Of a change, the share of the seen ground of which the same is said when the dates are asked for in the other
+    order; None where that was not asked."""
 
     def __post_init__(self) -> None:
         if self.instance_scores and len(self.instance_scores) != len(self.instances):
@@ -123,6 +126,8 @@ def answer_schema() -> pa.Schema:
             ("scores", text),  # JSON {"harbour": 0.7}
             ("instances", text),  # SLIS of the picture; empty where there are none
             ("instance_scores", pa.list_(pa.float64())),
+            ("orders_agree", pa.float64()),
+            ("pair", text),  # JSON of earthmap.pipeline.pairing.Pairing, of a change
         ]
     )
 
@@ -153,6 +158,7 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         "scores": json.dumps(dict(answer.scores), sort_keys=True, allow_nan=False),
         "instances": serialize(answer.instances[index] for index in kept) if kept else "",
         "instance_scores": [answer.instance_scores[index] for index in kept] if answer.instance_scores else [],
+        "orders_agree": answer.orders_agree,
     }
 
 
@@ -174,4 +180,5 @@ def answer_from_columns(row: Mapping[str, Any], *, side_px: int) -> Answer:
 
 _PLAIN_COLUMNS = (
     "status", "value", "probability", "fraction", "seen_px", "stage", "reason", "message", "address", "text",
+    "orders_agree",
 )  # fmt: skip

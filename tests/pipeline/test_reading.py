@@ -389,7 +389,8 @@ def test_the_next_best_of_its_own_date_stands_in_for_one_of_a_pair(tmp_path: Pat
         assert rows[tile.id]["message"].startswith("answered from ")
         untouched = [name for name, row in rows.items() if row["notes"] == whole[name]["notes"]]
         assert untouched
-        assert all(rows[name] == whole[name] for name in untouched)
+        # How the dates lie on each other is told from the whole cell, of which less was read.
+        assert all(rows[name] | {"pair": ""} == whole[name] | {"pair": ""} for name in untouched)
 
 
 def test_nothing_stands_in_for_a_date_that_may_come(tmp_path: Path) -> None:

@@ -75,10 +75,11 @@ def test_of_things_that_overlap_the_surer_is_drawn() -> None:
 
 def test_gained_is_lost_when_the_dates_are_swapped() -> None:
     gained, lost = (said(f"water {way}:mask[16|0:0+16|1:0+16|2:0+16]") for way in ("gained", "lost"))
-    note = "swapped dates agree on {} of the seen ground"
-    assert note.format("100%") in make_answer(CHANGE, gained, LOOK, swapped=lost).notes
-    assert note.format("100%") not in make_answer(CHANGE, gained, LOOK, swapped=gained).notes
-    assert make_answer(CHANGE, gained, LOOK, swapped=lost).value == "water gained"
+    sure, unsure = (make_answer(CHANGE, gained, LOOK, swapped=other) for other in (lost, gained))
+    assert (sure.value, sure.orders_agree, sure.notes) == ("water gained", 1.0, ())
+    assert unsure.notes == ("swapped dates disagree",)
+    assert unsure.orders_agree == pytest.approx(1.0 - unsure.fraction, abs=1e-4)
+    assert make_answer(CHANGE, gained, LOOK).orders_agree is None
 
 
 def test_a_share_counts_the_seen_core() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -105,6 +105,20 @@ def test_change_draws_gained_and_lost() -> None:
     swapped = ask("Where did water appear?", *dates[::-1])
     np.testing.assert_array_equal(swapped.mask, core(np.array([0, 2, 1], np.uint8)[expected]))
     assert ask("What changed?", dates[0], dates[0]).value == "none"
+
+
+@settings(max_examples=10)
+@given(classes=arrays(np.intp, (2, 8, 8), elements=st.integers(0, len(TARGETS) - 1)), order=st.permutations(TARGETS))
+def test_what_was_gained_is_what_is_lost_with_swapped_dates(classes: NDArray[np.intp], order: list[str]) -> None:
+    """Of several targets too, one of which became another."""
+    dates = [picture(painted(np.kron(one, np.ones((16, 16), np.intp))), day=1 + day) for day, one in enumerate(classes)]
+    there, back = (ask("What changed?", *pair, targets=order[:3]) for pair in (dates, dates[::-1]))
+    assert there.legend == back.legend
+    ways = {code: name.rpartition(" ") for code, name in there.legend.items()}
+    for code, (target, _, way) in ways.items():
+        other = next(c for c, (name, _, turned) in ways.items() if (name, turned) != (target, way) and name == target)
+        np.testing.assert_array_equal(there.mask == code, back.mask == other)
+    assert there.orders_agree == back.orders_agree == 1.0
 
 
 def test_unseen_ground_is_neither_yes_nor_no() -> None:
