@@ -3,10 +3,12 @@
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.cog import class_cog
 from earthmap.outputs.drawing import pole_in
+from earthmap.outputs.evidence import Evidence
 from earthmap.outputs.geoparquet import write_geoparquet, write_parquet
 from earthmap.outputs.numbers import headlines
 from earthmap.outputs.ordering import Ordering
 from earthmap.outputs.preview import render_preview
+from earthmap.outputs.provenance import Provenance
 from earthmap.outputs.report import render_report
 from earthmap.outputs.selection import select_results
 from earthmap.outputs.sketch import Caption, Mark, Sketch, SketchPicture, render_sketch
@@ -16,8 +18,10 @@ from earthmap.outputs.strip import StripPanel, render_strip
 __all__ = [
     "Backdrop",
     "Caption",
+    "Evidence",
     "Mark",
     "Ordering",
+    "Provenance",
     "Sketch",
     "SketchPicture",
     "StripPanel",

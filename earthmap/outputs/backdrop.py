@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.grid.tiling import UTM_NORTH_DEG, UTM_SOUTH_DEG
+from earthmap.sensors.masks import Reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +39,8 @@ class Backdrop:
     """(y, x, 3)."""
     alpha: Bytes = field(repr=False, compare=False)
     """(y, x): 0 where there is no picture, else 255."""
+    reasons: Bytes = field(repr=False, compare=False)
+    """(y, x) codes of the reason mask (`earthmap.sensors.masks.Reason`); NODATA where there is no picture."""
     bounds: Bounds
     """West, south, east, north in degrees; east is above 180 where the picture crosses the antimeridian.
 
@@ -63,13 +66,13 @@ def pole_of(south: float, north: float) -> float | None:
 def warp_backdrop(
     rgb: Bytes, geobox: GeoBox, *, title: str, datetime: dt.datetime, sensor: str, max_px: int = 1600
 ) -> Backdrop:
-    """A picture (y, x, 3) on its lattice as a Backdrop of at most `max_px` a side; everything in it is valid."""
-    valid = np.ones(rgb.shape[:2], bool)
-    return mosaic_backdrop([(rgb, valid, geobox)], title=title, datetime=datetime, sensor=sensor, max_px=max_px)
+    """A picture (y, x, 3) on its lattice as a Backdrop of at most `max_px` a side; everything in it is clear."""
+    reasons = np.full(rgb.shape[:2], Reason.CLEAR, np.uint8)
+    return mosaic_backdrop([(rgb, reasons, geobox)], title=title, datetime=datetime, sensor=sensor, max_px=max_px)
 
 
 def mosaic_backdrop(
-    pictures: Sequence[tuple[Bytes, NDArray[np.bool_], GeoBox]],
+    pictures: Sequence[tuple[Bytes, Bytes, GeoBox]],
     *,
     title: str,
     datetime: dt.datetime,
@@ -77,10 +80,11 @@ def mosaic_backdrop(
     max_px: int = 1600,
     pole: float | None = None,
 ) -> Backdrop:
-    """The pictures of one observation, in any zones, as one Backdrop; the first that is valid at a place is shown.
+    """The pictures of one observation, in any zones, as one Backdrop; the first with data at a place is shown.
 
     Args:
-        pictures: (y, x, 3) uint8, (y, x) True where it may be shown, and its lattice, for each cell. At least one.
+        pictures: (y, x, 3) uint8, (y, x) codes of the reason mask, and its lattice, for each cell. At least one. Only
+            nodata is not shown.
         title: What to call it.
         datetime: When it was measured (UTC).
         sensor: Id of the sensor's row.
@@ -97,14 +101,26 @@ def mosaic_backdrop(
     finest_m = min(abs(geobox.affine.a) for _, _, geobox in pictures) or 1.0
     step = max((east - west) * squeeze / max_px, (north - south) / max_px, finest_m / METRES_PER_DEGREE)
     height, width = max(1, math.ceil((north - south) / step)), max(1, math.ceil((east - west) * squeeze / step))
-    canvas = np.zeros((height, width, 4), np.uint8)
+    canvas = np.zeros((height, width, 5), np.uint8)
+    canvas[..., 4] = Reason.NODATA
     bounds = (west, north - height * step, west + width * step / squeeze, north)
-    for (rgb, valid, geobox), (lon, lat) in zip(pictures, edges, strict=True):
-        rgba = np.dstack([rgb, np.where(valid, 255, 0).astype(np.uint8)])
-        _paste(canvas, bounds, rgba, geobox, (lon + turn, lat), pole)
-    rgb, alpha = canvas[..., :3], np.where(canvas[..., 3] > 127, 255, 0).astype(np.uint8)
+    for (rgb, reasons, geobox), (lon, lat) in zip(pictures, edges, strict=True):
+        layers = np.dstack([rgb, np.where(reasons == Reason.NODATA, 0, 255).astype(np.uint8), reasons])
+        _paste(canvas, bounds, layers, geobox, (lon + turn, lat), pole)
+    return _backdrop(canvas, bounds, title=title, datetime=datetime, sensor=sensor)
+
+
+def _backdrop(canvas: Bytes, bounds: Bounds, *, title: str, datetime: dt.datetime, sensor: str) -> Backdrop:
+    """Red, green, blue, opacity and reason (y, x, 5) as a Backdrop."""
+    alpha = np.where(canvas[..., 3] > 127, 255, 0).astype(np.uint8)
     return Backdrop(
-        title=title, datetime=datetime, sensor=sensor, rgb=np.ascontiguousarray(rgb), alpha=alpha, bounds=bounds
+        title=title,
+        datetime=datetime,
+        sensor=sensor,
+        rgb=np.ascontiguousarray(canvas[..., :3]),
+        alpha=alpha,
+        reasons=np.where(alpha > 0, canvas[..., 4], Reason.NODATA).astype(np.uint8),
+        bounds=bounds,
     )
 
 
@@ -137,7 +153,7 @@ def _outline(geobox: GeoBox, crs: str) -> tuple[NDArray[np.float64], NDArray[np.
 def _paste(
     canvas: Bytes,
     bounds: Bounds,
-    rgba: Bytes,
+    layers: Bytes,
     geobox: GeoBox,
     outline: tuple[NDArray[np.float64], NDArray[np.float64]],
     pole: float | None,
@@ -153,23 +169,30 @@ def _paste(
     lon, lat = outline
     left, right = _span((lon.min() - west) * per_x, (lon.max() - west) * per_x, width)
     top, bottom = _span((north - lat.max()) * per_y, (north - lat.min()) * per_y, height)
-    into = np.zeros((4, bottom - top, right - left), np.uint8)
     place = Affine(1 / per_x, 0.0, west + left / per_x, 0.0, -1 / per_y, north - top / per_y)
+    place = Affine.scale(METRES_PER_DEGREE) @ place if pole else place
     coarser = METRES_PER_DEGREE / per_y > 1.5 * abs(geobox.affine.a)
-    reproject(
-        np.ascontiguousarray(np.moveaxis(rgba, -1, 0)),
-        into,
-        src_transform=geobox.affine,
-        src_crs=str(geobox.crs),
-        dst_transform=Affine.scale(METRES_PER_DEGREE) @ place if pole else place,
-        dst_crs=plane_around(pole) if pole else "EPSG:4326",
-        src_alpha=4,
-        dst_alpha=4,
-        resampling=Resampling.average if coarser else Resampling.nearest,
-    )
+
+    def warped(part: Bytes, how: Resampling, alpha: int | None) -> Bytes:
+        into = np.zeros((part.shape[-1], bottom - top, right - left), np.uint8)
+        reproject(
+            np.ascontiguousarray(np.moveaxis(part, -1, 0)),
+            into,
+            src_transform=geobox.affine,
+            src_crs=str(geobox.crs),
+            dst_transform=place,
+            dst_crs=plane_around(pole) if pole else "EPSG:4326",
+            src_alpha=alpha,
+            dst_alpha=alpha,
+            resampling=how,
+        )
+        return np.moveaxis(into, 0, -1)
+
+    rgba = warped(layers[..., :4], Resampling.average if coarser else Resampling.nearest, 4)
+    reasons = warped(layers[..., 4:], Resampling.nearest, 0)
     part = canvas[top:bottom, left:right]
-    fresh = (part[..., 3] <= 127) & (into[3] > 0)
-    part[fresh] = np.moveaxis(into, 0, -1)[fresh]
+    fresh = (part[..., 3] <= 127) & (rgba[..., 3] > 0)
+    part[fresh] = np.concatenate([rgba, reasons], axis=-1)[fresh]
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
@@ -187,12 +210,6 @@ def shrink(backdrop: Backdrop, max_px: int) -> Backdrop:
         return backdrop
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     rgba: Any = Image.fromarray(np.dstack([backdrop.rgb, backdrop.alpha])).resize(size, Image.Resampling.BOX)
-    pixels = np.asarray(rgba)
-    return Backdrop(
-        title=backdrop.title,
-        datetime=backdrop.datetime,
-        sensor=backdrop.sensor,
-        rgb=np.ascontiguousarray(pixels[..., :3]),
-        alpha=np.where(pixels[..., 3] > 127, 255, 0).astype(np.uint8),
-        bounds=backdrop.bounds,
-    )
+    reasons: Any = Image.fromarray(backdrop.reasons).resize(size, Image.Resampling.NEAREST)
+    canvas = np.dstack([np.asarray(rgba), np.asarray(reasons)])
+    return _backdrop(canvas, backdrop.bounds, title=backdrop.title, datetime=backdrop.datetime, sensor=backdrop.sensor)

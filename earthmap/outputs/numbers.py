@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from earthmap.tasks import TASKS
+from earthmap.tasks.query import DEFAULT_UNSEEN
 
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
@@ -35,6 +36,10 @@ class Numbers:
     """Tiles."""
     planned: int
     """Tiles."""
+    skipped: int = 0
+    """Tiles."""
+    failed: int = 0
+    """Tiles."""
     area_km2: float
     seen_km2: float
     km2: Mapping[str, float] = field(default_factory=dict)
@@ -51,6 +56,8 @@ class Numbers:
     """Share of the answered ground of which a change says something else when its dates are swapped, 0 to 1."""
     notes: tuple[str, ...] = ()
     """What the predictor noted."""
+    unseen: tuple[str, ...] = DEFAULT_UNSEEN
+    """Reasons under which the question counts ground as unseen."""
 
     @property
     def moment(self) -> str:
@@ -109,6 +116,11 @@ def _bounds(fraction: float | None, seen: Mapping[str, Any]) -> tuple[float, flo
     return min(1.0, found / area), min(1.0, (found + max(0.0, area - seen_km2)) / area)
 
 
+def _most_first(counted: Mapping[str, Any]) -> dict[str, int]:
+    """Counts in the order that readers want, which JSON does not keep."""
+    return {str(name): int(count) for name, count in sorted(counted.items(), key=lambda item: (-item[1], item[0]))}
+
+
 def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
     yes, task = seen.get("yes_tiles"), str(query.get("task", ""))
     fraction = _share(task, seen)
@@ -123,12 +135,15 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         end=parse_time(seen.get("datetime_max")),
         answered=int(seen.get("answered") or 0),
         planned=int(seen.get("planned") or 0),
+        skipped=sum((seen.get("skipped") or {}).values()),
+        failed=sum((seen.get("failed") or {}).values()),
+        unseen=tuple(query.get("unseen") or DEFAULT_UNSEEN),
         area_km2=float(seen.get("area_km2") or 0.0),
         seen_km2=float(seen.get("seen_km2") or 0.0),
         km2={str(name): float(value) for name, value in (seen.get("km2") or {}).items()},
         fraction=fraction,
         bounds=_bounds(fraction, seen),
-        tiles={str(name): int(count) for name, count in (seen.get("tiles_by_answer") or {}).items()},
+        tiles=_most_first(seen.get("tiles_by_answer") or {}),
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
         notes=tuple(str(note) for note in seen.get("notes") or ()),

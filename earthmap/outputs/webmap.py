@@ -1,4 +1,4 @@
-"""The interactive map and the series chart of the report page, as bokeh models.
+"""The interactive map of the report page, as bokeh models.
 
 Text from outside enters only data columns, select options and legend values, which bokeh writes as text nodes.
 """
@@ -8,21 +8,16 @@ Text from outside enters only data columns, select options and legend values, wh
 
 from __future__ import annotations
 
-import base64
-import io
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, shrink
+from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop
 from earthmap.outputs.drawing import (
-    COLOURS,
     FAILED,
     INK,
-    OTHER,
     QUIET,
     UNSEEN,
     Moment,
@@ -41,6 +36,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
 )
 from earthmap.outputs.numbers import Numbers, format_km2, format_share, looks_at_two, moment_id
+from earthmap.outputs.pictures import encode_pictures, veil
 from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
 if TYPE_CHECKING:
@@ -50,8 +46,8 @@ if TYPE_CHECKING:
     Bounds = tuple[float, float, float, float]
     Strings = Sequence[str]
 
-PICTURE_PIXELS = 16_000_000
-"""Of all backdrops of a page together; above it each is made smaller."""
+PICTURE = "earthmap-picture:%d"
+"""Stands in a model for a picture of the page, which the page's script puts in its place: each is in the page once."""
 FRAME_WIDTH, MIN_HEIGHT, MAX_HEIGHT = 840, 380, 640
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -82,6 +78,8 @@ class WebMap:
     """The map's model, and what its reader must be told about it."""
 
     model: Any
+    pictures: list[str]
+    """`data:` addresses: the backdrops in their order, then hatchings."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,16 +103,18 @@ def build_map(
     drawn, tiles, edges, frame = in_one_piece(features, coverage, backdrops)
     figure = _figure(frame, pole_in(coverage))
     images = _add_pictures(figure, backdrops, edges)
+    pictures = encode_pictures(backdrops)
     shown = first_shown(moments)
     chosen = GroupFilter(column_name="moment", group=shown.id if shown else "")
     notes: list[str] = []
     asked = {row.query_key: row.text for row in numbers}
-    items = _add_coverage(figure, coverage, tiles, chosen, notes, moments, asked)
+    veils = _add_veils(figure, numbers, moments, backdrops, edges, pictures=pictures, chosen=chosen)
+    items = _add_coverage(figure, coverage, tiles, chosen, veils, moments, asked)
     items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
     lines = _add_legend(figure, items, shown.query_key if shown else None)
     _add_scale_bar(figure, squeeze_at(frame, pole_in(coverage)))
     notes += _picture_notes(moments, backdrops)
-    return WebMap(_layout(figure, moments, backdrops, images, lines=lines, chosen=chosen), notes)
+    return WebMap(_layout(figure, moments, backdrops, images, lines=lines, chosen=chosen), pictures, notes)
 
 
 def _picture_notes(moments: Sequence[Moment], backdrops: Sequence[Backdrop]) -> list[str]:
@@ -152,6 +152,7 @@ def _figure(frame: Bounds, pole: float | None) -> Any:
         output_backend="canvas",
     )
     plot.toolbar.active_scroll, plot.toolbar.logo = wheel, None
+    plot.toolbar_location = "above"
     plot.grid.grid_line_color = None
     plot.title.text_font, plot.title.text_font_size = _FONT, "12px"
     plot.title.text_color, plot.title.text_font_style = QUIET, "normal"
@@ -173,10 +174,9 @@ def _quiet_axis(axis: Any) -> None:
 
 
 def _add_pictures(figure: Any, backdrops: Sequence[Backdrop], edges: Sequence[Bounds]) -> list[Any]:
-    side = int((PICTURE_PIXELS / max(1, len(backdrops))) ** 0.5)
     images = []
-    for backdrop, (west, south, east, north) in zip(backdrops, edges, strict=True):
-        source = {"url": [data_uri(shrink(backdrop, side))], "x": [west], "y": [north]}
+    for index, (west, south, east, north) in enumerate(edges):
+        source = {"url": [PICTURE % index], "x": [west], "y": [north]}
         images.append(
             figure.image_url(
                 url="url", x="x", y="y", w=east - west, h=north - south, anchor="top_left", source=source,
@@ -186,13 +186,47 @@ def _add_pictures(figure: Any, backdrops: Sequence[Backdrop], edges: Sequence[Bo
     return images
 
 
-def data_uri(backdrop: Backdrop) -> str:
-    """The picture as a WebP file in a `data:` address."""
-    from PIL import Image
+def _add_veils(
+    figure: Any,
+    numbers: Sequence[Numbers],
+    moments: Sequence[Moment],
+    backdrops: Sequence[Backdrop],
+    edges: Sequence[Bounds],
+    *,
+    pictures: list[str],
+    chosen: Any,
+) -> Any | None:
+    """Hatching over what the pictures of each moment show but the question counts as unseen; None without any."""
+    from bokeh.models import CDSView, ColumnDataSource
 
-    sink = io.BytesIO()
-    Image.fromarray(np.dstack([backdrop.rgb, backdrop.alpha])).save(sink, "WEBP", quality=86, method=4)
-    return "data:image/webp;base64," + base64.b64encode(sink.getvalue()).decode()
+    rules = {row.query_key: row.unseen for row in numbers}
+    order = {id(backdrop): index for index, backdrop in enumerate(backdrops)}
+    known: dict[tuple[int, tuple[str, ...]], int | None] = {}
+    rows: list[tuple[int, int, str]] = []
+    for moment in moments:
+        for index in dict.fromkeys(order[id(one)] for one in backdrops_of(moment, backdrops) if one is not None):
+            key = (index, rules[moment.query_key])
+            if key not in known:
+                made = veil(backdrops[index], key[1])
+                known[key] = None if made is None else len(pictures)
+                pictures += [] if made is None else [made]
+            number = known[key]
+            rows += [] if number is None else [(index, number, moment.id)]
+    if not rows:
+        return None
+    places = [edges[index] for index, _, _ in rows]
+    data: dict[str, Any] = {
+        "url": [PICTURE % number for _, number, _ in rows],
+        "x": [west for west, _, _, _ in places],
+        "y": [north for _, _, _, north in places],
+        "w": [east - west for west, _, east, _ in places],
+        "h": [north - south for _, south, _, north in places],
+        "moment": [name for _, _, name in rows],
+    }
+    return figure.image_url(
+        url="url", x="x", y="y", w="w", h="h", anchor="top_left", level="underlay", name="veils",
+        source=ColumnDataSource(data), view=CDSView(filter=chosen),
+    )  # fmt: skip
 
 
 # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -254,7 +288,7 @@ def _add_results(
         renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
         _hover(figure, renderer, _HOVER)
         name = legend_name(answer, task=task, targets=targets.get(key, ()))
-        items.append((safe_label(name), renderer, key))
+        items.append((safe_label(name), [renderer], key))
     return items
 
 
@@ -329,25 +363,28 @@ def _add_coverage(
     coverage: geopandas.GeoDataFrame,
     tiles: NDArray[np.object_],
     chosen: Any,
-    notes: list[str],
+    veils: Any | None,
     moments: Sequence[Moment],
     asked: Mapping[str, str],
 ) -> list[Any]:
-    """Tiles that were skipped and tiles that failed, hatched; returns their legend items."""
+    """Tiles that were skipped and tiles that failed, hatched; returns their legend items, `veils` with the skipped."""
     items = []
     for status, label, colour, pattern in (("skipped", "not seen", UNSEEN, "\\"), ("failed", "failed", FAILED, "x")):
         mine = np.flatnonzero((coverage["status"] == status).to_numpy())
-        if not len(mine):
+        others = [veils] if status == "skipped" and veils is not None else []
+        if not len(mine) and not others:
             continue
         seen = coverage["observation"].fillna("").astype(str).to_numpy(object)
         keys = coverage["query_key"].astype(str).to_numpy(object)
         # What no observation covers at all is shown at every date of its question.
         every = {key: [moment.id for moment in moments if moment.query_key == key] or [""] for key in set(keys)}
         pairs = [
-            (row, name)
+            (int(row), name)
             for row in mine
             for name in ([moment_id(keys[row], seen[row])] if seen[row] else every[keys[row]])
         ]
+        if not pairs:  # a shape at no moment: without any, a legend has no symbol
+            pairs = [(0, "")]
         index = np.array([row for row, _ in pairs])
         rows = coverage.iloc[index]
         data = {
@@ -360,7 +397,7 @@ def _add_coverage(
         }
         renderer = _draw_tiles(figure, data, colour, pattern, chosen)
         _hover(figure, renderer, (("tile", "@tile"), ("question", "@query"), (label, "@why")))
-        items.append((label, renderer, None))
+        items.append((label, [renderer, *others], None))
     return items
 
 
@@ -382,13 +419,13 @@ def _draw_tiles(figure: Any, data: dict[str, Any], colour: str, pattern: str, ch
 # ── around the map ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add_legend(figure: Any, items: Sequence[tuple[str, Any, str | None]], question: str | None) -> list[Any]:
-    """The legend's lines, those of `question` shown; an item is label, renderer, question (None: of every question)."""
+def _add_legend(figure: Any, items: Sequence[tuple[str, list[Any], str | None]], question: str | None) -> list[Any]:
+    """The legend's lines, those of `question` shown; an item is label, renderers, question (None: of every one)."""
     from bokeh.core.properties import value
     from bokeh.models import Legend, LegendItem
 
     lines: list[Any] = [
-        LegendItem(label=value(label), renderers=[renderer], name=key) for label, renderer, key in items
+        LegendItem(label=value(label), renderers=renderers, name=key) for label, renderers, key in items
     ]
     if not lines:
         return lines
@@ -475,57 +512,3 @@ def _layout(
     if sides is not None:
         sides.js_on_change("active", switch)
     return column(row(*controls), figure) if controls else figure
-
-
-def build_chart(numbers: Sequence[Numbers]) -> Any | None:
-    """km² per date of each answer of the first question that was asked of several dates; None where there is none."""
-    from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter
-    from bokeh.plotting import figure
-
-    rows = series(numbers)
-    if not rows:
-        return None
-    plot: Any = figure(
-        name="series", x_axis_type="datetime", width=FRAME_WIDTH + 60, height=250, tools="", toolbar_location=None,
-        outline_line_color=None, y_axis_label="km²",
-    )  # fmt: skip
-    for axis in (plot.xaxis[0], plot.yaxis[0]):
-        _quiet_axis(axis)
-    plot.xgrid.grid_line_color, plot.ygrid.grid_line_color = None, "#e3e8ea"
-    plot.y_range.start, plot.y_range.range_padding = 0, 0.12
-    plot.yaxis[0].formatter = NumeralTickFormatter(format="0,0.[00]")
-    sensors = list(dict.fromkeys(row.sensor for row in rows))
-    answers = list(dict.fromkeys(answer for row in rows for answer in row.km2))
-    for name, (number, sensor) in itertools.product(answers, enumerate(sensors)):
-        mine = [row for row in rows if row.sensor == sensor]
-        data = ColumnDataSource(
-            {
-                "x": [row.start for row in mine],
-                "y": [row.km2.get(name, 0.0) for row in mine],
-                "date": [row.date for row in mine],
-                "found": [format_km2(row.km2.get(name, 0.0)) for row in mine],
-                "seen": [format_km2(row.seen_km2) for row in mine],
-                "answer": [name] * len(mine),
-            }
-        )
-        colour, dash = COLOURS.get(name, OTHER), ("solid", "dashed", "dotted", "dotdash")[number % 4]
-        shown_name = f"{name}, {sensor}" if len(sensors) > 1 else name
-        label: dict[str, Any] = {"legend_label": safe_label(shown_name)} if len(answers) * len(sensors) > 1 else {}
-        plot.line("x", "y", source=data, line_color=colour, line_width=2, line_dash=dash, **label)
-        marker = ("circle", "square", "triangle", "diamond")[number % 4]
-        dots = plot.scatter("x", "y", source=data, size=9, marker=marker, color=colour, **label)
-        shown = [("date", "@date"), ("answer", "@answer"), ("found", "@found"), ("seen", "@seen")]
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=shown))
-    for legend in list(plot.legend):
-        legend.update(orientation="horizontal", border_line_color=None, label_text_font_size="11px")
-        plot.add_layout(legend, "below")  # beside the lines, never on top of a point
-    return plot
-
-
-def series(numbers: Sequence[Numbers]) -> list[Numbers]:
-    """The observations of the first question whose ground was measured on two dates or more."""
-    for key in dict.fromkeys(row.query_key for row in numbers):
-        mine = [row for row in numbers if row.query_key == key and row.start and row.km2 and not row.is_pair]
-        if len(mine) > 1:
-            return mine
-    return []

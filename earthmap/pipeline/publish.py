@@ -14,17 +14,16 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from earthmap.catalog import Observation, narrow
-from earthmap.cube import CellRead, find_cell, open_cell
+from earthmap.catalog import Observation
 from earthmap.errors import LedgerError
-from earthmap.grid import Cell, owned_ground
+from earthmap.grid import Cell
 from earthmap.merge import (
     COVERAGE_ORDER,
     FEATURE_ORDER,
@@ -37,6 +36,7 @@ from earthmap.merge import (
 from earthmap.outputs import (
     Backdrop,
     Ordering,
+    Provenance,
     class_cog,
     mosaic_backdrop,
     pole_in,
@@ -47,7 +47,7 @@ from earthmap.outputs import (
     write_geoparquet,
     write_parquet,
 )
-from earthmap.pipeline.context import failed_path
+from earthmap.pipeline.evidence import collect_evidence, open_observed, rgb_view
 from earthmap.pipeline.folder import (
     CLASSES_PATH,
     COVERAGE_PATH,
@@ -56,6 +56,7 @@ from earthmap.pipeline.folder import (
     LEDGER_PATH,
     PREVIEW_PATH,
     REPORT_PATH,
+    RUN_PATH,
     SUMMARY_PATH,
     Run,
 )
@@ -63,7 +64,6 @@ from earthmap.pipeline.job import Job
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
-from earthmap.sensors import SENSORS, Reason, default_view, make_view
 from earthmap.storage import Storage
 from earthmap.tasks import TASKS, Query, decode_mask, mask_legend
 
@@ -82,6 +82,9 @@ BACKDROP_PX = 1400
 
 READ_THREADS = 4
 """Cells that are read at once for a backdrop."""
+
+SAMPLES_PATH, ESTIMATE_NAME = "samples", "estimate.json"
+"""Where in the run folder `earthmap estimate` leaves what it found."""
 
 LEDGER_ORDER = ("cell_id", "tile_id", "query", "observation")
 
@@ -111,7 +114,7 @@ def publish(storage: Storage, *, job: Job, plan: Plan, merged: MergedCells) -> d
             storage.write(SUMMARY_PATH, _json(summary))
             shown = _shown(files.scratch / LEDGER_PATH)
             storage.write(ITEM_PATH, _json(_item(job, _names(shown, plan), summary, titles)))
-            _write_pages(files, job, plan, shown, summary=summary)
+            _write_pages(files, job, plan, shown, summary=summary, versions=_versions())
     return seconds
 
 
@@ -127,7 +130,9 @@ def publish_report(run: Run) -> None:
             files = _Files(run.storage, Path(scratch))
             for path in (FEATURES_PATH, COVERAGE_PATH, LEDGER_PATH):
                 (files.scratch / path).write_bytes(run.storage.read(path))
-            _write_pages(files, run.job, plan, _shown(files.scratch / LEDGER_PATH), summary=run.summary)
+            shown = _shown(files.scratch / LEDGER_PATH)
+            versions = json.loads(run.storage.read(RUN_PATH)).get("versions") or {}
+            _write_pages(files, run.job, plan, shown, summary=run.summary, versions=versions)
 
 
 @contextmanager
@@ -314,13 +319,19 @@ def _item(
 
 
 def _write_pages(
-    files: _Files, job: Job, plan: Plan, shown: Mapping[str, Sequence[Cell]], *, summary: Mapping[str, Any]
+    files: _Files,
+    job: Job,
+    plan: Plan,
+    shown: Mapping[str, Sequence[Cell]],
+    *,
+    summary: Mapping[str, Any],
+    versions: Mapping[str, str],
 ) -> None:
-    import earthmap
-
     selection = select_results(files.scratch / FEATURES_PATH, files.scratch / COVERAGE_PATH)
     features, coverage = selection.features, _by_layer(selection.coverage, summary)
-    backdrops = list(_backdrops(plan, shown, Storage(job.store), pole_in(coverage)))
+    store = Storage(job.store)
+    backdrops = list(_backdrops(plan, shown, store, pole_in(coverage)))
+    summary = _with_rules(summary, job)
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
     page = render_report(
@@ -328,14 +339,21 @@ def _write_pages(
         coverage,
         summary,
         backdrops=backdrops,
-        job=job.to_dict(),
-        versions={"earthmap": earthmap.__version__},
         title=title,
+        provenance=_provenance(files.storage, job, plan, shown, versions),
+        evidence=collect_evidence(features, selection.coverage, plan=plan, store=store),
         notes=selection.notes,
     )
     picture = render_preview(features, coverage, summary, backdrops=backdrops, title=title, notes=selection.notes)
     files.storage.write(REPORT_PATH, page.encode())
     files.storage.write(PREVIEW_PATH, picture)
+
+
+def _with_rules(summary: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The summary with what each question counts as unseen."""
+    rules = {key: list(query.unseen) for key, query in _queries(job).items()}
+    queries = [{**query, "unseen": rules.get(query["query_key"], [])} for query in summary["queries"]]
+    return {**summary, "queries": queries}
 
 
 def _by_layer(coverage: Any, summary: Mapping[str, Any]) -> Any:
@@ -364,7 +382,7 @@ def _backdrops(
         if len(members[name]) <= MAX_BACKDROP_CELLS:
             observation = plan.observations[name]
             step = max(1, round(np.sqrt(len(members[name])) * plan.grid.cell_core_px / BACKDROP_PX))
-            pictures = _pictures(store, _paths(observation, members[name]), step)
+            pictures = _pictures(store, observation, members[name], step)
             if pictures:
                 title = f"{observation.datetime:%Y-%m-%d} {observation.sensor}"
                 yield mosaic_backdrop(
@@ -372,45 +390,59 @@ def _backdrops(
                 )
 
 
-def _paths(observation: Observation, cells: Iterable[Cell]) -> Iterator[str]:
-    """Where what an observation shows of each cell stands in the cube."""
-    for cell in sorted(cells, key=lambda cell: (cell.zone, cell.row, cell.column)):
-        own = narrow(observation, owned_ground(cell))
-        if own is not None:
-            yield CellRead.of(cell, own).path
-
-
-def _pictures(store: Storage, paths: Iterable[str], step: int) -> list[tuple[Any, Any, Any]]:
-    """(rgb, valid, geobox) of each cell's core, every `step`-th pixel."""
+def _pictures(store: Storage, observation: Observation, cells: Iterable[Cell], step: int) -> list[tuple[Any, Any, Any]]:
+    """(rgb, reasons, geobox) of each cell's core, every `step`-th pixel."""
+    ordered = sorted(cells, key=lambda cell: (cell.zone, cell.row, cell.column))
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        pictures = pool.map(lambda path: _picture(store, path, step), paths)
+        pictures = pool.map(lambda cell: _picture(store, observation, cell, step), ordered)
         return [picture for picture in pictures if picture is not None]
 
 
-def _picture(store: Storage, path: str, step: int) -> tuple[Any, Any, Any] | None:
+def _picture(store: Storage, observation: Observation, cell: Cell, step: int) -> tuple[Any, Any, Any] | None:
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    found = path if find_cell(store, path) is not None else next(_failed_paths(store, path), None)
-    if found is None:
+    group = open_observed(store, cell, observation)
+    if group is None:
         return None
-    group = open_cell(store, found)
-    halo, cell = group.manifest.cell.grid.halo_px, group.manifest.cell
+    halo = cell.grid.halo_px
     data, mask = group.read()
     inner = (slice(halo, -halo, step), slice(halo, -halo, step))
-    small, reasons = data[(slice(None), *inner)], mask[inner]
-    view = default_view(group.manifest.sensor, group.manifest.bands)
-    rgb = make_view(view, group.manifest.bands, small, reasons)
-    if SENSORS[group.manifest.sensor].is_sar:
-        rgb = np.repeat(rgb[..., :1], 3, axis=-1)  # people read radar in grey; the model sees all three channels
+    reasons = mask[inner]
+    rgb = rgb_view(group.manifest.sensor, group.manifest.bands, data[(slice(None), *inner)], reasons)
     geobox = GeoBox(reasons.shape, cell.core_geobox.affine @ Affine.scale(step), cell.core_geobox.crs)
-    return rgb, reasons != int(Reason.NODATA), geobox
+    return rgb, reasons, geobox
 
 
-def _failed_paths(store: Storage, path: str) -> Iterator[str]:
-    """The groups of `path` that were read with failures, latest execution first."""
-    folder, _, name = path.rpartition("/")
-    found = {entry.split("/")[len(folder.split("/"))] for entry in store.list(folder)}
-    numbers = [int(entry.rpartition("~x")[2]) for entry in found if entry.startswith(f"{name}~x")]
-    paths = (failed_path(path, number) for number in sorted(numbers, reverse=True))
-    return (other for other in paths if find_cell(store, other) is not None)
+# ── what a page says of where its figures come from ──────────────────────────────────────────────────────────
+
+
+def _provenance(
+    storage: Storage, job: Job, plan: Plan, shown: Mapping[str, Sequence[Cell]], versions: Mapping[str, str]
+) -> Provenance:
+    scenes = {
+        scene.id: (scene.id, f"{scene.datetime:%Y-%m-%d %H:%M}", observation.sensor)
+        for observation in _names(shown, plan)
+        for scene in observation.scenes
+    }
+    estimates = [path for path in storage.list(SAMPLES_PATH) if path.endswith(f"/{ESTIMATE_NAME}")]
+    return Provenance(
+        job=job.to_dict(),
+        versions=versions,
+        scenes=tuple(sorted(scenes.values(), key=lambda scene: (scene[1], scene[0]))),
+        estimates=[json.loads(storage.read(path)) for path in estimates],
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Of what computes here."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import earthmap
+
+    found = {"earthmap": earthmap.__version__, "python": platform.python_version()}
+    for name in ("ray", "numpy", "rasterio", "shapely", "torch", "transformers"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

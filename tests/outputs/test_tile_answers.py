@@ -9,6 +9,7 @@ import pytest
 from earthmap.outputs.drawing import look_of
 from earthmap.outputs.numbers import format_tiles, headlines, read_numbers
 from earthmap.outputs.preview import render_preview
+from earthmap.outputs.provenance import Provenance
 from earthmap.outputs.report import render_report
 from tests.outputs import drawn_results as drawn
 
@@ -50,7 +51,7 @@ def test_pages_count_tiles(task: str, said: str) -> None:
     (row,) = read_numbers(summary)
     assert (row.fraction, row.bounds, row.is_pair) == (None, None, task == "change-type")
     assert headlines(summary)[0].endswith(said)
-    page = render_report(features, coverage, summary, backdrops=[], job={}, versions={}, title="t")
+    page = render_report(features, coverage, summary, backdrops=[], title="t", provenance=Provenance(job={}))
     assert "km² of" not in page.split("<h2>Map")[0].split("What is it?")[-1]
     assert ("texts: point at a tile" in page) == (task == "caption")
     assert render_preview(features, coverage, summary, backdrops=[], title="t").startswith(b"\x89PNG")
@@ -59,7 +60,7 @@ def test_pages_count_tiles(task: str, said: str) -> None:
 def test_a_text_for_each_tile_is_one_layer_of_the_page() -> None:
     features, coverage, summary = words_results("caption")
     features["answer"] = [f"Text {number}" for number in range(len(features))]
-    page = render_report(features, coverage, summary, backdrops=[], job={}, versions={}, title="t")
+    page = render_report(features, coverage, summary, backdrops=[], title="t", provenance=Provenance(job={}))
     assert page.count("texts: point at a tile") == 1
 
 
