@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", help="folder of a finished run, or s3:// address")
     _add_output(report)
     _add_export(commands)
+    _add_sample(commands)
+    _add_estimate(commands)
     _add_doctor(commands)
     _add_finetune(commands)
     return parser
@@ -72,6 +74,39 @@ def _add_export(commands: Any) -> None:
     add("--out", metavar="FILE", help="file or s3:// address (default: features.FORMAT in the run folder)")
     add("--overwrite", action="store_true", help="replace files that are there")
     _add_output(commands.choices["export"])
+
+
+def _add_sample(commands: Any) -> None:
+    add = commands.add_parser("sample", help="draw pixels of a run for people to label").add_argument
+    add("run", help="folder of a finished run, or s3:// address")
+    add("--n", type=int, default=300, metavar="UNITS", help="pixels in all; 50 of each stratum at least (default 300)")
+    add("--question", metavar="N", help="its number or text (default: the first that has a class for each pixel)")
+    add("--observation", metavar="ID", help="as the summary names it (default: the latest)")
+    add("--seed", type=int, default=0, help="of the draw (default 0)")
+    add("--unseen", action="store_true", help="draw ground too that the pictures do not show, for who has others")
+    add("--out", metavar="FOLDER", help="for what is labelled (default: a folder of the run's)")
+    _add_output(commands.choices["sample"])
+
+
+def _add_estimate(commands: Any) -> None:
+    add = commands.add_parser("estimate", help="areas and accuracies of a run, from a labelled sample").add_argument
+    add("run", help="folder of the run that the sample was drawn from")
+    add("labels", help="the labelled sample: GeoPackage, GeoJSON or CSV")
+    add(
+        "--certainty",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="half of an interval may be this share of the area, or there is not enough evidence (default 0.5)",
+    )
+    add(
+        "--seen",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="so much of the ground must have an estimate, or there is not enough evidence (default 0.5)",
+    )
+    _add_output(commands.choices["estimate"])
 
 
 def _add_doctor(commands: Any) -> None:
@@ -459,6 +494,34 @@ def _export(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _sample(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import open_run
+    from earthmap.pipeline.sampling import SampleSpec, draw_sample, tell_sample
+
+    spec = SampleSpec(
+        units=arguments.n,
+        seed=arguments.seed,
+        question=arguments.question,
+        observation=arguments.observation,
+        unseen=arguments.unseen,
+    )
+    sample = draw_sample(open_run(arguments.run), spec, out=arguments.out, say=_sayer(arguments))
+    _show_lines(tell_sample(sample), arguments)
+    _last_line(arguments, sample.to_dict())
+    return DONE
+
+
+def _estimate(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import open_run
+    from earthmap.pipeline.area_estimate import Demands, estimate_run, tell_trust
+
+    demands = Demands(certainty=arguments.certainty, seen=arguments.seen)
+    trust = estimate_run(open_run(arguments.run), arguments.labels, demands=demands)
+    _show_lines([*tell_trust(trust), f"written: {trust.address}"], arguments)
+    _last_line(arguments, trust.to_dict())
+    return DONE
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     import dataclasses
 
@@ -542,6 +605,11 @@ def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None] | Non
             bar.update(task, description=step if len(step) < 30 else "mapping")
 
         yield report, say
+
+
+def _show_lines(lines: Sequence[str], arguments: argparse.Namespace) -> None:
+    if not arguments.quiet:
+        _console().print("\n".join(lines), markup=False)
 
 
 def _gigabytes(count: float) -> str:
@@ -662,7 +730,7 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 
 _COMMANDS = {
     "map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
-    "export": _export, "finetune": _finetune,
+    "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate,
 }  # fmt: skip
 
 

@@ -1,15 +1,27 @@
 """Figures of merit, each beside a constant answer (layer 4: pure)."""
 
+from earthmap.metrics.area import AreaEstimate, ClassEstimate, Figure, LabelledSample, Stratum, estimate_areas
 from earthmap.metrics.boxes import f1_at_half, overlap
 from earthmap.metrics.intervals import interval, reach
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
+from earthmap.metrics.sampling import Drawn, StratifiedDraw, allocate, boundary_strata
 
 __all__ = [
     "IGNORE",
     "METRICS",
+    "AreaEstimate",
     "Bootstrap",
+    "ClassEstimate",
+    "Drawn",
+    "Figure",
+    "LabelledSample",
     "MaskScores",
     "Score",
+    "StratifiedDraw",
+    "Stratum",
+    "allocate",
+    "boundary_strata",
+    "estimate_areas",
     "f1_at_half",
     "interval",
     "overlap",

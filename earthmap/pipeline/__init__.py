@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
+    from earthmap.pipeline.area_estimate import Demands, Trust, estimate_run
     from earthmap.pipeline.ask import Reply, ask_about, draw, tell
     from earthmap.pipeline.estimate import Estimate, explain
     from earthmap.pipeline.export import Exported, export_run
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from earthmap.pipeline.plan import Plan, make_plan, open_images
     from earthmap.pipeline.publish import publish_report
     from earthmap.pipeline.run import Progress, run_job
+    from earthmap.pipeline.sampling import Sample, SampleSpec, draw_sample
     from earthmap.pipeline.sightings import Sighting, Sightings, find_sightings
     from earthmap.pipeline.subject import Sight, Subject, open_subject
 
 __all__ = [
+    "Demands",
     "Estimate",
     "Exported",
     "Job",
@@ -28,12 +31,17 @@ __all__ = [
     "Progress",
     "Reply",
     "Run",
+    "Sample",
+    "SampleSpec",
     "Sight",
     "Sighting",
     "Sightings",
     "Subject",
+    "Trust",
     "ask_about",
     "draw",
+    "draw_sample",
+    "estimate_run",
     "explain",
     "export_run",
     "find_sightings",
@@ -50,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Demands": "area_estimate",
     "Estimate": "estimate",
     "Exported": "export",
     "Job": "job",
@@ -58,12 +67,17 @@ _HOMES = {
     "Progress": "run",
     "Reply": "ask",
     "Run": "folder",
+    "Sample": "sampling",
+    "SampleSpec": "sampling",
     "Sight": "subject",
     "Sighting": "sightings",
     "Sightings": "sightings",
     "Subject": "subject",
+    "Trust": "area_estimate",
     "ask_about": "ask",
     "draw": "ask",
+    "draw_sample": "sampling",
+    "estimate_run": "area_estimate",
     "explain": "estimate",
     "export_run": "export",
     "find_sightings": "sightings",

@@ -1,0 +1,138 @@
+"""Labels as people hand them back: a GeoPackage, GeoJSON or a table, checked against the sample that they are of."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from earthmap.errors import BadRequestError
+from earthmap.metrics.area import NOTHING, LabelledSample
+from earthmap.outputs.labelling import SAMPLE_LAYER
+from earthmap.pipeline.design import CANNOT_TELL, Design
+
+NAMED = 5
+"""Things that an error names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What was handed back."""
+
+    key: str
+    """Of the sample: the first part of every id."""
+    by_unit: dict[str, str]
+    """Label by unit; those that are empty are left out."""
+    empty: int
+    """Units that are listed without a label."""
+
+
+def read_labels(path: str) -> Labels:
+    """The labels in a file: GeoPackage (its layer `sample`, or its only one), GeoJSON or any other vector file, or CSV.
+
+    Columns `id` and `label` are read and all others left alone; an empty label is none.
+
+    Raises:
+        BadRequestError: for a file that is not there or cannot be read, without these columns, with an id twice or
+            empty, or with ids of several samples.
+    """
+    table = _table(path)
+    missing = [name for name in ("id", "label") if name not in table]
+    if missing:
+        raise BadRequestError(
+            f"{path} has no column {' and no column '.join(missing)}", expected="the columns id and label of the sample"
+        )
+    ids = table["id"]
+    if "" in ids:
+        raise BadRequestError(f"{path} has {ids.count('')} rows without an id", expected="the ids of the sample")
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise BadRequestError(f"{path} has {_listed(twice)} more than once", expected="one row for each unit")
+    keys = sorted({name.rpartition("-")[0] for name in ids})
+    if len(keys) != 1 or not keys[0]:
+        raise BadRequestError(
+            f"{path} has ids of {len(keys)} samples" if len(keys) > 1 else f"{path} has no rows of a sample",
+            expected=f"ids of one, such as 1a2b3c4d-0001{', not ' + _listed(ids) if ids else ''}",
+        )
+    labels = {name: text for name, text in zip(ids, table["label"], strict=True) if text}
+    return Labels(key=keys[0], by_unit=labels, empty=len(ids) - len(labels))
+
+
+def _table(path: str) -> dict[str, list[str]]:
+    """The words of each column; empty for a cell that has none."""
+    if "://" not in path and not Path(path).is_file():
+        raise BadRequestError(f"there is no file {path}", expected="the sample with its labels")
+    try:
+        return _rows(path) if path.lower().endswith((".csv", ".tsv", ".txt")) else _layer(path)
+    except (OSError, ValueError, RuntimeError, csv.Error) as error:
+        raise BadRequestError(
+            f"{path} cannot be read: {error}", expected="a GeoPackage, GeoJSON or CSV with the columns id and label"
+        ) from error
+
+
+def _rows(path: str) -> dict[str, list[str]]:
+    text = Path(path).read_text(encoding="utf-8-sig")
+    head = text.partition("\n")[0]
+    rows = list(csv.reader(text.splitlines(), delimiter=max(",;\t", key=head.count)))
+    if not rows:
+        return {}
+    return {
+        name.strip(): [_plain(row[place]) if place < len(row) else "" for row in rows[1:] if row]
+        for place, name in enumerate(rows[0])
+    }
+
+
+def _layer(path: str) -> dict[str, list[str]]:
+    import pyogrio  # type: ignore[import-untyped]
+
+    layers = [str(name) for name, _ in pyogrio.list_layers(path)]
+    layer = SAMPLE_LAYER if SAMPLE_LAYER in layers else layers[0]
+    frame = pyogrio.read_dataframe(path, layer=layer, read_geometry=False)
+    cells = {name: zip(frame[name].tolist(), frame[name].isna().tolist(), strict=True) for name in frame.columns}
+    return {name: ["" if none else _plain(str(value)) for value, none in column] for name, column in cells.items()}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def labelled_sample(design: Design, labels: Labels) -> LabelledSample:
+    """The sample's units that have a label, as the estimators take them.
+
+    Raises:
+        BadRequestError: for ids that the sample does not have, labels that it does not offer, and no label at all.
+    """
+    units = {unit.id: unit for unit in design.units}
+    strange = sorted(set(labels.by_unit) - set(units))
+    if strange:
+        raise BadRequestError(f"the sample has no unit {_listed(strange)}", expected="the ids that it was drawn with")
+    positions = {_folded(name): place for place, name in enumerate(design.classes)} | {_folded(CANNOT_TELL): NOTHING}
+    wrong = sorted({label for label in labels.by_unit.values() if _folded(label) not in positions})
+    if wrong:
+        choices = ", ".join((*design.classes, CANNOT_TELL))
+        raise BadRequestError(f"labels that there are not: {_listed(wrong)}", expected=f"one of {choices}")
+    if all(_folded(label) == _folded(CANNOT_TELL) for label in labels.by_unit.values()):
+        raise BadRequestError("no unit has a label that tells a class", expected="one at least; more are better")
+    strata = {stratum.name: place for place, stratum in enumerate(design.strata)}
+    mine = [units[name] for name in sorted(labels.by_unit)]
+    return LabelledSample(
+        classes=design.classes,
+        strata=design.strata,
+        stratum=np.array([strata[unit.stratum] for unit in mine], np.int64),
+        mapped=np.array([positions[_folded(unit.mapped)] if unit.mapped else NOTHING for unit in mine], np.int64),
+        label=np.array([positions[_folded(labels.by_unit[unit.id])] for unit in mine], np.int64),
+        weight=np.array([unit.area_m2 / unit.inclusion for unit in mine], np.float64),
+    )
+
+
+def _folded(label: str) -> str:
+    return _plain(label.replace("_", " ")).casefold()
