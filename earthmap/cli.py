@@ -213,12 +213,14 @@ _MODEL_HELP = "checkpoint of the vision-language model: a folder, a public one's
 
 
 def _add_ask(commands: Any) -> None:
-    add = commands.add_parser("ask", help="answer a question about one picture").add_argument
+    about = "answer a question about one picture, or another one about all the ground of a finished run"
+    add = commands.add_parser("ask", help=about).add_argument
     add(
         "pictures",
         nargs="+",
         metavar="PICTURE",
-        help="image as of `earthmap map --image`, PNG or JPEG, or the folder of a run or of its store",
+        help="image as of `earthmap map --image`, PNG or JPEG; the folder of a run: all of its ground, or one tile "
+        "with --at; or of its store, with --at",
     )
     add("question", help="question, such as 'How much of this is water?'")
     add("--at", metavar="PLACE", help="LON,LAT in degrees (--at=-3.5,45.7), a tile_id, or X,Y in a photograph")
@@ -238,6 +240,7 @@ def _add_ask(commands: Any) -> None:
     add("--predictor", choices=["spectral", "vlm"], help=_PREDICTOR_HELP)
     add("--model", metavar="FOLDER", help=_MODEL_HELP)
     add("--draw", metavar="PNG", help="write the picture with what was found drawn on it")
+    add("--out", metavar="FOLDER", help="of a run without --at: where its answers go (default: RUN/asked/…)")
     _add_output(commands.choices["ask"])
 
 
@@ -313,6 +316,11 @@ def _ask(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import ask_about, draw
     from earthmap.predict import build_predictor
 
+    if arguments.at is None and arguments.draw is None and len(arguments.pictures) == 1:
+        from earthmap.pipeline import is_run
+
+        if is_run(arguments.pictures[0]):
+            return _ask_again(arguments)
     if arguments.draw is not None and (arguments.draw.endswith("/") or Path(arguments.draw).is_dir()):
         raise JobError(f"--draw {arguments.draw!r} is a folder", expected="a file's name, such as answer.png")
     query, subject, spec = _asked(arguments)
@@ -323,6 +331,27 @@ def _ask(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             _console(stderr=True).print(f"drawn: {arguments.draw}", markup=False)
     return FAILED if reply.answer.status == "failed" else DONE
+
+
+def _ask_again(arguments: argparse.Namespace) -> int:
+    """Another question about all the ground of a finished run."""
+    from earthmap.pipeline import ask_run, open_run
+
+    if len(arguments.dates) not in (0, 2):
+        raise JobError(
+            f"{len(arguments.dates)} --date is given for all the ground of a run",
+            expected="two, between which a change is asked for, or none",
+            fix="leave --date out, or ask about one tile with --at",
+        )
+    given = {name: getattr(arguments, name) for name in _DETAILS}
+    question = {"text": arguments.question, **{name: value for name, value in given.items() if value is not None}}
+    question |= {"sensors": [arguments.sensor]} if arguments.sensor else {}
+    question |= dict(zip(("before", "after"), arguments.dates, strict=False))
+    answering = {"predictor": arguments.predictor, "model": arguments.model, "out": arguments.out}
+    with _progress(quiet=arguments.quiet) as (report, say):
+        run = ask_run(open_run(arguments.pictures[0]), [question], answering=answering, report=report, say=say)
+    _show_run(run, arguments)
+    return DONE
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[Query, Subject, dict[str, str]]:

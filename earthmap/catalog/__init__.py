@@ -1,6 +1,15 @@
 """STAC catalogues of any kind in; scenes and observations out (layer 2)."""
 
-from earthmap.catalog.choice import LOOKS, SceneRule, has_unlike_pair, next_best, pair, rank_many, stated_clear
+from earthmap.catalog.choice import (
+    LOOKS,
+    SceneRule,
+    change_intervals,
+    has_unlike_pair,
+    next_best,
+    pair,
+    rank_many,
+    stated_clear,
+)
 from earthmap.catalog.images import ImageCatalog, JoinedCatalog, image_catalog, images_key
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.items import scene_from_item
@@ -26,6 +35,7 @@ __all__ = [
     "SceneRule",
     "SourceItem",
     "Wanted",
+    "change_intervals",
     "composite",
     "find_scenes",
     "has_unlike_pair",

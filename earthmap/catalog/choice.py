@@ -226,7 +226,8 @@ def pair(
 
     Args:
         observations: narrowed to the ground that is asked about. Those of different sensors, or of one sensor and
-            different conventions (sigma0 and gamma0, 8 bits and 16), are never compared.
+            different conventions (sigma0 and gamma0, 8 bits and 16), are never compared; of radar none of different
+            relative orbits or polarizations.
         before: STAC datetime text; the least cloudy observation in it is the first, the latest of equals. None for
             the earliest of all.
         after: the same for the second, the earliest of equals, always later than the first. None for the latest.
@@ -236,8 +237,8 @@ def pair(
         QueryError: where `before` lies wholly after `after`.
     """
     ordered = sorted(observations, key=lambda observation: (observation.datetime, observation.id))
-    like = [[one for one in ordered if one.convention == way] for way in dict.fromkeys(o.convention for o in ordered)]
-    early, late = _intervals(before, after)
+    like = [[one for one in ordered if _way(one) == way] for way in dict.fromkeys(map(_way, ordered))]
+    early, late = change_intervals(before, after)
     pairs = [two for members in like if (two := _pair(members, early, late)) is not None]
     return min(pairs, key=lambda two: (two[0].datetime, two[0].id)) if pairs else None
 
@@ -251,13 +252,14 @@ def next_best(
 ) -> tuple[list[Observation], list[Observation]]:
     """What stands in for the first and for the second of `two`, which `pair` found among the same, the best first.
 
-    At most `FALLBACKS` each, of the same convention and of the date's own interval (all that is before the second, and
-    after the first, where none is given), in the order in which `pair` would have taken them.
+    At most `FALLBACKS` each, of the same convention, of radar from the same viewpoint, and of the date's own interval
+    (all that is before the second, and after the first, where none is given), in the order in which `pair` would have
+    taken them.
     """
     first, second = two
-    like = [one for one in observations if one.convention == first.convention and one.id not in (first.id, second.id)]
+    like = [one for one in observations if _way(one) == _way(first) and one.id not in (first.id, second.id)]
     ordered = sorted(like, key=lambda one: (one.datetime, one.id))
-    early, late = _intervals(before, after)
+    early, late = change_intervals(before, after)
     firsts = ordered if early is None else sorted(_within(ordered, early), key=_least_cloud_latest)
     seconds = ordered[::-1] if late is None else sorted(_within(ordered, late), key=_mean_cloud)
     return (
@@ -266,16 +268,27 @@ def next_best(
     )
 
 
+def _way(observation: Observation) -> tuple[object, ...]:
+    """What two observations must share to be compared."""
+    return observation.convention, observation.viewpoint
+
+
 def has_unlike_pair(
     observations: Sequence[Observation], *, before: str | None = None, after: str | None = None
 ) -> bool:
-    """True where `pair` finds none only because the two observations follow different conventions."""
+    """True where `pair` finds none only because the two observations follow different conventions, or are of radar that
+    looked from different orbits."""
     ordered = sorted(observations, key=lambda observation: (observation.datetime, observation.id))
     found = pair(observations, before=before, after=after)
-    return found is None and _pair(ordered, *_intervals(before, after)) is not None
+    return found is None and _pair(ordered, *change_intervals(before, after)) is not None
 
 
-def _intervals(before: str | None, after: str | None) -> tuple[Interval | None, Interval | None]:
+def change_intervals(before: str | None, after: str | None) -> tuple[Interval | None, Interval | None]:
+    """The intervals of the first and of the second date of a change; None where any will do.
+
+    They may overlap: the second date is always later than the first. Raises JobError for a datetime that cannot be
+    read, QueryError where `before` lies wholly after `after`.
+    """
     early, late = (parse_datetime(text) if text else None for text in (before, after))
     if early and late and early.start and late.end and early.start > late.end:
         raise QueryError(

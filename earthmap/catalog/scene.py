@@ -14,6 +14,7 @@ from typing import Any
 
 from earthmap.content import content_key
 from earthmap.sensors.calibration import Calibration
+from earthmap.sensors.registry import SENSORS
 
 SATURATED_SIGMA0 = 1e4
 """40 dB: the order of what Sentinel-1's largest amplitude stands for, with calibration constants of 300 to 700."""
@@ -129,6 +130,17 @@ class Observation:
     def convention(self) -> tuple[str, str]:
         """Sensor, and convention where its row leaves that open: only observations that share both are compared."""
         return self.sensor, self.scenes[0].convention
+
+    @property
+    def viewpoint(self) -> tuple[object, ...]:
+        """Where a radar looked from, and in which polarizations: only observations that share it, and `convention`, are
+        compared, for slopes and walls echo otherwise from elsewhere. The same for all that is no radar."""
+        sensor = SENSORS.get(self.sensor)
+        if sensor is None or not sensor.is_sar:
+            return ()
+        orbits = {(scene.orbit_direction, scene.relative_orbit) for scene in self.scenes}
+        bands = {source.band for scene in self.scenes for source in scene.sources}
+        return tuple(sorted(map(str, orbits))), tuple(sorted(bands))
 
     def content_key(self) -> str:
         """The key of its scenes in their order, or of the members of a composite."""

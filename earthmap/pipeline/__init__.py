@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.estimate import Estimate, explain
     from earthmap.pipeline.export import Exported, export_run
     from earthmap.pipeline.folder import Run, open_run
+    from earthmap.pipeline.follow_up import ask_run, is_run
     from earthmap.pipeline.isolation import Limits
     from earthmap.pipeline.job import Job, parse_job, read_job
     from earthmap.pipeline.plan import Plan, make_plan, open_images
@@ -39,12 +40,14 @@ __all__ = [
     "Subject",
     "Trust",
     "ask_about",
+    "ask_run",
     "draw",
     "draw_sample",
     "estimate_run",
     "explain",
     "export_run",
     "find_sightings",
+    "is_run",
     "make_plan",
     "map_area",
     "open_images",
@@ -75,12 +78,14 @@ _HOMES = {
     "Subject": "subject",
     "Trust": "area_estimate",
     "ask_about": "ask",
+    "ask_run": "follow_up",
     "draw": "ask",
     "draw_sample": "sampling",
     "estimate_run": "area_estimate",
     "explain": "estimate",
     "export_run": "export",
     "find_sightings": "sightings",
+    "is_run": "follow_up",
     "make_plan": "plan",
     "map_area": "api",
     "open_images": "plan",

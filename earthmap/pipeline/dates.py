@@ -65,6 +65,12 @@ def choose_dates(
             f"the question compares dates, and there is one of {last.kind[0]}: {_listed(ordered)}",
             expected="two or more observations of one sensor",
         )
+    if chosen[0].datetime > chosen[-1].datetime:
+        raise JobError(
+            f"the first date, {dates[0]}, is later than the second, {dates[-1]}",
+            expected="before and then after",
+            fix="exchange the two",
+        )
     return chosen, ()
 
 

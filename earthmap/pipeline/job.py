@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from earthmap.catalog import LOOKS, SceneRule, image_catalog, images_key, split_date
+from earthmap.catalog import LOOKS, SceneRule, change_intervals, image_catalog, images_key, split_date
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
@@ -273,6 +273,7 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
     for query in queries:
+        change_intervals(query.before, query.after)
         if not TASKS[query.task].is_mappable:
             raise JobError(
                 f"{query.text[:80]!r} is a {query.task} question, whose answers cannot be joined over an area yet",

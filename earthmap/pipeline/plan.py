@@ -200,6 +200,70 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     )
 
 
+def plan_again(job: Job, earlier: Plan) -> Plan:
+    """The plan of other questions about the ground of `earlier`, of the observations that it looks at: no search.
+
+    A question about one date looks at what those of the earlier plan looked at, with the same that stands in; where
+    there were only changes, at the best of their dates. A change compares two of the observations that were looked at.
+
+    Raises:
+        JobError: where a question finds nothing that it could look at on any cell.
+    """
+    cells, bits, before = [], [], []
+    for work in earlier.work():
+        cells.append(work.cell)
+        bits.append(work.tiles)
+        before.append(
+            [_Asking(one.observations, *(getattr(one, name) for name in _LISTS[1:])) for one in work.questions]
+        )
+    grounds = [owned_ground(cell) for cell in cells]
+    asked = [
+        [_asked_again(query, old, ground, earlier, job.rule) for old, ground in zip(before, grounds, strict=True)]
+        for query in job.queries
+    ]
+    for query, of_query in zip(job.queries, asked, strict=True):
+        if not any(asking.observations for of_cell in of_query for asking in of_cell):
+            looks = "two dates" if query.dates == 2 else "a date"
+            raise JobError(
+                f"{query.text[:80]!r} looks at {looks} of one sensor, and the run looked at none such",
+                fix="map it, with --store set to the run's store so that what was read is used again",
+            )
+    used = {name for of_query in asked for of_cell in of_query for asking in of_cell for name in asking.names}
+    return Plan(
+        grid=earlier.grid,
+        table=_table(cells, bits, job.queries, asked),
+        observations={name: one for name, one in earlier.observations.items() if name in used},
+    )
+
+
+def _asked_again(
+    query: Query, before: Sequence[_Asking], ground: Any, earlier: Plan, rule: SceneRule
+) -> list[_Asking]:  # fmt: skip
+    """What a query looks at on a cell of which `before` was asked."""
+    mine = [
+        asking
+        for asking in dict.fromkeys(before)
+        if asking.observations
+        and (not query.sensors or earlier.observations[asking.observations[0]].sensor in query.sensors)
+    ]
+    whole = [asking for asking in mine if len(asking.observations) == 1]
+    if query.dates == 1 and whole:
+        return whole
+    names = sorted({name for asking in mine for name in asking.observations if not asking.members})
+    seen = [earlier.observations[name] for name in names]
+    found = []
+    for sensor in sorted({one.sensor for one in seen}):
+        own = [one for one in seen if one.sensor == sensor]
+        if query.dates == 2:
+            two = _pair(own, query, ground)
+            known = [asking for asking in mine if two is not None and asking.observations == two.observations]
+            found += known[:1] or ([_Asking(two.observations)] if two is not None else [])
+        else:
+            (ranked,) = rank_many(own, [ground], rule=rule)
+            found += [_Asking((own[index].id,)) for index in ranked[: None if rule.name == "all" else 1]]
+    return found or [_Asking(unfound=_unfound(query, seen))]
+
+
 def open_images(job: Job) -> ImageCatalog | None:
     """The job's images without a catalogue; None where it names none. Raises CatalogError."""
     spec = job.spec

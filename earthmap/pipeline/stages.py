@@ -366,7 +366,10 @@ def _damaged(storage: Storage, path: str) -> StorageError:
 _UNFOUND = {
     "no_scene": "the catalogue holds no observation",
     "one_date": "the catalogue holds no two observations to compare",
-    "unlike_conventions": "the catalogue holds no two observations of one sensor and convention to compare",
+    "unlike_conventions": (
+        "the catalogue holds no two observations of one sensor and convention, of radar one relative orbit and "
+        "polarization too, to compare"
+    ),
 }
 
 

@@ -314,7 +314,7 @@ def _from_images(paths: Sequence[str], sight: Sight, *, count: int, reader: Read
 def _seen(observation: Observation, tile: Tile | None) -> Candidate[Observation]:
     return Candidate(
         name=observation.id,
-        kind=observation.convention,
+        kind=(observation.sensor, " ".join(map(str, (observation.convention[1], *observation.viewpoint)))),
         datetime=observation.datetime,
         tile=tile,
         record=observation,

@@ -12,11 +12,12 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, next_best, pair, rank_many
+from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, has_unlike_pair, next_best, pair, rank_many
 from earthmap.catalog.observations import narrow, observe
-from earthmap.catalog.scene import Observation, Scene
+from earthmap.catalog.scene import BandSource, Observation, Scene
 from earthmap.errors import JobError, QueryError
 from earthmap.grid import Cell, owned_ground, to_lonlat
+from earthmap.sensors.calibration import Calibration
 from tests.catalog.drawn_scenes import DAY, MINUTE, NOON, SQUARE, ids, many_scenes, scene
 
 
@@ -229,3 +230,25 @@ def test_what_stands_in_for_a_pair_keeps_its_order(before: str | None, after: st
     assert {one.convention for one in (*firsts, *seconds)} <= {two[0].convention}
     assert all(one.datetime < two[1].datetime for one in firsts)
     assert all(one.datetime > two[0].datetime for one in seconds)
+
+
+def radar(name: str, day: int, *, orbit: int | None, bands: tuple[str, ...] = ("vv", "vh")) -> Scene:
+    sources = tuple(BandSource(band=band, href=f"/{name}_{band}.tif", calibration=Calibration()) for band in bands)
+    return scene(
+        name, at=NOON + day * DAY, sensor="sentinel-1-rtc", sources=sources, relative_orbit=orbit, pass_id=name,
+        orbit_direction="ascending",
+    )  # fmt: skip
+
+
+def test_radar_is_compared_with_radar_of_its_own_orbit_and_polarization() -> None:
+    early, late = radar("a", 0, orbit=59), radar("d", 36, orbit=59)
+    between = [radar("b", 6, orbit=161), radar("c", 12, orbit=59, bands=("vv",)), radar("e", 40, orbit=None)]
+    observations = observe([early, late, *between])
+    two = pair(observations)
+    assert two is not None
+    assert [one.scenes[0].id for one in two] == ["a", "d"]
+    assert next_best(observations, two) == ([], [])
+    assert pair(observe([early, *between])) is None
+    assert has_unlike_pair(observe([early, *between]))
+    same = observe([radar("f", 0, orbit=None), radar("g", 12, orbit=None)])
+    assert pair(same) is not None  # a catalogue that tells no orbits: the answer notes it
