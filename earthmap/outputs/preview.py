@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from earthmap.outputs.drawing import (
     width_m,
 )
 from earthmap.outputs.numbers import Numbers, format_answer, is_written, moment_id, read_numbers
+from earthmap.outputs.pictures import hidden
 
 if TYPE_CHECKING:
     import geopandas
@@ -42,10 +43,18 @@ if TYPE_CHECKING:
 MAX_PANELS = 8
 WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100
 PANEL_PX = 1200
-SIDE_IN, GAP_IN, HEAD_IN, FOOT_IN = 0.36, 0.2, 0.95, 0.55
-"""Of several panels: beside them, between them, and above and below all of them."""
-TITLE_IN, NOTE_IN = 0.8, 2.6
-"""What a panel's title and numbers need in height and width."""
+SIDE_IN, GAP_IN, HEAD_IN, FOOT_IN, LEGEND_IN = 0.36, 0.2, 0.85, 0.28, 0.24
+"""Of several panels: beside them, between them, above and below all of them, and a line of the legend."""
+TITLE_IN, LINE_IN, NOTE_IN = 0.42, 0.17, 2.6
+"""The height of a panel's title and of each line of its numbers, and the width that these need."""
+LETTERS = 15.8
+"""Of such a line to an inch."""
+MIN_WIDTH_IN = 6.4
+"""Of a picture of several panels, which is no wider than they are."""
+LEGEND_COLUMNS = 6
+UNSEEN_HATCH = "\\\\\\"
+HIDDEN_PX = 400
+"""Longer side of the picture whose unseen pixels are hatched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,10 @@ class _Panel:
     """Question and observation whose results are drawn; None for a picture alone."""
     picture: int | None
     """Index of the backdrop."""
+    hidden: tuple[int, ...] = ()
+    """Indices of the backdrops whose unseen pixels are hatched."""
+    unseen: tuple[str, ...] = ()
+    """Reasons that count as unseen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +103,10 @@ def render_preview(
     title: str,
     notes: Sequence[str] = (),
 ) -> bytes:
-    """A PNG file of 1200 pixels in width and at most 900 in height; equal arguments give equal bytes.
+    """A PNG file of at most 1200 × 900 pixels; equal arguments give equal bytes.
 
     One observation fills 1200 × 900 pixels. Several are small multiples, at most eight, the first, the last and those
-    between at even steps, and the picture is as high as they need. A change alone is shown as before, after and change
+    between at even steps, and the picture is as large as they need. A change alone is shown as before, after and change
     where both dates have a backdrop. `notes` say what is not drawn as it is.
     """
     from matplotlib import rc_context
@@ -185,6 +198,8 @@ def _panel(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence[Backd
         note=note,
         moment=moment.id,
         picture=_index(second or first, backdrops),
+        hidden=tuple(index for one in (first, second) if (index := _index(one, backdrops)) is not None),
+        unseen=rows[0].unseen if rows else (),
     )
 
 
@@ -202,7 +217,7 @@ def _pair_panels(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence
         for name, time, picture in zip(("before", "after"), (moment.start, moment.end), pictures, strict=True)
         if time is not None
     ]
-    return [*sides, _Panel(title="change", note=change.note, moment=change.moment, picture=change.picture)]
+    return [*sides, replace(change, title="change")]
 
 
 # ── drawing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,19 +227,23 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str, notes: Sequen
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    page = _page(len(panels), ground.frame, ground.squeeze)
-    figure = Figure(figsize=(WIDTH_IN, page.height_in), dpi=DPI, facecolor="white")
+    handles, labels = _handles(ground, panels)
+    rows = -(-len(handles) // LEGEND_COLUMNS)
+    page = _page([panel.note for panel in panels], ground.frame, ground.squeeze, legend_rows=rows)
+    figure = Figure(figsize=(page.width_in, page.height_in), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.03, page.below(0.34), _short(title, 84), fontsize=17, fontweight="bold", va="center")
+    left, fits = SIDE_IN / page.width_in, page.width_in / WIDTH_IN
+    size = min(17.0, max(11.0, 17.0 * 84 * fits / max(1, len(title))))
+    heading = _short(title, int(84 * fits * 17.0 / size))
+    figure.text(left, page.below(0.34), heading, fontsize=size, fontweight="bold", va="center")
     about = " · ".join(part for part in (_sensors(ground), *notes) if part)
     size, most = (8.5, 190) if notes else (10.5, 130)
-    figure.text(0.03, page.below(0.67), _short(about, most), fontsize=size, color=QUIET, va="center")
+    figure.text(left, page.below(0.65), _short(about, int(most * fits)), fontsize=size, color=QUIET, va="center")
     for panel, place in zip(panels, page.places, strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
-    handles, labels = _handles(ground)
     if handles:
         figure.legend(
-            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.008), ncols=min(6, len(handles)),
+            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.008), ncols=min(LEGEND_COLUMNS, len(handles)),
             frameon=False, fontsize=10, handlelength=1.6, handleheight=1.1,
         )  # fmt: skip
     return figure
@@ -247,8 +266,9 @@ def _lines(text: str, width: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """How high the picture is, and where its panels lie on it: left, bottom, width, height of each, in shares of it."""
+    """How large the picture is, and where its panels lie: left, bottom, width, height of each, in shares of it."""
 
+    width_in: float
     height_in: float
     places: Sequence[tuple[float, float, float, float]]
 
@@ -257,34 +277,66 @@ class _Page:
         return 1.0 - inches / self.height_in
 
 
-def _page(count: int, frame: Bounds, squeeze: float) -> _Page:
-    """Of all grids of panels the one with the largest at this shape; the picture is as high as they need."""
+@dataclass(frozen=True, slots=True)
+class _Panels:
+    """A grid of panels in inches."""
+
+    columns: int
+    wide: float
+    """Of a map."""
+    pitch: float
+    """Of a panel, which may be wider than its map."""
+    title: float
+    """Height of the titles above the maps."""
+
+
+def _page(notes: Sequence[str], frame: Bounds, squeeze: float, *, legend_rows: int = 1) -> _Page:
+    """Of all grids of panels the one with the largest at this shape; the picture is as large as they need.
+
+    Args:
+        notes: the numbers of each panel.
+        frame: what each panel shows.
+        squeeze: length of a unit of x beside one of y.
+        legend_rows: lines of the legend.
+    """
+    count, foot = len(notes), FOOT_IN + LEGEND_IN * max(1, legend_rows)
     if count == 1:
-        return _Page(HEIGHT_IN, [(0.075, 0.09, 0.895, 0.80)])
+        return _Page(WIDTH_IN, HEIGHT_IN, [(0.075, 0.09, 0.895, 0.80)])
     shape = max(1e-3, (frame[2] - frame[0]) * squeeze) / max(1e-3, frame[3] - frame[1])
-    inside = WIDTH_IN - 2 * SIDE_IN
-
-    def wide(columns: int) -> float:
-        rows = -(-count // columns)
-        high = (HEIGHT_IN - HEAD_IN - FOOT_IN) / rows - TITLE_IN
-        return min((inside - GAP_IN * (columns - 1)) / columns, high * shape)
-
-    columns = max(range(1, count + 1), key=lambda number: (round(wide(number), 6), -number))
-    rows = -(-count // columns)
-    pitch = max(wide(columns), min(NOTE_IN, (inside - GAP_IN * (columns - 1)) / columns))
-    high = wide(columns) / shape
-    total = round(HEAD_IN + FOOT_IN + rows * (high + TITLE_IN), 6)
-    left = (WIDTH_IN - columns * pitch - (columns - 1) * GAP_IN) / 2
+    grids = [_grid(columns, notes, shape, HEIGHT_IN - HEAD_IN - foot) for columns in range(1, count + 1)]
+    grid = max(grids, key=lambda one: (round(one.wide, 6), -one.columns))
+    rows, high = -(-count // grid.columns), grid.wide / shape
+    total = round(HEAD_IN + foot + rows * (high + grid.title), 6)
+    across = grid.columns * grid.pitch + (grid.columns - 1) * GAP_IN
+    width = round(min(WIDTH_IN, max(MIN_WIDTH_IN, across + 2 * SIDE_IN)), 2)
+    left = (width - across) / 2
     places = [
         (
-            (left + number % columns * (pitch + GAP_IN)) / WIDTH_IN,
-            1.0 - (HEAD_IN + (number // columns + 1) * (high + TITLE_IN)) / total,
-            pitch / WIDTH_IN,
+            (left + number % grid.columns * (grid.pitch + GAP_IN)) / width,
+            1.0 - (HEAD_IN + (number // grid.columns + 1) * (high + grid.title)) / total,
+            grid.pitch / width,
             high / total,
         )
         for number in range(count)
     ]
-    return _Page(total, places)
+    return _Page(width, total, places)
+
+
+def _grid(columns: int, notes: Sequence[str], shape: float, room: float) -> _Panels:
+    """The largest maps in so many columns and `room` inches of height; titles as high as the longest note needs."""
+    rows = -(-len(notes) // columns)
+    most = (WIDTH_IN - 2 * SIDE_IN - GAP_IN * (columns - 1)) / columns
+    pitch = most
+    for _ in range(2):  # narrower panels have longer notes, which leave less for the maps
+        lines = max(len(_lines(note, _letters(pitch))) if note else 0 for note in notes)
+        title = TITLE_IN + LINE_IN * lines
+        wide = max(0.2, min(most, (room / rows - title) * shape))
+        pitch = max(wide, min(NOTE_IN, most))
+    return _Panels(columns, wide, pitch, title)
+
+
+def _letters(inches: float) -> int:
+    return max(8, int(inches * LETTERS))
 
 
 def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> None:
@@ -298,11 +350,12 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         _draw_picture(axes, ground.pictures[panel.picture], ground.edges[panel.picture])
     if panel.moment is not None:
         _draw_results(axes, ground, panel)
+        _draw_hidden(axes, ground, panel)
         _draw_unseen(axes, ground, panel)
     size = 12 if alone else 10
-    width = max(8, int(axes.get_position().width * 190))  # characters of the note that fit
-    note = _lines(panel.note, 110 if alone else width)
-    fits = 90 if alone else int(axes.get_position().width * 130)  # characters of a bold title
+    inches = axes.get_position().width * axes.get_figure().get_figwidth()
+    note = _lines(panel.note, 110 if alone else _letters(inches))
+    fits = 90 if alone else int(inches * 10.8)  # characters of a bold title
     axes.set_title(
         _short(panel.title, fits * 4 // 3),
         loc="left",
@@ -364,6 +417,27 @@ def _draw_results(axes: Any, ground: _Ground, panel: _Panel) -> None:
         _add(axes, ground.shapes[rows], fill=look.fill, line=look.line, alphas=alphas, hatch="///" if look.lost else "")
 
 
+def _draw_hidden(axes: Any, ground: _Ground, panel: _Panel) -> None:
+    """Hatching over what the pictures show but the question counts as unseen, as clouds."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    for index in panel.hidden:
+        picture = shrink(ground.pictures[index], HIDDEN_PX)
+        mask = hidden(picture, panel.unseen)
+        if mask.any():
+            west, south, east, north = ground.edges[index]
+            high, wide = mask.shape
+            x = west + (np.arange(-1, wide + 1) + 0.5) * (east - west) / wide
+            y = north - (np.arange(-1, high + 1) + 0.5) * (north - south) / high
+            filled = axes.contourf(
+                x, y, np.pad(mask, 1).astype(float), levels=[0.5, 1.5], colors=[(1.0, 1.0, 1.0, 0.35)],
+                hatches=[UNSEEN_HATCH], zorder=3,
+            )  # fmt: skip
+            filled.set_edgecolor(UNSEEN)
+            filled.set_linewidth(0.0)
+    axes.set_xlim(limits[0])
+    axes.set_ylim(limits[1])
+
+
 def _draw_unseen(axes: Any, ground: _Ground, panel: _Panel) -> None:
     status = ground.coverage["status"].to_numpy(object)
     keys = ground.coverage["query_key"].astype(str)
@@ -372,7 +446,7 @@ def _draw_unseen(axes: Any, ground: _Ground, panel: _Panel) -> None:
     # What no observation covers is unseen at every date of its question.
     own = (keys == (panel.moment or "").split(" ")[0]).to_numpy()
     here = (moments == panel.moment) | ((names == "").to_numpy() & own)
-    for kind, colour, hatch in (("skipped", UNSEEN, "\\\\\\"), ("failed", FAILED, "xxx")):
+    for kind, colour, hatch in (("skipped", UNSEEN, UNSEEN_HATCH), ("failed", FAILED, "xxx")):
         rows = np.flatnonzero(here & (status == kind))
         if len(rows):
             _add(axes, ground.tiles[rows], fill="#ffffff", line=colour, alphas=[0.45] * len(rows), hatch=hatch)
@@ -426,7 +500,7 @@ def _draw_scale_bar(axes: Any, frame: Bounds, squeeze: float) -> None:
     )  # fmt: skip
 
 
-def _handles(ground: _Ground) -> tuple[list[Any], list[str]]:
+def _handles(ground: _Ground, panels: Sequence[_Panel]) -> tuple[list[Any], list[str]]:
     from matplotlib.patches import Patch
 
     found: dict[str, Any] = {}
@@ -441,6 +515,8 @@ def _handles(ground: _Ground) -> tuple[list[Any], list[str]]:
     handles = [found[name] for name in order]
     labels = [_short(name, 34) for name in order]
     status = set(ground.coverage["status"])
+    if any(hidden(ground.pictures[index], panel.unseen).any() for panel in panels for index in panel.hidden):
+        status.add("skipped")
     for kind, label, colour, hatch in (
         ("skipped", "not seen", UNSEEN, "\\\\\\\\"),
         ("failed", "failed", FAILED, "xxxx"),

@@ -383,12 +383,15 @@ def _add_coverage(
             for row in mine
             for name in ([moment_id(keys[row], seen[row])] if seen[row] else every[keys[row]])
         ]
-        if not pairs:  # a shape at no moment: without any, a legend has no symbol
-            pairs = [(0, "")]
-        index = np.array([row for row, _ in pairs])
+        # A shape of no place at each moment: a legend shows no symbol of what is nowhere.
+        pairs += [(int(mine[0]) if len(mine) else 0, moment.id) for moment in moments]
+        index = np.array([row for row, _ in pairs], np.int64)
+        shapes = _columns(list(tiles[index]))
+        for axis in ("xs", "ys"):
+            shapes[axis][len(pairs) - len(moments) :] = [[[[np.nan] * 3]]] * len(moments)
         rows = coverage.iloc[index]
         data = {
-            **_columns(tiles[index]),
+            **shapes,
             "moment": [name for _, name in pairs],
             "tile": [str(tile) for tile in rows["tile_id"]],
             "query": [asked.get(key, "") for key in rows["query_key"]],

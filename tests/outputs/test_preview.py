@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -11,7 +12,8 @@ from PIL import Image
 
 from earthmap.outputs.backdrop import pole_of
 from earthmap.outputs.drawing import in_one_piece, look_of, pole_in, scale_bar_m, squeeze_at
-from earthmap.outputs.preview import _lines, _page, render_preview
+from earthmap.outputs.preview import _letters, _lines, _page, render_preview
+from earthmap.sensors.masks import Reason
 from tests.outputs import drawn_results as drawn
 
 
@@ -131,18 +133,36 @@ def test_which_maps_are_drawn_around_a_pole(south: float, north: float, pole: fl
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("shape", [0.1, 0.5, 1.0, 2.0, 10.0])
 def test_panels_fill_the_page_and_leave_room_for_their_titles(count: int, shape: float) -> None:
-    page = _page(count, (0.0, 0.0, shape, 1.0), 1.0)
-    assert 0 < page.height_in <= 9.0
+    notes = ["2024-06-08 · sentinel-2-l2a: 11.8 % of 282 km² seen"] * count
+    page = _page(notes, (0.0, 0.0, shape, 1.0), 1.0)
+    assert 0 < page.height_in <= 9.0 + 1e-6
+    assert 6.0 < page.width_in <= 12.0
     assert len(page.places) == count
     for index, (left, bottom, width, height) in enumerate(page.places):
-        assert left >= 0.02
+        assert left * page.width_in >= 0.3
         assert bottom * page.height_in >= 0.5  # the legend
-        assert left + width <= 0.98
+        assert (left + width) * page.width_in <= page.width_in - 0.3 + 1e-6
         assert bottom + height <= 0.93
+        lines = len(_lines(notes[0], _letters(width * page.width_in)))
         for other in page.places[:index]:  # a title fits between rows, and nothing lies on anything
             beside = left >= other[0] + other[2] or other[0] >= left + width
-            above = (other[1] - bottom - height) * page.height_in >= 0.7
+            above = (other[1] - bottom - height) * page.height_in >= 0.35 + 0.17 * lines
             assert beside or above
-    used = sum(min(w * 12, h * page.height_in * shape) * h * page.height_in for _, _, w, h in page.places)
+    used = sum(min(w * page.width_in, h * page.height_in * shape) * h * page.height_in for _, _, w, h in page.places)
     if count > 1 and 0.5 <= shape <= 2.0:
-        assert used / (12 * page.height_in) > 0.3  # a third and more is map
+        assert used / (page.width_in * page.height_in) > 0.35  # a third and more is map
+
+
+def test_what_clouds_cover_inside_an_answered_tile_is_hatched() -> None:
+    features, coverage, summary, backdrops = drawn.water_results(1)
+    coverage["status"] = "answered"
+    results = features.iloc[:0], coverage, summary
+    clear = backdrops[0]
+    reasons = clear.reasons.copy()
+    rows, columns = reasons.shape
+    reasons[rows // 3 : rows // 2, columns // 3 : columns // 2] = Reason.CLOUD
+    plain, hatched = (pixels((*results, [dataclasses.replace(clear, reasons=one)])) for one in (clear.reasons, reasons))
+    changed = np.abs(plain - hatched).max(axis=-1)[:830] > 10  # above the legend, which gets a line
+    assert changed[330:430, 480:580].mean() > 0.5
+    assert changed[500:800].sum() == 0
+    assert np.abs(plain - hatched)[830:].max() > 100
