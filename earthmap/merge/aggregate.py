@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from earthmap.errors import LedgerError
 from earthmap.merge.layers import Layer
 from earthmap.tasks import STATUSES, TASKS, Query
+from earthmap.tasks.serialization import plain_label
 
 if TYPE_CHECKING:
     from earthmap.grid import AreaOfInterest
@@ -56,6 +57,8 @@ class LayerSums:
     """Answers that are yes."""
     tiles_by_answer: dict[str, int] = field(default_factory=dict)
     """Tiles of each choice, or with each label."""
+    found: dict[str, int] = field(default_factory=dict)
+    """Things by what they are: merged ones, each once."""
     share_m2: float = 0.0
     """Of the answered ground that was seen, what the answers say is of the targets."""
     shared_m2: float = 0.0
@@ -74,6 +77,7 @@ class LayerSums:
         _add(self.counts, other.counts)
         _add(self.by_answer_m2, other.by_answer_m2)
         _add(self.tiles_by_answer, other.tiles_by_answer)
+        _add(self.found, other.found)
         _add(self.alignments, other.alignments)
         self.observations |= other.observations
         self.notes |= other.notes
@@ -114,6 +118,10 @@ class Sums:
                 disagreeing_m2=(1.0 - (1.0 if row["orders_agree"] is None else row["orders_agree"])) * weight,
             )
         )
+
+    def find(self, layer: Layer, label: str, number: int, *, task: str) -> None:
+        """Add a number of merged things of one kind."""
+        self.layers.setdefault(layer, LayerSums(task=task)).add(LayerSums(task=task, found={label: number}))
 
     def update(self, cell: Sums) -> None:
         """Add what another cell comes to; the cells' order is that of the last digits."""
@@ -181,7 +189,7 @@ def summarize(sums: Sums, *, area: AreaOfInterest, queries: Mapping[str, Query])
                 "text": query.text,
                 "task": query.task,
                 "targets": list(query.targets),
-                "observations": [_layer(layer, members) for layer, members in _layers(sums, key)],
+                "observations": [_layer(layer, members, query) for layer, members in _layers(sums, key)],
             }
             for key, query in queries.items()
         ],
@@ -215,9 +223,8 @@ def _layers(sums: Sums, query: str) -> list[tuple[Layer, LayerSums]]:
     return sorted(mine, key=lambda item: (min(item[1].times, default=""), item[0]))
 
 
-def _layer(layer: Layer, sums: LayerSums) -> dict[str, Any]:
+def _layer(layer: Layer, sums: LayerSums, query: Query) -> dict[str, Any]:
     times = sorted(sums.times, key=datetime.datetime.fromisoformat)
-    numbers = _polygon_numbers(sums) if TASKS[sums.task].merge == "polygons" else _tile_numbers(sums)
     return {
         "observation": _observation(layer, sums.observations),
         "sensor": layer.sensor or None,
@@ -227,9 +234,16 @@ def _layer(layer: Layer, sums: LayerSums) -> dict[str, Any]:
         **_counts(sums.counts),
         "area_km2": _km2(sums.area_m2),
         "seen_km2": _km2(sums.seen_m2),
-        **numbers,
+        **_numbers(sums, query),
         **(_change_numbers(sums) if TASKS[sums.task].dates == 2 else {}),
     }
+
+
+def _numbers(sums: LayerSums, query: Query) -> dict[str, Any]:
+    merge = TASKS[sums.task].merge
+    if merge == "instances":
+        return _thing_numbers(sums, query)
+    return _polygon_numbers(sums) if merge == "polygons" else _tile_numbers(sums)
 
 
 def _observation(layer: Layer, names: set[str]) -> str:
@@ -260,6 +274,13 @@ def _change_numbers(sums: LayerSums) -> dict[str, Any]:
         "alignment": dict(sorted(sums.alignments.items())),
         "orders_disagree_share": _share(sums.disagreeing_m2, sums.compared_m2),
     }
+
+
+def _thing_numbers(sums: LayerSums, query: Query) -> dict[str, Any]:
+    """How many of each there are on the seen ground: merged things, so that none counts twice."""
+    asked = dict.fromkeys((plain_label(target) or target for target in query.targets), 0)
+    found = asked | dict(sorted(sums.found.items()))
+    return {"answered_tiles": sums.counts.get("answered", 0), "count": found, "total": sum(found.values())}
 
 
 def _tile_numbers(sums: LayerSums) -> dict[str, Any]:

@@ -17,10 +17,21 @@ import shapely
 
 from earthmap.grid import AreaOfInterest, Cell, pixel_area_m2
 from earthmap.merge.aggregate import Sums, TileNumbers
+from earthmap.merge.instances import (
+    Shapes,
+    View,
+    connected,
+    meetings,
+    seen_elsewhere,
+    tell_apart,
+    thing_rows,
+    view_row,
+    views_of,
+)
 from earthmap.merge.layers import Layer, Source, tile_names
 from earthmap.merge.rasters import cell_codes, counted_pixels
 from earthmap.merge.regions import Regions, about, clipped, feature_rows, ground_of, on_border
-from earthmap.merge.tables import coverage_schema, feature_schema, placed_table, region_schema
+from earthmap.merge.tables import coverage_schema, feature_schema, placed_table, region_schema, view_schema
 from earthmap.merge.vectors import label_regions, trace
 from earthmap.tasks import TASKS, UNSEEN, Query, encode_mask
 
@@ -40,6 +51,8 @@ class CellMerge:
     """What is found and finished (`feature_schema` and PLACE)."""
     regions: pa.Table = field(repr=False)
     """What may go on in another cell (`region_schema`)."""
+    views: pa.Table = field(repr=False)
+    """Things that another cell may know of (`view_schema`)."""
     coverage: pa.Table = field(repr=False)
     """What was seen (`coverage_schema` and PLACE): one row for each tile, query and observation."""
     sums: Sums
@@ -101,6 +114,7 @@ def merge_cell(
         tiles=tiles,
         features=placed_table(made.features, feature_schema()),
         regions=pa.Table.from_pylist(made.regions, schema=region_schema()),
+        views=pa.Table.from_pylist(made.views, schema=view_schema()),
         coverage=placed_table(made.coverage, coverage_schema()),
         sums=dataclasses.replace(made.sums, tiles=len(made.seen_m2), seen_m2=sum(made.seen_m2.values())),
         classes=made.classes,
@@ -126,6 +140,7 @@ class _Made:
         self.cell, self.area, self.ground = cell, area, ground
         self.features: list[dict[str, Any]] = []
         self.regions: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
         self.coverage: list[dict[str, Any]] = []
         self.classes: dict[tuple[str, str], bytes] = {}
         self.sums = Sums()
@@ -140,6 +155,8 @@ class _Made:
             counted = np.where(self.ground.counted, codes, np.uint8(UNSEEN))
             self.classes[layer.query, observation] = encode_mask(counted)
             self._add_regions(codes, layer, source, query, legend=_legend(rows))
+        if merge == "instances":
+            self._add_things(rows, layer, query)
         for row in rows:
             numbers = _numbers(row, codes, self.ground)
             self.sums.add(layer, row, numbers, task=query.task)
@@ -175,6 +192,26 @@ class _Made:
                     "tiles": int(bits[index]), "source": about_source,
                 }
             )  # fmt: skip
+
+    def _add_things(self, rows: Sequence[Mapping[str, Any]], layer: Layer, query: Query) -> None:
+        """What the tiles found: finished where no other cell can know of it."""
+        by_label: dict[str, list[View]] = {}
+        for row in rows:
+            source = Source.of([row])
+            if row["status"] == "answered" and source is not None:
+                for label, view in views_of(row, query, source):
+                    by_label.setdefault(label, []).append(view)
+        for label, views in sorted(by_label.items()):
+            elsewhere = seen_elsewhere(self.cell, views)
+            groups = connected(views, meetings(Shapes.of(views)))
+            finished = [[views[index] for index in own] for own in groups if not elsewhere[own].any()]
+            found = thing_rows(tell_apart(finished), layer, label, query, area=self.area)
+            self.features += found
+            self.sums.find(layer, label, len(found), task=query.task)
+            for own in groups:
+                if elsewhere[own].any():
+                    number = len(self.views)
+                    self.views += [view_row(views[index], layer, label, number=number) for index in own]
 
 
 def _legend(rows: Iterable[Mapping[str, Any]]) -> dict[int, str]:

@@ -99,6 +99,28 @@ def region_schema() -> pa.Schema:
     )
 
 
+def view_schema() -> pa.Schema:
+    """Things that a cell found and another may know of: what each tile says of each, and where that comes from."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            ("geometry", pa.binary()),  # pixels of the zone's lattice, x eastwards and y northwards
+            ("query", text),
+            ("sensor", text),
+            ("observation", text),
+            ("answer", text),
+            ("group", pa.int32()),  # views of the cell that agree have one number
+            ("kind", text),
+            ("tile", text),  # Tile.id
+            ("score", pa.float64()),
+            ("cut", pa.bool_()),  # by the edge of the tile's picture
+            ("source", text),  # Source.to_json
+        ]
+    )
+
+
 def placed_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows whose `geometry` is a shapely one as a table of `schema` with a column PLACE."""
     import pyarrow as pa

@@ -17,7 +17,7 @@ from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
 from earthmap.predict import default_predictor
-from earthmap.tasks import TASKS, Query, make_query
+from earthmap.tasks import TASKS, Query, guess_task, make_query
 
 DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
@@ -269,7 +269,7 @@ def _default_predictor(spec: JobSpec) -> str:
 
 def _queries(spec: JobSpec) -> tuple[Query, ...]:
     """The exact queries. Raises QueryError, and JobError for one that is asked twice or cannot be merged."""
-    queries = tuple(question.query(open_vocabulary=spec.predictor == "vlm") for question in spec.queries)
+    queries = tuple(question.query(open_vocabulary=_is_open(question, spec.predictor)) for question in spec.queries)
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
     for query in queries:
@@ -281,6 +281,14 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
                 fix="ask it of one picture with `earthmap ask`",
             )
     return queries
+
+
+def _is_open(question: QuestionSpec, predictor: str | None) -> bool:
+    """Whether a question may be about anything: to the model, and to the oracle where it asks for single things."""
+    if predictor == "oracle":
+        task = TASKS.get(question.task or guess_task(question.text, open_vocabulary=True))
+        return task is not None and task.merge == "instances"
+    return predictor == "vlm"
 
 
 def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Callable[[str], None] | None = None) -> Job:

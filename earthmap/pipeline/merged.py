@@ -53,13 +53,14 @@ class MergedCells:
         Raises StorageError where a file is not there.
         """
         for data in self._files(cells):
-            classes, features, regions, coverage, ledger = _tables(data)
+            classes, features, regions, views, coverage, ledger = _tables(data)
             about = {name.decode(): value.decode() for name, value in classes.schema.metadata.items()}
             merge = CellMerge(
                 cell_id=about["cell_id"],
                 tiles=int(about["tiles"]),
                 features=features,
                 regions=regions,
+                views=views,
                 coverage=coverage,
                 sums=Sums.from_json(about["sums"]),
                 classes=_classes(classes),
@@ -106,7 +107,7 @@ def _pack(merge: CellMerge, ledger: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     # Buffers of a few kilobytes: handing them to threads, or packing them tighter, costs more than it saves.
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-    for table in (classes, merge.features, merge.regions, merge.coverage, ledger):
+    for table in (classes, merge.features, merge.regions, merge.views, merge.coverage, ledger):
         with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return bytes(sink.getvalue().to_pybytes())

@@ -42,6 +42,7 @@ from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
 from earthmap.storage import Storage
 from earthmap.tasks import Query
+from earthmap.tasks.sizes import too_coarse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +65,8 @@ class Question:
     members: tuple[str, ...] = ()
     """What the one observation is the median composite of, where it is one."""
     unfound: str = ""
-    """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare)."""
+    """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare),
+    `too_coarse` (pixels that do not show what is looked for)."""
 
     @property
     def observation(self) -> str:
@@ -189,7 +191,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     grounds = [owned_ground(cell) for cell in cells]
     found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
-    asked = [_questions_of(query, observations, grounds, job.rule) for query in job.queries]
+    asked = [_questions_of(query, observations, grounds, job.rule, grid=grid) for query in job.queries]
     table = _table(cells, bits, job.queries, asked)
     used = _used(observations, [one for of_query in asked for of_cell in of_query for one in of_cell])
     return Plan(
@@ -322,9 +324,13 @@ class _Asking:
 
 
 def _questions_of(
-    query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: SceneRule
+    query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: SceneRule, *, grid: Grid
 ) -> list[list[_Asking]]:
     """For each cell, each asking of `query`; one empty asking where there is nothing to look at."""
+    fine = [one for one in observations if too_coarse(query, max(grid.resolution_m, _resolution(one.scenes))) is None]
+    if observations and not fine:
+        return [[_Asking(unfound="too_coarse")] for _ in grounds]
+    observations = fine
     sensors = sorted({o.sensor for o in observations if not query.sensors or o.sensor in query.sensors})
     asked: list[list[_Asking]] = [[] for _ in grounds]
     over: list[list[Observation]] = [[] for _ in grounds]

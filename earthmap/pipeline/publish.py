@@ -201,6 +201,7 @@ def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sum
             features.add(table)
     for table in joining.finish():
         features.add(table)
+    sums.update(joining.sums)
     if rows != plan.planned:
         raise LedgerError(
             f"the ledger has {rows} different answers",

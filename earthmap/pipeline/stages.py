@@ -29,6 +29,7 @@ from earthmap.predict import Picture, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema
+from earthmap.tasks.sizes import too_coarse
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -365,6 +366,7 @@ def _damaged(storage: Storage, path: str) -> StorageError:
 
 _UNFOUND = {
     "no_scene": "the catalogue holds no observation",
+    "too_coarse": "the catalogue holds only pixels that are too coarse for what is looked for",
     "one_date": "the catalogue holds no two observations to compare",
     "unlike_conventions": (
         "the catalogue holds no two observations of one sensor and convention, of radar one relative orbit and "
@@ -377,7 +379,10 @@ def unfound_rows(work: CellWork, question: Question, context: Context) -> pa.Tab
     """The rows of a question for which the catalogue holds no observation (or, for a change, not two)."""
     import pyarrow as pa
 
+    query = context.queries[question.query]
     message = f"{_UNFOUND[question.unfound]} of this ground"
+    if question.unfound == "too_coarse":
+        message = too_coarse(query, work.cell.grid.resolution_m) or _UNFOUND["too_coarse"]
     answer = answer_columns(Answer(status="skipped", reason=question.unfound, message=message))
     empty = {"observation": "", "scenes": [], "predictor": context.predictor["name"], "sensor": None}
     rows = [

@@ -14,10 +14,12 @@ import numpy as np
 from earthmap.content import content_key
 from earthmap.errors import CatalogError
 from earthmap.predict.protocol import Picture, TileInput
+from earthmap.predict.standing import beyond_standing, find_things
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
 from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
+from earthmap.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +32,8 @@ class OraclePredictor:
     """Answers from the truth of `world`, with probability 1. See `earthmap.predict.Predictor`.
 
     Only the pixels of the core that every picture shows are answered: where a query calls the reason of the mask
-    unseen, where no band holds a number, and beyond the world's edge, the ground is unseen.
+    unseen, where no band holds a number, and beyond the world's edge, the ground is unseen. Buildings and ships are
+    found in the whole picture, as a model finds them: `earthmap.predict.standing`.
     """
 
     def __init__(self, world: World | str) -> None:
@@ -57,7 +60,20 @@ class OraclePredictor:
             truths = [truth_on(self.world, item.tile.core_geobox, date) for date in dates]
         except CatalogError as error:
             return [_bad_input(str(error))] * len(queries)
-        return [_answer(item, query, truths) for query in queries]
+        return [self._answer(item, query, truths) for query in queries]
+
+    def _answer(self, item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
+        """The answer to one query; `truths` are the core's class codes on the date of each picture."""
+        finds = TASKS[query.task].merge == "instances" and query.dates == 1
+        beyond = beyond_standing(query) if finds else beyond_land_cover(query)
+        if beyond:
+            return Answer(status="skipped", reason="not_supported", message=beyond)
+        if len(truths) != query.dates:
+            return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {query.dates}")
+        seen = _seen(item, query, truths)
+        if isinstance(seen, Answer):
+            return seen
+        return find_things(self.world, item, query, seen) if finds else _of_land_cover(query, truths, seen)
 
 
 def _bad_input(message: str) -> Answer:
@@ -73,13 +89,8 @@ def _hidden(item: TileInput, picture: Picture, query: Query, truth: NDArray[np.u
     return hidden
 
 
-def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
-    """The answer to one query; `truths` are the core's class codes on the date of each picture."""
-    beyond = beyond_land_cover(query)
-    if beyond:
-        return Answer(status="skipped", reason="not_supported", message=beyond)
-    if len(truths) != query.dates:
-        return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {query.dates}")
+def _seen(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | Answer:
+    """The core's pixels that every picture shows; where there are none, the answer that this is."""
     seen = np.ones(truths[0].shape, bool)
     counts: dict[str, int] = {}
     for picture, truth in zip(item.pictures, truths, strict=True):
@@ -90,6 +101,10 @@ def _answer(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) 
         reason = max(sorted(counts), key=lambda name: counts[name])
         message = f"no pixel of the core could be seen; {counts[reason]} pixels are {reason}"
         return Answer(status="skipped", reason=reason, message=message)
+    return seen
+
+
+def _of_land_cover(query: Query, truths: Sequence[NDArray[np.uint8]], seen: NDArray[np.bool_]) -> Answer:
     if query.task in ("segment", "change"):
         return _mask_answer(_codes(query, truths), seen, query)
     wanted = np.isin(truths[0], [CLASSES.index(target) + 1 for target in query.targets])

@@ -14,6 +14,7 @@ from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
 from earthmap.synthetic.replies import regions
 from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
+from earthmap.synthetic.standing import STANDING, Standing, standing_on
 from earthmap.synthetic.tile_scenes import write_tiles
 from earthmap.synthetic.tiles import Tiles, draw_tiles, patch_shares
 from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
@@ -23,6 +24,7 @@ __all__ = [
     "EVENTS",
     "KINDS",
     "SENSORS",
+    "STANDING",
     "Asked",
     "DrawnScene",
     "DrawnSensor",
@@ -31,6 +33,7 @@ __all__ = [
     "Layer",
     "Pictures",
     "Recipe",
+    "Standing",
     "Thing",
     "Tiles",
     "World",
@@ -47,6 +50,7 @@ __all__ = [
     "plan_tiles",
     "regions",
     "small_world",
+    "standing_on",
     "true_km2",
     "truth_on",
     "write_tiles",

@@ -61,6 +61,7 @@ def small_world(
     size_m: float = 3000.0,
     resolution_m: float = 10.0,
     cloud_share: float = 0.12,
+    ships: float = 0.0,
 ) -> World:
     """A square world of a few kilometres for tests, its middle near `place` (longitude, latitude in degrees).
 
@@ -82,6 +83,7 @@ def small_world(
         resolution_m=resolution_m,
         scale=min(1.0, side / 16_000.0),
         cloud_share=cloud_share,
+        ships=ships,
         name="a small drawn valley",
     )
 

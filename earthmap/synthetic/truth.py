@@ -12,7 +12,7 @@ import datetime
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from earthmap.content import canonical_json, content_key
 from earthmap.errors import CatalogError
 from earthmap.synthetic.fields import fractal, hash64, look_up, noise, noise_along, ramp, uniform
+from earthmap.synthetic.ships import place_ships, under
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,9 @@ _BLOCK = 1 << 16
 """Points evaluated at once: what fits in a core's cache."""
 
 _RIVER_STEP_M = 20.0
+
+PLOT_M = 48.0
+"""Side of the plots that houses stand on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,8 @@ class World:
     """Share of the world under cloud on `cloudy`, 0 to 1."""
     cloudy: str = "after"
     """The date that has clouds: `before` or `after`."""
+    ships: float = 0.0
+    """Share of the places on open water where one fits that have a ship, 0 to 1; ships are built-up cover."""
     name: str = "a drawn valley"
     """What to call it in titles: every picture of it must be known as drawn."""
 
@@ -97,8 +103,11 @@ class World:
             raise CatalogError("a world whose second date is not after its first", expected="before < after")
         if self.cloudy not in ("before", "after"):
             raise CatalogError(f"a world with clouds on {self.cloudy!r}", expected="'before' or 'after'")
-        if not (self.resolution_m > 0 and self.scale > 0 and 0 <= self.cloud_share < 1):
-            raise CatalogError("a world of impossible size", expected="resolution_m, scale > 0; 0 <= cloud_share < 1")
+        if not (self.resolution_m > 0 and self.scale > 0 and 0 <= self.cloud_share < 1 and 0 <= self.ships <= 1):
+            raise CatalogError(
+                "a world of impossible size",
+                expected="resolution_m, scale > 0; 0 <= cloud_share < 1; 0 <= ships <= 1",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The world as a JSON object; `from_dict` makes an equal world of it."""
@@ -267,10 +276,31 @@ def _ground(world: World, x: NDArray[np.float64], y: NDArray[np.float64]) -> Gro
     cover[road], tone[road] = BUILT_UP, 0.1
     water = _water(world, x, y, river_m=np.abs(river_m), stream_m=stream_m, height=height)
     cover[water], tone[water] = WATER, 0.35
+    if world.ships:
+        afloat = under(ships_of(world), x + (west + east) / 2.0, y + (south + north) / 2.0)
+        cover[afloat], tone[afloat] = BUILT_UP, 0.9
+        buildings |= afloat
     low = (height < world.flood_m) & (np.abs(river_m) < 2500.0 * world.scale)
     cover[~np.broadcast_to(inside, cover.shape)] = OUTSIDE
     flooded = low & (cover != WATER) & ~buildings & inside
     return Ground(cover=cover, flooded=flooded, tone=tone, height_m=height)
+
+
+def town_size_m(world: World) -> float:
+    """Side of the squares that have a town at most."""
+    return 3000.0 * world.scale
+
+
+@functools.lru_cache(maxsize=8)
+def ships_of(world: World) -> NDArray[np.float64]:
+    """The ships of a world, rows as `earthmap.synthetic.ships.place_ships` gives them; they lie still on both dates."""
+    bare = replace(world, ships=0.0)
+
+    def is_water(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = bare.ground(x, y).cover == WATER
+        return found
+
+    return place_ships(world.seed, world.bounds, share=world.ships, is_water=is_water)
 
 
 @functools.lru_cache(maxsize=32)
@@ -419,7 +449,7 @@ def _add_settlements(
     tone: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
     """Streets and oriented rectangles of buildings; True where a building stands (which a flood leaves standing)."""
-    size = 3000.0 * world.scale
+    size = town_size_m(world)
     column, row, east, north = _cell_centres(world, "town", x, y, size_m=size)
     draw = look_up(world.seed, "town", column, row)
     radius = (0.09 + 0.18 * draw) * size * (draw > 0.35)
@@ -454,7 +484,7 @@ def _houses(
     edge: NDArray[np.float64],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
     """Houses, streets and roof tones at town coordinates `u`, `v` in metres; `edge` is 0 in the middle, 1 outside."""
-    plot = 48.0
+    plot = PLOT_M
     column, row = np.floor(u / plot).astype(np.int64), np.floor(v / plot).astype(np.int64)
     hashed = hash64(world.seed, town, column, row)
     built, wide, deep, roof = (uniform(hashed << np.uint64(16 * turn)) for turn in range(4))

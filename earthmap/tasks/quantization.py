@@ -150,6 +150,10 @@ def _is_convex(ring: Sequence[Corner]) -> bool:
 
 
 def _oriented_bins(geometry: BaseGeometry) -> Ring:
+    whole = shapely.get_coordinates(geometry)
+    if geometry.geom_type == "Polygon" and len(whole) == 5 and _is_whole(geometry):
+        # Four whole corners are what was written: a rectangle around them would be another one each time.
+        return canonical_quad([(_bin(x), _bin(y)) for x, y in whole[:4].tolist()])
     turned = shapely.minimum_rotated_rectangle(geometry)
     corners = [(float(x), float(y)) for x, y in shapely.get_coordinates(turned)]
     if turned.geom_type != "Polygon":  # of a point or a line

@@ -57,7 +57,7 @@ class Task:
     @property
     def is_mappable(self) -> bool:
         """`earthmap map` can merge its answers over an area; `earthmap ask` answers any about one picture."""
-        return self.merge != "instances" and self.dates > 0
+        return self.dates > 0
 
 
 _ROWS = (

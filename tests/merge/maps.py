@@ -45,6 +45,7 @@ def joined(merges: Iterable[CellMerge], *, area: AreaOfInterest, queries: Mappin
         sums.update(merge.sums)
         features += [merge.features, *joining.add(merge)]
     features += joining.finish()
+    sums.update(joining.sums)
     found = _written(features, FEATURE_ORDER, feature_schema())
     seen = _written([merge.coverage for merge in merges], COVERAGE_ORDER, coverage_schema())
     return Merged(features=_frame(found), coverage=_frame(seen), sums=sums, features_bytes=found)

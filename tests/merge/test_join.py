@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from earthmap.errors import StorageError
 from earthmap.grid import AreaOfInterest, Cell, Grid, from_lonlat, touched
 from earthmap.merge import CellMerge, Joining, Sums, areas_m2, merge_cell, summarize
+from earthmap.merge.components import Components
 from earthmap.pipeline.merged import MergedCells
 from earthmap.storage import Storage
 from earthmap.tasks import UNSEEN, answer_schema, encode_mask, make_query
@@ -295,11 +296,11 @@ def test_only_what_may_still_grow_is_held() -> None:
     found = 0
     for merge in merges:
         found += len(merge.features) + sum(len(table) for table in joining.add(merge))
-        held.append(len(joining._growing))
+        held.append(len(joining._regions.groups))
     found += sum(len(table) for table in joining.finish())
     whole = joined(merges, area=area, queries=QUERIES)
     assert found == len(whole.features)
-    assert (joining._growing, joining._parents, joining._seams, joining.cells) == ({}, {}, {}, set())
+    assert (joining._regions, joining._seams, joining.cells) == (Components(_count=joining._regions._count), {}, set())
     seam = 448 // 24 + 2
     assert max(held) <= (across + 1) * seam
     assert found > 5 * max(held)

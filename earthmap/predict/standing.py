@@ -1,0 +1,164 @@
+"""What the oracle finds: the buildings and ships of a drawn world that a picture shows, as a model would name them.
+
+A thing that the picture's edge cuts is told as far as it is seen, a point where its middle is. An oriented box around a piece would reach beyond the
+picture; it is the part of the thing's own box, cut across, that lies in the picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from earthmap.grid import Tile
+from earthmap.grid.projection import plane_of
+from earthmap.predict.protocol import TileInput
+from earthmap.sensors.masks import unseen
+from earthmap.synthetic.standing import STANDING, standing_on
+from earthmap.synthetic.truth import World
+from earthmap.tasks.answer import UNSEEN, Answer
+from earthmap.tasks.query import Query
+from earthmap.tasks.serialization import Instance
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+SMALLEST_PX = 1.0
+"""Less of a thing than these square pixels is not seen."""
+
+_FRAME = shapely.box(0.0, 0.0, 1.0, 1.0)
+
+
+def beyond_standing(query: Query) -> str | None:
+    """Why a query cannot be answered from what stands on a drawn world; None where it can."""
+    beyond = [target for target in query.targets if _kind_of(target) is None]
+    if beyond or not query.targets:
+        what = ", ".join(beyond) if beyond else "nothing"
+        there = " and ".join(f"{name}s" for name in STANDING)
+        return f"the question names {what}; a drawn world has {there}, other things need the vision-language model"
+    return None
+
+
+def _kind_of(target: str) -> str | None:
+    """The kind of thing that a target is, by its last word: the largest ship is a ship."""
+    last = target.split()[-1] if target.split() else ""
+    return next((name for name in STANDING if last in (name, f"{name}s")), None)
+
+
+def find_things(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_]) -> Answer:
+    """The things that the query names in the picture of a tile; `seen` are the core's pixels that are."""
+    shown, labels = _shown(item, query), dict.fromkeys(_kind_of(target) or "" for target in query.targets)
+    instances = [
+        instance
+        for label in labels
+        for instance in (instances_on(world, item.tile, label, query.shape or "box") if item.tile else [])
+        if _is_seen(instance, shown)
+    ]
+    return Answer(
+        status="answered",
+        value=str(len(instances)),
+        probability=1.0,
+        mask=np.where(seen, np.uint8(0), np.uint8(UNSEEN)),
+        seen_px=int(seen.sum()),
+        instances=tuple(instances),
+        instance_scores=(1.0,) * len(instances),
+    )
+
+
+def _shown(item: TileInput, query: Query) -> NDArray[np.bool_]:
+    """(y, x) the picture's pixels, halo included, that the query does not call unseen."""
+    (picture,) = item.pictures
+    shown: NDArray[np.bool_] = ~unseen(picture.mask, query.unseen) & np.isfinite(picture.data).any(axis=0)
+    return shown
+
+
+def _is_seen(instance: Instance, shown: NDArray[np.bool_]) -> bool:
+    """Whether the pixel in a thing's middle is seen; half of it is too much to ask under a ragged cloud."""
+    if instance.geometry is None:
+        return False
+    x, y = (min(int(value * len(shown)), len(shown) - 1) for value in instance.geometry.centroid.coords[0])
+    return bool(shown[y, x])
+
+
+def instances_on(world: World, tile: Tile, label: str, kind: str) -> list[Instance]:
+    """What the picture of a tile (core and halo) shows of a kind of things.
+
+    Args:
+        world: The drawn world.
+        tile: The tile.
+        label: One of `earthmap.synthetic.STANDING`.
+        kind: Shape of the answer: box, oriented_box, point or polygon.
+    """
+    found = []
+    for outline in _outlines(world, tile, label):
+        shape = _seen_part(outline, kind)
+        pixels = shapely.intersection(outline, _FRAME).area * tile.grid.picture_px**2
+        if shape is not None and pixels >= SMALLEST_PX:
+            found.append(Instance(kind=kind, geometry=shape, label=label))
+    return found
+
+
+def _outlines(world: World, tile: Tile, label: str) -> NDArray[np.object_]:
+    """Outlines in picture coordinates 0–1 (x right, y down) of the things that the picture shows some of."""
+    grid, zone = tile.grid, tile.zone
+    side = grid.picture_px * grid.resolution_m
+    west = grid.origin_m(zone)[0] + (tile.column * grid.core_px - grid.halo_px) * grid.resolution_m
+    south = grid.origin_m(zone)[1] + (tile.row * grid.core_px - grid.halo_px) * grid.resolution_m
+    frame = shapely.segmentize(shapely.box(west, south, west + side, south + side), side / 16)
+    things = standing_on(world, label)
+    near = things.tree.query(_between(np.array([frame]), zone.epsg, world.epsg)[0].buffer(grid.resolution_m))
+    outlines = _between(things.outlines[np.sort(near)], world.epsg, zone.epsg)
+    placed = shapely.transform(
+        outlines, lambda xy: np.column_stack([(xy[:, 0] - west) / side, 1.0 - (xy[:, 1] - south) / side])
+    )
+    shown: NDArray[np.object_] = placed[shapely.area(shapely.intersection(placed, _FRAME)) > 0.0]
+    return shown
+
+
+def _between(geometries: NDArray[np.object_], epsg: int, to: int) -> NDArray[np.object_]:
+    """Geometries of one plane in another; unchanged where they are the same."""
+    if epsg == to:
+        return geometries
+    here, there = plane_of(epsg), plane_of(to)
+    moved: NDArray[np.object_] = shapely.transform(
+        geometries, lambda xy: np.column_stack(there.project(*here.unproject(xy[:, 0], xy[:, 1])))
+    )
+    return moved
+
+
+def _seen_part(outline: BaseGeometry, kind: str) -> BaseGeometry | None:
+    """What the picture shows of an outline, as a shape of that kind."""
+    if kind == "oriented_box":
+        return outline if _FRAME.covers(outline) else _cut_across(shapely.get_coordinates(outline)[:4])
+    if kind == "point":
+        return outline.centroid if _FRAME.covers(outline.centroid) else None
+    part = shapely.intersection(outline, _FRAME)
+    return part.envelope if kind == "box" else part
+
+
+def _cut_across(corners: NDArray[np.float64]) -> BaseGeometry | None:
+    """The longest part of a rectangle that lies in the picture, cut across one of its sides; None for nothing."""
+    parts = []
+    for start in (0, 1):
+        a, b, c, d = np.roll(corners, -start, axis=0)
+        one, other = _inside(a, b), _inside(d, c)
+        low, high = max(one[0], other[0]), min(one[1], other[1])
+        if low < high:
+            ring = [a + low * (b - a), a + high * (b - a), d + high * (c - d), d + low * (c - d)]
+            parts.append(shapely.Polygon(ring))
+    return max(parts, key=lambda part: part.area, default=None)
+
+
+def _inside(start: NDArray[np.float64], end: NDArray[np.float64]) -> tuple[float, float]:
+    """The shares of the way from start to end between which a line lies in the picture; (1, 0) where it does not."""
+    low, high = 0.0, 1.0
+    for at, way in zip(start.tolist(), (end - start).tolist(), strict=True):
+        if way == 0.0:
+            if not 0.0 <= at <= 1.0:
+                return 1.0, 0.0
+            continue
+        edges = sorted((-at / way, (1.0 - at) / way))
+        low, high = max(low, edges[0]), min(high, edges[1])
+    return low, high

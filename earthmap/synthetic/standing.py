@@ -1,0 +1,91 @@
+"""What stands on a drawn world: its buildings and ships, each as an oriented rectangle in metres."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from earthmap.synthetic.fields import hash64, look_up, uniform
+from earthmap.synthetic.ships import place_corners
+from earthmap.synthetic.truth import BUILT_UP, PLOT_M, World, ships_of, town_size_m
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+STANDING = ("building", "ship")
+"""What there is to find on a drawn world, by the names that questions use."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """The things of one kind; `tree` finds those near a place."""
+
+    outlines: NDArray[np.object_]
+    """Oriented rectangles, Polygons in metres of the world's CRS."""
+    tree: shapely.STRtree
+
+    @classmethod
+    def of(cls, rectangles: Floats) -> Standing:
+        """Those of rows as `earthmap.synthetic.ships.place_ships` gives them."""
+        outlines = np.empty(len(rectangles), object)
+        outlines[:] = [shapely.Polygon(corners) for corners in place_corners(rectangles)]
+        return cls(outlines, shapely.STRtree(outlines))
+
+
+@functools.lru_cache(maxsize=8)
+def standing_on(world: World, label: str) -> Standing:
+    """The things of a kind (one of STANDING) on a drawn world, the same on both dates; a flood leaves them standing."""
+    return Standing.of(ships_of(world) if label == "ship" else _buildings(world))
+
+
+def _buildings(world: World) -> Floats:
+    """Rows of rectangles of the houses that `earthmap.synthetic.truth` draws, whole inside the world."""
+    west, south, east, north = world.bounds
+    size, middle = town_size_m(world), np.array([(west + east) / 2.0, (south + north) / 2.0])
+    reach = ((east - west) / 2.0, (north - south) / 2.0)
+    column, row = (
+        axis.ravel() for axis in np.meshgrid(*(np.arange(-np.ceil(r / size), np.ceil(r / size)) for r in reach))
+    )
+    rows = [_town(world, int(c), int(r), size) for c, r in zip(column, row, strict=True)]
+    found = np.concatenate([np.empty((0, 6)), *rows])
+    found[:, :2] += middle
+    corners = place_corners(found)
+    inside = ((corners >= (west, south)) & (corners < (east, north))).all(axis=(1, 2))
+    found = found[inside]
+    ground = world.ground(found[:, 0], found[:, 1])
+    kept: Floats = found[(ground.cover == BUILT_UP) & (ground.height_m < 0.3 * world.relief_m)]
+    return kept
+
+
+def _town(world: World, column: int, row: int, size: float) -> Floats:
+    """The houses of one town, x and y from the world's middle."""
+    place = np.array([column]), np.array([row])
+    draw = float(look_up(world.seed, "town", *place)[0])
+    if draw <= 0.35:
+        return np.empty((0, 6))
+    radius = (0.09 + 0.18 * draw) * size
+    centre = [
+        (at + 0.3 + 0.4 * float(look_up(world.seed, f"town {axis}", *place)[0])) * size
+        for at, axis in ((column, "east"), (row, "north"))
+    ]
+    turn = float(look_up(world.seed, "town turn", *place)[0])
+    cosine, sine = (1 - turn * turn) / (1 + turn * turn), 2 * turn / (1 + turn * turn)
+    steps = np.arange(-np.ceil(radius / PLOT_M), np.ceil(radius / PLOT_M))
+    across, along = (axis.ravel() for axis in np.meshgrid(steps, steps))
+    u, v = (across + 0.5) * PLOT_M, (along + 0.5) * PLOT_M
+    hashed = hash64(world.seed, column * 4096 + row, across, along)
+    built, wide, deep = (uniform(hashed << np.uint64(16 * number)).astype(float) for number in range(3))
+    x, y = centre[0] + cosine * u - sine * v, centre[1] + sine * u + cosine * v
+    shape = [np.full_like(x, cosine), np.full_like(x, sine), 10.0 + 9.0 * wide, 8.0 + 11.0 * deep]
+    houses = np.column_stack([x, y, *shape])
+    corners = place_corners(houses)
+    edge = (u * u + v * v) / radius**2
+    in_town = (np.floor(corners / size) == (column, row)).all(axis=(1, 2)) & (edge < 1.0)
+    kept: Floats = houses[in_town & (built > 0.15 + 0.6 * edge)]
+    return kept
