@@ -45,7 +45,7 @@ WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100
 PANEL_PX = 1200
 SIDE_IN, GAP_IN, HEAD_IN, FOOT_IN, LEGEND_IN = 0.36, 0.2, 0.85, 0.28, 0.24
 """Of several panels: beside them, between them, above and below all of them, and a line of the legend."""
-TITLE_IN, LINE_IN, NOTE_IN = 0.42, 0.17, 2.6
+TITLE_IN, LINE_IN, NOTE_IN = 0.4, 0.145, 2.6
 """The height of a panel's title and of each line of its numbers, and the width that these need."""
 LETTERS = 15.8
 """Of such a line to an inch."""
@@ -286,8 +286,8 @@ class _Panels:
     """Of a map."""
     pitch: float
     """Of a panel, which may be wider than its map."""
-    title: float
-    """Height of the titles above the maps."""
+    titles: tuple[float, ...]
+    """Height of the titles above the maps of each row."""
 
 
 def _page(notes: Sequence[str], frame: Bounds, squeeze: float, *, legend_rows: int = 1) -> _Page:
@@ -306,14 +306,14 @@ def _page(notes: Sequence[str], frame: Bounds, squeeze: float, *, legend_rows: i
     grids = [_grid(columns, notes, shape, HEIGHT_IN - HEAD_IN - foot) for columns in range(1, count + 1)]
     grid = max(grids, key=lambda one: (round(one.wide, 6), -one.columns))
     rows, high = -(-count // grid.columns), grid.wide / shape
-    total = round(HEAD_IN + foot + rows * (high + grid.title), 6)
+    total = round(HEAD_IN + foot + rows * high + sum(grid.titles), 6)
     across = grid.columns * grid.pitch + (grid.columns - 1) * GAP_IN
     width = round(min(WIDTH_IN, max(MIN_WIDTH_IN, across + 2 * SIDE_IN)), 2)
     left = (width - across) / 2
     places = [
         (
             (left + number % grid.columns * (grid.pitch + GAP_IN)) / width,
-            1.0 - (HEAD_IN + (number // grid.columns + 1) * (high + grid.title)) / total,
+            1.0 - (HEAD_IN + sum(high + title for title in grid.titles[: number // grid.columns + 1])) / total,
             grid.pitch / width,
             high / total,
         )
@@ -328,11 +328,11 @@ def _grid(columns: int, notes: Sequence[str], shape: float, room: float) -> _Pan
     most = (WIDTH_IN - 2 * SIDE_IN - GAP_IN * (columns - 1)) / columns
     pitch = most
     for _ in range(2):  # narrower panels have longer notes, which leave less for the maps
-        lines = max(len(_lines(note, _letters(pitch))) if note else 0 for note in notes)
-        title = TITLE_IN + LINE_IN * lines
-        wide = max(0.2, min(most, (room / rows - title) * shape))
+        lines = [len(_lines(note, _letters(pitch))) if note else 0 for note in notes]
+        titles = tuple(TITLE_IN + LINE_IN * max(lines[row * columns : (row + 1) * columns]) for row in range(rows))
+        wide = max(0.2, min(most, (room - sum(titles)) / rows * shape))
         pitch = max(wide, min(NOTE_IN, most))
-    return _Panels(columns, wide, pitch, title)
+    return _Panels(columns, wide, pitch, titles)
 
 
 def _letters(inches: float) -> int:
@@ -361,7 +361,7 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         loc="left",
         fontsize=size * max(0.75, min(1.0, fits / max(1, len(panel.title)))),
         fontweight="bold",
-        pad=6 + 12 * len(note) if panel.note else 6,
+        pad=5 + (10.2 if size == 10 else 12) * len(note) if panel.note else 5,
     )
     axes.text(
         0.0, 1.0, "\n".join(note), transform=axes.transAxes, fontsize=size - 1.5, color=QUIET, va="bottom",
