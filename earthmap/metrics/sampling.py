@@ -146,7 +146,7 @@ class StratifiedDraw:
                 if weight:
                     of_class[code] = of_class.get(code, 0.0) + weight
             keys = chance[rows, columns] / areas
-            best = np.argsort(keys, kind="stable")[: max(self.total, MINIMUM)]
+            best = _smallest(keys, max(self.total, MINIMUM))
             units = zip(
                 rows[best].tolist(), columns[best].tolist(), says[best].tolist(), areas[best].tolist(), strict=True
             )
@@ -176,3 +176,10 @@ class StratifiedDraw:
             for key, number in numbers.items()
             for block, row, column, says, area in self._found[key].units[:number]
         ]
+
+
+def _smallest(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Positions of the `count` smallest keys, or of all where there are fewer, in order of position."""
+    if len(keys) <= count:
+        return np.arange(len(keys))
+    return np.flatnonzero(keys <= np.partition(keys, count - 1)[count - 1])
