@@ -32,9 +32,6 @@ DATE_WIDTH = 110
 
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 3", "1 4")
 
-FALLBACK = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""Okabe and Ito's, for answers that have no colour of their own."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
@@ -60,6 +57,16 @@ def measured(row: Numbers) -> tuple[str, list[Measured]]:
         return "share of the seen ground", [
             Measured(answer=name, value=share, text=f"{format_share(share)} of {format_km2(row.seen_km2)}", look=look)
         ]
+    if row.things is not None:
+        return "things", [
+            Measured(
+                answer=name,
+                value=float(count),
+                text=f"{count:,}",
+                look=look_of(name, task=row.task, targets=row.targets),
+            )
+            for name, count in row.things.items()
+        ]
     return "km²", [
         Measured(answer=name, value=km2, text=format_km2(km2), look=look_of(name, task=row.task, targets=row.targets))
         for name, km2 in row.km2.items()
@@ -71,10 +78,10 @@ def _tiles(row: Numbers, answer: str, count: int) -> Measured:
     return Measured(answer=answer, value=float(count), text=f"{count:,} of {row.answered:,} tiles", look=look)
 
 
-def _colour(one: Measured, number: int) -> str:
+def _colour(one: Measured) -> str:
     if one.answer == "no":
         return "#8a979d"
-    return one.look.line if one.look.lost else one.look.fill if one.look.fill != OTHER else FALLBACK[number % 6]
+    return one.look.line if one.look.lost else one.look.fill
 
 
 # ── by answer ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -91,13 +98,13 @@ def _bars(row: Numbers) -> str:
     if len(shown) > MAX_BARS:
         rest = shown[MAX_BARS - 1 :]
         value = sum(one.value for one in rest)
-        text = format_km2(value) if unit == "km²" else f"{value:,.0f} tiles"
+        text = format_km2(value) if unit == "km²" else f"{value:,.0f} {unit}"
         look = Look(fill=OTHER, line=OTHER, alpha=1.0)
         shown = [*shown[: MAX_BARS - 1], Measured(answer=f"{len(rest)} more", value=value, text=text, look=look)]
     whole = 1.0 if row.task == "fraction" else max((one.value for one in shown), default=0.0) or 1.0
     lines = "".join(
         f'<tr><th scope="row">{escaped(one.answer)}</th><td class="n">{escaped(one.text)}</td><td class="g">'
-        f'<span class="bar" style="width:{100 * one.value / whole:.1f}%;background:{_colour(one, number)}"></span>'
+        f'<span class="bar" style="width:{100 * one.value / whole:.1f}%;background:{_colour(one)}"></span>'
         "</td></tr>"
         for number, one in enumerate(shown)
     )
@@ -166,7 +173,7 @@ def _lines(rows: Sequence[Numbers], *, several: bool) -> list[_Line]:
         dict.fromkeys(name for row, values in at for name in values if row.task != "presence" or name == "yes")
     )
     result = []
-    for number, name in enumerate(names):
+    for name in names:
         points = tuple(
             (row.start, values[name].value if name in values else 0.0, f"{row.date}: {_said(values, name)}")
             for row, values in at
@@ -174,7 +181,7 @@ def _lines(rows: Sequence[Numbers], *, several: bool) -> list[_Line]:
         )
         one = next(values[name] for _, values in at if name in values)
         label = f"{name}, {rows[0].sensor}" if several else name
-        result.append(_Line(name=label, colour=_colour(one, number), dash="", points=points))
+        result.append(_Line(name=label, colour=_colour(one), dash="", points=points))
     return [
         _Line(name=line.name, colour=line.colour, dash=DASHES[number % len(DASHES)], points=line.points)
         for number, line in enumerate(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, plane_around, pole_of
-from earthmap.outputs.numbers import Numbers, date_label, is_of_tiles, is_written, parse_time
+from earthmap.outputs.numbers import Numbers, date_label, is_of_things, is_of_tiles, is_written, parse_time
 
 if TYPE_CHECKING:
     import geopandas
@@ -35,7 +36,11 @@ COLOURS: Mapping[str, str] = MappingProxyType(
 LOST = "#d1495b"
 """Outline and hatching of what was lost, whatever it was; gained ground has its target's own colour."""
 OTHER = "#7a6c9d"
-"""Fill of an answer that names no known target."""
+"""Fill of texts."""
+PALETTE = ("#E69F00", "#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#0072B2")
+"""Okabe and Ito's colours, which readers who do not see all hues can tell apart (jfly.uni-koeln.de/color)."""
+DISC = 1 / 160
+"""Radius at which a point is drawn, beside the height of the map."""
 INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#414e56", "#b5402f"
 
 _SEAM_DEG = 1e-7
@@ -76,14 +81,14 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
     name = targets[0] if task in ("presence", "fraction") and targets else answer
     for ending in (" gained", " lost"):
         name = name.removesuffix(ending)
-    fill = COLOURS.get(name, OTHER)
+    fill = COLOURS.get(name) or (PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER)
     if answer.endswith(" lost"):
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
     if answer == "no":
         return Look(fill="#ffffff", line=QUIET, alpha=0.0)
     if task == "presence" or is_of_tiles(task):  # squares let the ground show
         return Look(fill=fill, line=_darker(fill), alpha=0.22)
-    alpha = 0.85 if answer.endswith(" gained") else 0.55
+    alpha = 0.85 if answer.endswith(" gained") else 0.3 if is_of_things(task) else 0.55
     return Look(fill=fill, line=_darker(fill), alpha=alpha)
 
 
@@ -206,12 +211,26 @@ def in_one_piece(
     pole = pole_in(coverage)
     if pole is not None:
         drawn, tiles = _around_pole(drawn, pole), _around_pole(tiles, pole)
-        return drawn, tiles, edges, _frame_of(drawn, tiles, edges)
+        frame = _frame_of(drawn, tiles, edges)
+        return _as_areas(drawn, frame, 1.0), tiles, edges, frame
     frame = _frame_of(drawn, tiles, edges)
     if frame[2] - frame[0] > 180.0:
         drawn, tiles = _eastwards(drawn), _eastwards(tiles)
         frame = _frame_of(drawn, tiles, [(_east(w), s, _east(e), n) for w, s, e, n in edges])
-    return drawn, tiles, [_beside(bounds, frame) for bounds in edges], frame
+    return _as_areas(drawn, frame, squeeze_at(frame)), tiles, [_beside(bounds, frame) for bounds in edges], frame
+
+
+def _as_areas(shapes: NDArray[np.object_], frame: Bounds, squeeze: float) -> NDArray[np.object_]:
+    """Points as discs and lines as strips that can be seen; areas as they are."""
+    import shapely
+
+    thin = shapely.get_dimensions(shapes) < 2
+    if not thin.any():
+        return shapes
+    radius, result = DISC * max(frame[3] - frame[1], 1e-6), shapes.copy()
+    round_ones = shapely.buffer(shapely.transform(shapes[thin], lambda xy: xy * (squeeze, 1.0)), radius, quad_segs=4)
+    result[thin] = shapely.transform(round_ones, lambda xy: xy / (squeeze, 1.0))
+    return result
 
 
 def pole_in(coverage: geopandas.GeoDataFrame) -> float | None:

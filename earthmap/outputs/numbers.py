@@ -50,6 +50,8 @@ class Numbers:
     """Least and most that the share of the whole area can be, whatever the unseen ground holds."""
     tiles: Mapping[str, int] = field(default_factory=dict)
     """Tiles of each choice, or with each label, the most frequent first."""
+    things: Mapping[str, int] | None = None
+    """Merged things of each kind, the most frequent first; None for a question that is not about things."""
     yes: int | None = None
     """Tiles answered yes; None for a question that is not about presence."""
     disagreeing: float | None = None
@@ -144,6 +146,7 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         fraction=fraction,
         bounds=_bounds(fraction, seen),
         tiles=_most_first(seen.get("tiles_by_answer") or {}),
+        things=_most_first(seen["count"]) if "count" in seen else None,
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
         notes=tuple(str(note) for note in seen.get("notes") or ()),
@@ -183,6 +186,8 @@ def format_answer(row: Numbers) -> str:
         return f"yes in {row.yes or 0:,} of {row.answered:,} tiles"
     if is_of_tiles(row.task):
         return format_tiles(row.tiles, row.answered)
+    if row.things is not None:
+        return f"{format_things(row.things)}, in {format_km2(row.seen_km2)} seen"
     if row.is_pair:
         changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
         return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
@@ -195,9 +200,21 @@ def format_answer(row: Numbers) -> str:
     return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction or 0.0)})"
 
 
+def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
+    """How many of each: `12 ship, 3 car`; `nothing` where there is none."""
+    said = [f"{count:,} {name}" for name, count in list(things.items())[:most]]
+    more = f", and {len(things) - most} more kinds" if len(things) > most else ""
+    return f"{', '.join(said)}{more}" if said else "nothing"
+
+
 def is_of_tiles(task: str) -> bool:
     """Whether each tile has an answer in words (a choice, labels, a text), which is no measure of extent."""
     return task in TASKS and TASKS[task].merge == "tiles" and TASKS[task].answer not in ("yes/no", "share")
+
+
+def is_of_things(task: str) -> bool:
+    """Whether single things are found, which are counted."""
+    return task in TASKS and TASKS[task].merge == "instances"
 
 
 def is_written(task: str) -> bool:

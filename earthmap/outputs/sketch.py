@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from earthmap.outputs.drawing import COLOURS, INK, LOST, QUIET, scale_bar_m
+from earthmap.outputs.drawing import COLOURS, INK, LOST, PALETTE, QUIET, scale_bar_m
 
 if TYPE_CHECKING:
     from matplotlib.path import Path
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-PALETTE = ("#E69F00", "#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#0072B2")
-"""Colours of labels in the order in which they come; from the eighth on lines are dashed, then dotted."""
-
 STYLES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+"""Of lines: PALETTE holds the colours of labels in the order in which they come; from the eighth on lines are dashed,
+then dotted."""
 
 ONE_PX, TWO_PX = 896, 640
 """About how many pixels of the drawing a picture takes a side: alone, and beside another."""

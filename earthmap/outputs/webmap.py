@@ -302,6 +302,7 @@ _HOVER = (
     ("question", "@query"),
     ("answer", "@answer"),
     ("date", "@date"),
+    ("probability", "@probability"),
     ("area", "@area"),
     ("scenes", "@scenes"),
     ("notes", "@notes"),
@@ -315,6 +316,9 @@ def _said(rows: Any) -> dict[str, list[str]]:
         "date": [
             describe_time(start, end, pair=looks_at_two(task))
             for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
+        ],
+        "probability": [
+            format_share(float(sure)) if sure == sure else "–" for sure in rows["probability"].astype(float)
         ],
         "area": [format_km2(float(area) / 1e6) if area == area else "–" for area in rows["area_m2"]],
         "scenes": [_joined(scenes) for scenes in rows["scenes"]],

@@ -47,6 +47,8 @@ from earthmap.outputs import (
     write_geoparquet,
     write_parquet,
 )
+from earthmap.pipeline.area_estimate import ESTIMATE_NAME
+from earthmap.pipeline.design import SAMPLES_PATH
 from earthmap.pipeline.evidence import collect_evidence, open_observed, rgb_view
 from earthmap.pipeline.folder import (
     CLASSES_PATH,
@@ -82,9 +84,6 @@ BACKDROP_PX = 1400
 
 READ_THREADS = 4
 """Cells that are read at once for a backdrop."""
-
-SAMPLES_PATH, ESTIMATE_NAME = "samples", "estimate.json"
-"""Where in the run folder `earthmap estimate` leaves what it found."""
 
 LEDGER_ORDER = ("cell_id", "tile_id", "query", "observation")
 

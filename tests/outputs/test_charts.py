@@ -18,7 +18,7 @@ from earthmap.outputs.charts import (
     dates_charts,
     measured,
 )
-from earthmap.outputs.numbers import Numbers, read_numbers
+from earthmap.outputs.numbers import Numbers, format_answer, read_numbers
 from tests.outputs import drawn_results as drawn
 
 HOSTILE = "</svg><script>window.owned = 1</script>"
@@ -93,6 +93,19 @@ def test_tiles_and_shares_are_measured_as_what_they_are() -> None:
     unit, found = measured(vegetation)
     assert unit == "share of the seen ground"
     assert found[0].value == pytest.approx(vegetation.fraction)
+
+
+def test_things_are_counted_and_shown_as_such() -> None:
+    summary = drawn.water_results(1)[2]
+    summary["queries"][0]["task"] = "detect"
+    seen = summary["queries"][0]["observations"][0]
+    del seen["km2"]
+    seen.update(count={"car": 3, "ship": 12, "<b>": 0}, total=15)
+    row = read_numbers(summary)[0]
+    assert format_answer(row) == "12 ship, 3 car, 0 <b>, in 34.9 km² seen"
+    unit, found = measured(row)
+    assert (unit, [(one.answer, one.text) for one in found]) == ("things", [("ship", "12"), ("car", "3"), ("<b>", "0")])
+    assert format_answer(dataclasses.replace(row, things={})) == "nothing, in 34.9 km² seen"
 
 
 def test_coverage_adds_up_and_stays_short() -> None:

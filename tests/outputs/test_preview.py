@@ -166,3 +166,26 @@ def test_what_clouds_cover_inside_an_answered_tile_is_hatched() -> None:
     assert changed[330:430, 480:580].mean() > 0.5
     assert changed[500:800].sum() == 0
     assert np.abs(plain - hatched)[830:].max() > 100
+
+
+def test_points_and_lines_are_drawn_where_they_are() -> None:
+    features, coverage, _, backdrops = drawn.water_results(1)
+    west, south, east, north = coverage.total_bounds
+    place = shapely.Point((west + east) / 2, (south + north) / 2)
+    line = shapely.LineString([(west, north), (east, south)])
+    features = features.iloc[:3].copy()
+    whole = features.geometry.iloc[2]
+    features.geometry = [place, line, whole]
+    shapes, _, _, frame = in_one_piece(features, coverage, backdrops)
+    assert shapes[2].equals(whole)
+    assert [shape.geom_type for shape in shapes[:2]] == ["Polygon", "Polygon"]
+    assert shapes[0].centroid.distance(place) < 1e-9
+    wide, high = shapes[0].bounds[2] - shapes[0].bounds[0], shapes[0].bounds[3] - shapes[0].bounds[1]
+    assert wide * squeeze_at(frame) == pytest.approx(high)  # round on the ground
+    assert shapes[1].buffer(1e-9).covers(line)
+
+
+def test_answers_without_a_colour_of_their_own_have_different_ones_and_keep_them() -> None:
+    fills = {name: look_of(name, task="choose").fill for name in ("harbour", "airport", "farm")}
+    assert len(set(fills.values())) == 3
+    assert fills["farm"] == look_of("farm", task="detect").fill

@@ -21,7 +21,7 @@ NOON = datetime.datetime(2024, 6, 1, 12, tzinfo=datetime.UTC)
 
 
 def feature(shape: Any, area: float) -> dict[str, Any]:
-    return {
+    return dict.fromkeys(feature_schema().names) | {
         "geometry": shape, "query": "Where is water?", "query_key": "k", "task": "segment", "answer": "water",
         "probability": None, "fraction": None, "area_m2": area, "tile_ids": ["t"], "scenes": ["s"],
         "datetime_min": NOON, "datetime_max": NOON, "sensor": "sentinel-2-l2a", "predictor": "oracle", "notes": [],
@@ -29,7 +29,7 @@ def feature(shape: Any, area: float) -> dict[str, Any]:
 
 
 def tile(shape: Any, status: str, number: int) -> dict[str, Any]:
-    return {
+    return dict.fromkeys(coverage_schema().names) | {
         "geometry": shapely.multipolygons([shape]), "tile_id": f"t{number}", "query_key": "k", "observation": "one",
         "status": status, "stage": None, "reason": None if status == "answered" else "cloud", "message": None,
         "address": None, "seen_share": 1.0, "area_km2": 1.0, "seen_km2": 1.0, "datetime_min": NOON,
