@@ -107,7 +107,7 @@ class Shift:
     @property
     def is_good(self) -> bool:
         """True where the peak cannot be chance: quarters find it, or three windows, or the only one there is surely."""
-        if max(abs(self.down_px), abs(self.right_px)) > REACH_PX - 1:
+        if self._is_at_the_end:
             return False
         if self.agreement >= MIN_AGREEMENT and self.certainty >= MIN_CERTAINTY and self.ratio >= MIN_RATIO:
             return True
@@ -117,8 +117,12 @@ class Shift:
 
     @property
     def is_torn(self) -> bool:
-        """True where windows are sure of shifts that differ."""
-        return self.sure_windows > MIN_SURE and (self.spread_px or 0.0) > 1.0
+        """True where windows are sure of shifts that differ, or of one that lies beyond what is looked for."""
+        return self.sure_windows > MIN_SURE and ((self.spread_px or 0.0) > 1.0 or self._is_at_the_end)
+
+    @property
+    def _is_at_the_end(self) -> bool:
+        return max(abs(self.down_px), abs(self.right_px)) > REACH_PX - 1
 
 
 NO_SHIFT = Shift(

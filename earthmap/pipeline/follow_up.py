@@ -25,7 +25,9 @@ def is_run(address: str) -> bool:
     local = "://" not in address
     if local and not Path(address).expanduser().is_dir():
         return False
-    return (local or address.startswith("s3://")) and Storage(address).exists(RUN_PATH)
+    if not local and (not address.startswith("s3://") or "." in address.rpartition("/")[2]):
+        return False  # a file in a bucket
+    return Storage(address).exists(RUN_PATH)
 
 
 def follow_up_job(run: Run, questions: Sequence[Mapping[str, Any]], *, answering: Mapping[str, Any]) -> Job:

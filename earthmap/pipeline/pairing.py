@@ -64,7 +64,7 @@ class Pairing:
         """How far apart at most three quarters of the ground lie as they are compared; None where nobody knows."""
         if self.alignment == UNKNOWN:
             return None
-        left = self.shift.length_px if self.alignment == IN_PLACE else 0.0
+        left = 0.0 if self.alignment == MOVED else self.shift.length_px
         return round(max(left, self.shift.spread_px or 0.0), 3)
 
     def refusal(self, query: Query) -> Answer | None:
@@ -74,7 +74,7 @@ class Pairing:
             return None
         residual = self.residual_px
         if residual is not None and residual > MAX_RESIDUAL_PX:
-            what = f"parts of the cell are displaced differently, a quarter of them by {residual:.1f} pixels or more"
+            what = f"parts of the cell are displaced differently, or all too far: by {residual:.1f} pixels or more"
         elif residual is None and self.placed_m is not None and self.placed_m > MAX_RESIDUAL_PX * self.resolution_m:
             pixels = self.placed_m / self.resolution_m
             what = f"no shift could be told, and the products may lie {pixels:.1f} pixels apart"

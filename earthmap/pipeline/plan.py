@@ -211,42 +211,33 @@ def plan_again(job: Job, earlier: Plan) -> Plan:
     Raises:
         JobError: where a question finds nothing that it could look at on any cell.
     """
-    cells, bits, before = [], [], []
-    for work in earlier.work():
-        cells.append(work.cell)
-        bits.append(work.tiles)
-        before.append(
-            [_Asking(one.observations, *(getattr(one, name) for name in _LISTS[1:])) for one in work.questions]
-        )
-    grounds = [owned_ground(cell) for cell in cells]
-    asked = [
-        [_asked_again(query, old, ground, earlier, job.rule) for old, ground in zip(before, grounds, strict=True)]
-        for query in job.queries
-    ]
+    works = list(earlier.work())
+    asked = [[_asked_again(query, work, earlier, job.rule) for work in works] for query in job.queries]
     for query, of_query in zip(job.queries, asked, strict=True):
         if not any(asking.observations for of_cell in of_query for asking in of_cell):
             looks = "two dates" if query.dates == 2 else "a date"
+            none = f"{query.text[:80]!r} looks at {looks} of one sensor, and the run looked at none such"
             raise JobError(
-                f"{query.text[:80]!r} looks at {looks} of one sensor, and the run looked at none such",
-                fix="map it, with --store set to the run's store so that what was read is used again",
+                too_coarse(query, earlier.grid.resolution_m) or none,
+                fix="map it from such scenes, with --store set to the run's store so that what was read is used again",
             )
     used = {name for of_query in asked for of_cell in of_query for asking in of_cell for name in asking.names}
     return Plan(
         grid=earlier.grid,
-        table=_table(cells, bits, job.queries, asked),
+        table=_table([work.cell for work in works], [work.tiles for work in works], job.queries, asked),
         observations={name: one for name, one in earlier.observations.items() if name in used},
     )
 
 
-def _asked_again(
-    query: Query, before: Sequence[_Asking], ground: Any, earlier: Plan, rule: SceneRule
-) -> list[_Asking]:  # fmt: skip
-    """What a query looks at on a cell of which `before` was asked."""
+def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -> list[_Asking]:
+    """What a query looks at on a cell, by what the earlier questions about it did."""
+    before = [_Asking(one.observations, *(getattr(one, name) for name in _LISTS[1:])) for one in work.questions]
+    ground = owned_ground(work.cell)
+    looked = {asking: earlier.observations[asking.observations[0]] for asking in before if asking.observations}
     mine = [
         asking
-        for asking in dict.fromkeys(before)
-        if asking.observations
-        and (not query.sensors or earlier.observations[asking.observations[0]].sensor in query.sensors)
+        for asking, one in looked.items()
+        if (not query.sensors or one.sensor in query.sensors) and _is_fine(query, one, earlier.grid)
     ]
     whole = [asking for asking in mine if len(asking.observations) == 1]
     if query.dates == 1 and whole:
@@ -327,7 +318,7 @@ def _questions_of(
     query: Query, observations: Sequence[Observation], grounds: Sequence[Any], rule: SceneRule, *, grid: Grid
 ) -> list[list[_Asking]]:
     """For each cell, each asking of `query`; one empty asking where there is nothing to look at."""
-    fine = [one for one in observations if too_coarse(query, max(grid.resolution_m, _resolution(one.scenes))) is None]
+    fine = [one for one in observations if _is_fine(query, one, grid)]
     if observations and not fine:
         return [[_Asking(unfound="too_coarse")] for _ in grounds]
     observations = fine
@@ -350,6 +341,11 @@ def _questions_of(
             elif best:
                 asked[cell].append(_Asking((best[0].id,), tuple(one.id for one in best[1:])))
     return [askings or [_Asking(unfound=_unfound(query, seen))] for askings, seen in zip(asked, over, strict=True)]
+
+
+def _is_fine(query: Query, observation: Observation, grid: Grid) -> bool:
+    """Whether its pixels show what the query looks for."""
+    return too_coarse(query, max(grid.resolution_m, _resolution(observation.scenes))) is None
 
 
 def _of_median(best: Sequence[Observation]) -> _Asking:

@@ -151,6 +151,13 @@ def test_out_of_nothing_no_shift_is_found(what: str) -> None:
     assert not found.is_torn
 
 
+@pytest.mark.parametrize("down", [16.0, 17.0])
+def test_a_shift_at_the_end_of_what_is_looked_for_is_no_small_one(down: float) -> None:
+    found = estimate_shift(picture(drawn(OPTICAL)), picture(drawn(OPTICAL, down=down)))
+    assert not found.is_good
+    assert found.is_torn
+
+
 def test_pictures_of_two_lattices_are_refused() -> None:
     with pytest.raises(GridError, match="one lattice"):
         estimate_shift(picture(np.zeros((2, 40, 40))), picture(np.zeros((2, 50, 50))))

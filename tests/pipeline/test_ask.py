@@ -376,6 +376,13 @@ def test_a_tile_of_a_cube_is_answered_as_its_truth(cube: tuple[Path, Tile], draw
         assert drawn == (mask == 1).sum()
 
 
+def test_dates_that_are_turned_round_are_refused(cube: tuple[Path, Tile]) -> None:
+    folder, tile = cube
+    turned = Sight(at=tile.id, sensor="sentinel-2-l2a", dates=("2024-06", "2024-05"))
+    with pytest.raises(JobError, match="later than the second"):
+        open_subject([str(folder)], turned, task="change")
+
+
 def test_a_change_in_a_cube_takes_both_dates(cube: tuple[Path, Tile], drawn_world: World) -> None:
     folder, tile = cube
     change = make_query("Where did water appear or disappear?")

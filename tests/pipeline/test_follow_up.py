@@ -62,6 +62,15 @@ def test_what_a_run_did_not_look_at_is_not_compared(drawn_world: World, drawn_ca
         plan_again(parse_job({**job.to_dict(), "queries": [{**DETECTED, "sensors": ["sentinel-1-db"]}]}), both)
 
 
+def test_what_pixels_cannot_show_is_refused_as_by_the_map(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path
+) -> None:
+    job = job_of(drawn_world, drawn_catalog, tmp_path)
+    cars = parse_job({**job.to_dict(), "queries": [{"text": "Find the cars", "task": "detect", "targets": ["car"]}]})
+    with pytest.raises(JobError, match="do not show car"):
+        plan_again(cars, make_plan(job))
+
+
 # ── bad input of a change ────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -220,6 +220,33 @@ def test_unchanged_ground_and_ground_that_a_cloud_hides_are_kept_apart(
             np.testing.assert_array_equal(unseen, hidden[tile.core_slices])
 
 
+def test_scenes_that_do_not_overlap_are_no_pair_and_stay_in_coverage(tmp_path: Path) -> None:
+    world, folder = small_world(1), tmp_path / "images"
+    west, _, _, north = world.bounds
+    for month, east in ((5, 0.0), (6, 6000.0)):
+        corner = (west + east, north)
+        pixels = drawn(0.0, 0.0)(world, corner)
+        write_raster(folder / f"field_2024-0{month}-01.tif", pixels, corner=corner, crs=f"EPSG:{world.epsg}")
+    asked = ask_cell({"images": [str(folder)], "queries": [CHANGE]}, tmp_path)
+    apart = [row for row in asked.coverage if row["reason"] == "one_date"]
+    assert apart
+    assert {row["status"] for row in apart} == {"skipped"}
+    assert asked.summary["queries"][0]["observations"][-1]["unobserved_km2"] > 0
+    assert "no two observations to compare" in apart[0]["message"]
+
+
+def test_the_headline_says_where_swapped_dates_disagree() -> None:
+    seen = {"observation": "a..b", "answered": 4, "planned": 4, "area_km2": 2.0, "seen_km2": 2.0, "sensor": "s"}
+    query = {"query_key": "q", "text": "What changed?", "task": "change", "targets": ["water"]}
+    for share, says in (
+        (0.25, "swapped dates disagree on 25 % of it"),
+        (0.0, "seen on both dates"),
+        (None, "seen on both dates"),
+    ):
+        layer = {**seen, "km2": {"water gained": 0.5}, "orders_disagree_share": share}
+        assert headlines({"queries": [{**query, "observations": [layer]}]})[0].endswith(says)
+
+
 # ── what follows from what is known ──────────────────────────────────────────────────────────────────────────
 
 FOUND = Shift(
