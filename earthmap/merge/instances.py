@@ -12,7 +12,7 @@ Everything is decided on outlines in pixels of a zone's lattice (x eastwards, y 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,20 +89,23 @@ def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[t
     instances = parse(row["instances"] or "").instances
     scores = row["instance_scores"] or [None] * len(instances)
     tile = Tile.parse(row["tile_id"])
-    seen: dict[tuple[str, bytes], View] = {}
-    for instance, score in sorted(zip(instances, scores, strict=True), key=lambda pair: -(pair[1] or 0.0)):
-        kind, shape = _shape(instance)
-        if shape is None:
-            continue
-        low_x, low_y, high_x, high_y = shape.bounds
-        cut = kind != "point" and min(low_x, low_y, 1.0 - high_x, 1.0 - high_y) < EDGE
-        placed = shapely.transform(shape, lambda xy: _in_lattice(xy, tile))
-        if not placed.is_valid:  # rounding can move a corner across the edge that it touches
-            placed = shapely.make_valid(placed, method="structure")
-        view = View(tile=tile, kind=kind, geometry=placed, score=score, cut=cut, source=source)
-        seen.setdefault((_label(instance, query), view.key[1]), view)
-    for (label, _), view in seen.items():
-        yield label, view
+    ordered = sorted(zip(instances, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
+    told = [(*_shape(instance), _label(instance, query), score) for instance, score in ordered]
+    told = [one for one in told if one[1] is not None]
+    shapes = np.empty(len(told), object)
+    shapes[:] = [shape for _, shape, _, _ in told]
+    low_x, low_y, high_x, high_y = shapely.bounds(shapes).reshape(-1, 4).T
+    cut = np.minimum.reduce([low_x, low_y, 1.0 - high_x, 1.0 - high_y]) < EDGE
+    shapes = shapely.transform(shapes, lambda xy: _in_lattice(xy, tile))
+    broken = ~shapely.is_valid(shapes)  # rounding can move a corner across the edge that it touches
+    shapes[broken] = shapely.make_valid(shapes[broken], method="structure")
+    seen: set[tuple[str, bytes]] = set()
+    for (kind, _, label, score), shape, at_edge in zip(told, shapes, cut.tolist(), strict=True):
+        wkb = shapely.to_wkb(shape)
+        if (label, wkb) not in seen:
+            seen.add((label, wkb))
+            at_edge = at_edge and kind != "point"
+            yield label, View(tile=tile, kind=kind, geometry=shape, score=score, cut=at_edge, source=source)
 
 
 def _in_lattice(xy: Floats, tile: Tile) -> Floats:
@@ -320,11 +323,8 @@ def _clusters(views: Sequence[View], links: Sequence[tuple[int, int]]) -> tuple[
     rest = [index for index in range(len(views)) if index not in cluster]
     number = {index: place for place, index in enumerate(rest)}
     pairs = [(number[one], number[other]) for one, other in links if one in number and other in number]
-    groups = group(len(rest), np.array(pairs, np.int64).reshape(-1, 2))
-    pieces: dict[int, list[int]] = {}
-    for index, mine in zip(rest, groups.tolist(), strict=True):
-        pieces.setdefault(mine, []).append(index)
-    return list({id(members): members for members in whole.values()}.values()), list(pieces.values())
+    pieces = [[rest[place] for place in own] for own in connected(len(rest), pairs)]
+    return list({id(members): members for members in whole.values()}.values()), pieces
 
 
 def _seen_whole(members: Sequence[int], views: Sequence[View], owned: Sequence[bool]) -> list[Thing]:
@@ -513,9 +513,11 @@ def _may_meet(one: Zone, other: Zone) -> bool:
     return (one.number - other.number) % 60 in (0, 1, 59)
 
 
-def connected(views: Sequence[View], pairs: Iterable[tuple[int, int]] | NDArray[np.int64]) -> list[list[int]]:
-    """Indices of views by connected group."""
-    numbers = group(len(views), np.array(list(pairs), np.int64).reshape(-1, 2))
+def connected(count: int, pairs: Sequence[tuple[int, int]] | NDArray[np.int64]) -> list[list[int]]:
+    """The numbers below `count` by connected group."""
+    if not len(pairs):
+        return [[number] for number in range(count)]
+    numbers = group(count, np.asarray(pairs, np.int64))
     members: list[list[int]] = [[] for _ in range(int(numbers.max(initial=-1)) + 1)]
     for index, number in enumerate(numbers.tolist()):
         members[number].append(index)

@@ -1,7 +1,7 @@
 """What the oracle finds: the buildings and ships of a drawn world that a picture shows, as a model would name them.
 
-A thing that the picture's edge cuts is told as far as it is seen, a point where its middle is. An oriented box around a piece would reach beyond the
-picture; it is the part of the thing's own box, cut across, that lies in the picture.
+A thing that the picture's edge cuts is told as far as it is seen, a point where its middle is. An oriented box around a
+piece would reach beyond the picture; it is the part of the thing's own box, cut across, that lies in the picture.
 """
 
 from __future__ import annotations

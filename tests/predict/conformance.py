@@ -14,6 +14,7 @@ from earthmap.predict.protocol import Picture, Predictor, TileInput
 from earthmap.sensors.masks import Reason
 from earthmap.tasks.answer import STATUSES, UNSEEN, Answer
 from earthmap.tasks.query import Query, make_query, mask_legend
+from earthmap.tasks.registry import TASKS
 
 ONE_DATE = (
     make_query("Is there any water?"),
@@ -65,6 +66,9 @@ def check_answer(answer: Answer, query: Query, item: TileInput, *, counts_pixels
     if query.task == "presence" and not counts_pixels:
         assert answer.fraction is None
         assert answer.probability is not None
+    elif TASKS[query.task].merge == "instances":
+        assert answer.value == str(len(answer.instances))
+        assert len(answer.instance_scores) in (0, len(answer.instances))
     else:
         assert answer.fraction is not None
         assert 0.0 <= answer.fraction <= 1.0
@@ -73,7 +77,7 @@ def check_answer(answer: Answer, query: Query, item: TileInput, *, counts_pixels
         assert answer.value in ("yes", "no")
     elif query.task == "fraction":
         assert answer.value == f"{answer.fraction:.4f}"
-    else:
+    elif legend:
         assert answer.value in {*legend.values(), "none"}
     assert answer.mask is not None
     assert answer.mask.shape == (side, side)
