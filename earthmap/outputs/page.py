@@ -97,7 +97,7 @@ a { color: var(--accent); } :focus-visible { outline: 2px solid #1f6fb2; outline
 @media print {
   body { background: #fff; } main { max-width: none; padding: 0; }
   section, .card, figure, tr { break-inside: avoid; } section, .card { border-color: #c9d1d4; }
-  .noprint, .bk-toolbar, .bk-Toolbar { display: none !important; }
+  .noprint { display: none; } #map-view { zoom: 0.72; }  /* as wide as a sheet of A4 or Letter */
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
 }
 """

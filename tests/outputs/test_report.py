@@ -346,6 +346,7 @@ def test_the_page_fits_a_phone_and_prints(browser: Any, tmp_path: Path) -> None:
     view.set_viewport_size({"width": 1100, "height": 800})
     view.wait_for_timeout(500)
     assert view.evaluate(f"{MODEL % 'map'}.frame_width") > 600
+    assert view.locator(".bk-Figure").first.bounding_box()["width"] < 700  # what a sheet of A4 has room for
     assert faults == []
 
 
