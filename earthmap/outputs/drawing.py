@@ -33,6 +33,22 @@ COLOURS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Fill of each target: told apart by lightness too, for readers who do not see all hues."""
+CHANGE_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "flooding": "#1f78c8",
+        "drying": "#d8a03d",
+        "vegetation growth": "#2e8b57",
+        "vegetation loss": "#b7c23a",
+        "construction": "#a8565c",
+        "demolition": "#7a6c9d",
+        "building damage": "#4a3b63",
+        "landslide": "#8a5a2b",
+        "fire": "#e4572e",
+        "snowfall": "#8fdcec",
+        "snowmelt": "#4f8f9e",
+    }
+)
+"""Fill of each kind of change: that of the land cover that comes, where there is one."""
 LOST = "#d1495b"
 """Outline and hatching of what was lost, whatever it was; gained ground has its target's own colour."""
 OTHER = "#7a6c9d"
@@ -81,10 +97,10 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
     name = targets[0] if task in ("presence", "fraction") and targets else answer
     for ending in (" gained", " lost"):
         name = name.removesuffix(ending)
-    fill = COLOURS.get(name) or (PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER)
+    fill = COLOURS.get(name) or CHANGE_COLOURS.get(name) or (PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER)
     if answer.endswith(" lost"):
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
-    if answer == "no":
+    if answer in ("no", "no change"):
         return Look(fill="#ffffff", line=QUIET, alpha=0.0)
     if task == "presence" or is_of_tiles(task):  # squares let the ground show
         return Look(fill=fill, line=_darker(fill), alpha=0.22)

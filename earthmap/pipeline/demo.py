@@ -24,7 +24,6 @@ _RULES = (
 _QUESTIONS = (
     ("How much of the ground is water?", "fraction", ["water"], _SENSORS),
     ("Is there any water?", "presence", None, _SENSORS),
-    ("Is there any snow?", "presence", None, _SENSORS[:1]),
     ("What kind of land cover is this?", "classify", None, _SENSORS[:1]),
     ("What kind of change is this?", "change-type", None, _SENSORS),
     ("Where is water?", "segment", ["water"], _SENSORS),

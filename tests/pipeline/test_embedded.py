@@ -106,7 +106,6 @@ def test_the_demonstration_asks_what_the_card_supports() -> None:
     assert [(query["text"], query["sensors"]) for query in job["queries"]] == [
         ("How much of the ground is water?", ["sentinel-1-db"]),
         ("Is there any water?", ["sentinel-2-l2a"]),
-        ("Is there any snow?", ["sentinel-2-l2a"]),
     ]
     bad = replace(GOOD, score=0.6, low=0.5, high=0.7)
     refused = replace(card, answers=(bad, replace(bad, task="fraction", sensor="sentinel-1-db")))
