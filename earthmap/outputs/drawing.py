@@ -97,7 +97,8 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
     name = targets[0] if task in ("presence", "fraction") and targets else answer
     for ending in (" gained", " lost"):
         name = name.removesuffix(ending)
-    fill = COLOURS.get(name) or CHANGE_COLOURS.get(name) or (PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER)
+    other = PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER
+    fill = COLOURS.get(name) or CHANGE_COLOURS.get(name, other)
     if answer.endswith(" lost"):
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
     if answer in ("no", "no change"):
