@@ -18,8 +18,8 @@ from earthmap.sensors import SENSORS
 from earthmap.tasks import TASKS, Answer, Query
 
 APPLY_FROM_PX = 0.2
-"""Smaller shifts are left: interpolation would cost more than they do (Dai and Khorram, IEEE TGRS 36, 1998: below a
-fifth of a pixel a tenth of the change found is wrong)."""
+"""Smaller shifts are left as they are: over vegetation dates must lie within 0.2 pixels for an error of a tenth of the
+differences (Townshend et al., IEEE Transactions on Geoscience and Remote Sensing 30, 1992)."""
 
 MAX_RESIDUAL_PX = 2.0
 """Dates that lie further apart are not compared pixel by pixel."""

@@ -131,6 +131,14 @@ def run(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPa
         yield run_job(job_of(drawn_world, drawn_catalog, tmp_path_factory.mktemp("first") / "run", scenes="all"))
 
 
+def ledger_of(run: Run) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(run.storage.read("ledger.parquet"))).to_pylist()
+    return rows
+
+
 def counted(run: Run) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(run.storage.read("run.json"))
     return {"groups": content["groups"], "parts": content["parts"]}
@@ -150,6 +158,10 @@ def test_a_follow_up_reads_nothing_and_computes_no_other_answer(run: Run) -> Non
     assert Path(again.address).parent == Path(run.address) / "asked"
     assert again.summary["queries"][1]["observations"] == run.summary["queries"][0]["observations"]
     assert {name: run.storage.read(name) for name in first} == first
+    pairs = {row["pair"] is not None for row in ledger_of(again) if ".." in row["observation"]}
+    assert pairs == {True}
+    assert set(again.coverage["alignment"].dropna()) <= {"moved", "in place", "unknown"}
+    assert again.coverage["alignment"].notna().sum() == cells
     same = ask_run(run, [{"text": "Where did water appear?"}, {"text": "Where is water?"}])
     assert same.address == again.address
     assert counted(same)["parts"]["computed"] == 0
