@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from earthmap.outputs.drawing import (
     width_m,
 )
 from earthmap.outputs.numbers import Numbers, format_answer, is_written, moment_id, read_numbers
+from earthmap.outputs.panels import SIDE_IN, WIDTH_IN, lay_out, letters, shorten, wrap
 from earthmap.outputs.pictures import hidden
 
 if TYPE_CHECKING:
@@ -41,16 +41,8 @@ if TYPE_CHECKING:
     Bounds = tuple[float, float, float, float]
 
 MAX_PANELS = 8
-WIDTH_IN, HEIGHT_IN, DPI = 12.0, 9.0, 100
+DPI = 100
 PANEL_PX = 1200
-SIDE_IN, GAP_IN, HEAD_IN, FOOT_IN, LEGEND_IN = 0.36, 0.2, 0.85, 0.28, 0.24
-"""Of several panels: beside them, between them, above and below all of them, and a line of the legend."""
-TITLE_IN, LINE_IN, NOTE_IN = 0.4, 0.145, 2.6
-"""The height of a panel's title and of each line of its numbers, and the width that these need."""
-LETTERS = 15.8
-"""Of such a line to an inch."""
-MIN_WIDTH_IN = 6.4
-"""Of a picture of several panels, which is no wider than they are."""
 LEGEND_COLUMNS = 6
 UNSEEN_HATCH = "\\\\\\"
 HIDDEN_PX = 400
@@ -229,16 +221,16 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str, notes: Sequen
 
     handles, labels = _handles(ground, panels)
     rows = -(-len(handles) // LEGEND_COLUMNS)
-    page = _page([panel.note for panel in panels], ground.frame, ground.squeeze, legend_rows=rows)
+    page = lay_out([panel.note for panel in panels], ground.frame, ground.squeeze, legend_rows=rows)
     figure = Figure(figsize=(page.width_in, page.height_in), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left, fits = SIDE_IN / page.width_in, page.width_in / WIDTH_IN
     size = min(17.0, max(11.0, 17.0 * 84 * fits / max(1, len(title))))
-    heading = _short(title, int(84 * fits * 17.0 / size))
+    heading = shorten(title, int(84 * fits * 17.0 / size))
     figure.text(left, page.below(0.34), heading, fontsize=size, fontweight="bold", va="center")
     about = " · ".join(part for part in (_sensors(ground), *notes) if part)
     size, most = (8.5, 190) if notes else (10.5, 130)
-    figure.text(left, page.below(0.65), _short(about, int(most * fits)), fontsize=size, color=QUIET, va="center")
+    figure.text(left, page.below(0.65), shorten(about, int(most * fits)), fontsize=size, color=QUIET, va="center")
     for panel, place in zip(panels, page.places, strict=True):
         _draw_panel(figure.add_axes(place), ground, panel, alone=len(panels) == 1)
     if handles:
@@ -251,92 +243,6 @@ def _figure(ground: _Ground, panels: Sequence[_Panel], title: str, notes: Sequen
 
 def _sensors(ground: _Ground) -> str:
     return ", ".join(sorted({str(sensor) for sensor in ground.coverage["sensor"].dropna()}))
-
-
-def _short(text: str, limit: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def _lines(text: str, width: int) -> list[str]:
-    """At most three lines: a number that is cut off says something else."""
-    lines = textwrap.wrap(text, width) or [""]
-    return lines if len(lines) <= 3 else [*lines[:2], _short(" ".join(lines[2:]), width)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """How large the picture is, and where its panels lie: left, bottom, width, height of each, in shares of it."""
-
-    width_in: float
-    height_in: float
-    places: Sequence[tuple[float, float, float, float]]
-
-    def below(self, inches: float) -> float:
-        """The share of the height that lies so far below the upper edge."""
-        return 1.0 - inches / self.height_in
-
-
-@dataclass(frozen=True, slots=True)
-class _Panels:
-    """A grid of panels in inches."""
-
-    columns: int
-    wide: float
-    """Of a map."""
-    pitch: float
-    """Of a panel, which may be wider than its map."""
-    titles: tuple[float, ...]
-    """Height of the titles above the maps of each row."""
-
-
-def _page(notes: Sequence[str], frame: Bounds, squeeze: float, *, legend_rows: int = 1) -> _Page:
-    """Of all grids of panels the one with the largest at this shape; the picture is as large as they need.
-
-    Args:
-        notes: the numbers of each panel.
-        frame: what each panel shows.
-        squeeze: length of a unit of x beside one of y.
-        legend_rows: lines of the legend.
-    """
-    count, foot = len(notes), FOOT_IN + LEGEND_IN * max(1, legend_rows)
-    if count == 1:
-        return _Page(WIDTH_IN, HEIGHT_IN, [(0.075, 0.09, 0.895, 0.80)])
-    shape = max(1e-3, (frame[2] - frame[0]) * squeeze) / max(1e-3, frame[3] - frame[1])
-    grids = [_grid(columns, notes, shape, HEIGHT_IN - HEAD_IN - foot) for columns in range(1, count + 1)]
-    grid = max(grids, key=lambda one: (round(one.wide, 6), -one.columns))
-    rows, high = -(-count // grid.columns), grid.wide / shape
-    total = round(HEAD_IN + foot + rows * high + sum(grid.titles), 6)
-    across = grid.columns * grid.pitch + (grid.columns - 1) * GAP_IN
-    width = round(min(WIDTH_IN, max(MIN_WIDTH_IN, across + 2 * SIDE_IN)), 2)
-    left = (width - across) / 2
-    places = [
-        (
-            (left + number % grid.columns * (grid.pitch + GAP_IN)) / width,
-            1.0 - (HEAD_IN + sum(high + title for title in grid.titles[: number // grid.columns + 1])) / total,
-            grid.pitch / width,
-            high / total,
-        )
-        for number in range(count)
-    ]
-    return _Page(width, total, places)
-
-
-def _grid(columns: int, notes: Sequence[str], shape: float, room: float) -> _Panels:
-    """The largest maps in so many columns and `room` inches of height; titles as high as the longest note needs."""
-    rows = -(-len(notes) // columns)
-    most = (WIDTH_IN - 2 * SIDE_IN - GAP_IN * (columns - 1)) / columns
-    pitch = most
-    for _ in range(2):  # narrower panels have longer notes, which leave less for the maps
-        lines = [len(_lines(note, _letters(pitch))) if note else 0 for note in notes]
-        titles = tuple(TITLE_IN + LINE_IN * max(lines[row * columns : (row + 1) * columns]) for row in range(rows))
-        wide = max(0.2, min(most, (room - sum(titles)) / rows * shape))
-        pitch = max(wide, min(NOTE_IN, most))
-    return _Panels(columns, wide, pitch, titles)
-
-
-def _letters(inches: float) -> int:
-    return max(8, int(inches * LETTERS))
 
 
 def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> None:
@@ -354,10 +260,10 @@ def _draw_panel(axes: Any, ground: _Ground, panel: _Panel, *, alone: bool) -> No
         _draw_unseen(axes, ground, panel)
     size = 12 if alone else 10
     inches = axes.get_position().width * axes.get_figure().get_figwidth()
-    note = _lines(panel.note, 110 if alone else _letters(inches))
+    note = wrap(panel.note, 110 if alone else letters(inches))
     fits = 90 if alone else int(inches * 10.8)  # characters of a bold title
     axes.set_title(
-        _short(panel.title, fits * 4 // 3),
+        shorten(panel.title, fits * 4 // 3),
         loc="left",
         fontsize=size * max(0.75, min(1.0, fits / max(1, len(panel.title)))),
         fontweight="bold",
@@ -513,7 +419,7 @@ def _handles(ground: _Ground, panels: Sequence[_Panel]) -> tuple[list[Any], list
     known = list(COLOURS)
     order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
     handles = [found[name] for name in order]
-    labels = [_short(name, 34) for name in order]
+    labels = [shorten(name, 34) for name in order]
     status = set(ground.coverage["status"])
     if any(hidden(ground.pictures[index], panel.unseen).any() for panel in panels for index in panel.hidden):
         status.add("skipped")

@@ -22,7 +22,6 @@ from earthmap.outputs.drawing import (
     UNSEEN,
     Moment,
     backdrops_of,
-    describe_time,
     first_shown,
     in_one_piece,
     is_shared,
@@ -35,7 +34,8 @@ from earthmap.outputs.drawing import (
     pole_label,
     squeeze_at,
 )
-from earthmap.outputs.numbers import Numbers, format_km2, format_share, looks_at_two, moment_id
+from earthmap.outputs.hover import HOVER, said_of, why_not
+from earthmap.outputs.numbers import Numbers, moment_id
 from earthmap.outputs.pictures import encode_pictures, veil
 from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
@@ -283,10 +283,10 @@ def _add_results(
         mine = np.flatnonzero((rows["query_key"] == key).to_numpy() & (kinds == answer))
         part = rows.iloc[mine]
         task = str(part["task"].iloc[0])
-        data = {**_columns(outlines[mine]), **_said(part), "moment": names[mine].tolist()}
+        data = {**_columns(outlines[mine]), **said_of(part), "moment": names[mine].tolist()}
         data["alpha"] = _alphas(part, task)
         renderer = _draw(figure, data, look_of(answer, task=task, targets=targets.get(key, ())), chosen)
-        _hover(figure, renderer, _HOVER)
+        _hover(figure, renderer, HOVER)
         name = legend_name(answer, task=task, targets=targets.get(key, ()))
         items.append((safe_label(name), [renderer], key))
     return items
@@ -296,49 +296,6 @@ def _alphas(rows: Any, task: str) -> list[float]:
     if task == "fraction":
         return [round(0.08 + 0.72 * float(value), 3) if value == value else 0.0 for value in rows["fraction"]]
     return [look_of(str(answer), task=task).alpha for answer in rows["answer"]]
-
-
-_HOVER = (
-    ("question", "@query"),
-    ("answer", "@answer"),
-    ("date", "@date"),
-    ("probability", "@probability"),
-    ("area", "@area"),
-    ("scenes", "@scenes"),
-    ("notes", "@notes"),
-)
-
-
-def _said(rows: Any) -> dict[str, list[str]]:
-    return {
-        "query": [str(text) for text in rows["query"]],
-        "answer": [_spoken(answer, task) for answer, task in zip(rows["answer"], rows["task"], strict=True)],
-        "date": [
-            describe_time(start, end, pair=looks_at_two(task))
-            for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
-        ],
-        "probability": [
-            format_share(float(sure)) if sure == sure else "–" for sure in rows["probability"].astype(float)
-        ],
-        "area": [format_km2(float(area) / 1e6) if area == area else "–" for area in rows["area_m2"]],
-        "scenes": [_joined(scenes) for scenes in rows["scenes"]],
-        "notes": [_joined(notes) or "–" for notes in rows["notes"]],
-    }
-
-
-def _spoken(answer: Any, task: str) -> str:
-    try:
-        return f"{format_share(float(answer))} of the seen ground" if task == "fraction" else str(answer)
-    except ValueError:
-        return str(answer)
-
-
-def _joined(values: Any, most: int = 4) -> str:
-    if values is None or isinstance(values, float):
-        return ""
-    values = [str(value) for value in values]
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(values[:most]) + more
 
 
 def _draw(figure: Any, data: dict[str, Any], look: Any, chosen: Any) -> Any:
@@ -399,18 +356,13 @@ def _add_coverage(
             "moment": [name for _, name in pairs],
             "tile": [str(tile) for tile in rows["tile_id"]],
             "query": [asked.get(key, "") for key in rows["query_key"]],
-            "why": [_why(row) for row in rows[["reason", "message"]].itertuples(index=False)],
+            "why": [why_not(row) for row in rows[["reason", "message"]].itertuples(index=False)],
             "status": [label] * len(index),
         }
         renderer = _draw_tiles(figure, data, colour, pattern, chosen)
         _hover(figure, renderer, (("tile", "@tile"), ("question", "@query"), (label, "@why")))
         items.append((label, [renderer, *others], None))
     return items
-
-
-def _why(row: Any) -> str:
-    parts = [str(part) for part in row if isinstance(part, str) and part]
-    return ": ".join(parts) or "no reason given"
 
 
 def _draw_tiles(figure: Any, data: dict[str, Any], colour: str, pattern: str, chosen: Any) -> Any:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from earthmap.outputs.backdrop import pole_of
 from earthmap.outputs.drawing import in_one_piece, look_of, pole_in, scale_bar_m, squeeze_at
-from earthmap.outputs.preview import _letters, _lines, _page, render_preview
+from earthmap.outputs.panels import lay_out, letters, wrap
+from earthmap.outputs.preview import render_preview
 from earthmap.sensors.masks import Reason
 from tests.outputs import drawn_results as drawn
 
@@ -72,9 +73,9 @@ def test_a_change_is_shown_beside_its_two_dates() -> None:
 
 def test_a_number_goes_to_the_next_line_rather_than_being_cut() -> None:
     note = "vegetation gained 0.028 km², vegetation lost 0.149 km², of 0.582 km² seen on both dates"
-    assert " ".join(_lines(note, 52)) == note
-    assert len(_lines(note, 20)) == 3
-    assert _lines(note, 20)[2].endswith("…")
+    assert " ".join(wrap(note, 52)) == note
+    assert len(wrap(note, 20)) == 3
+    assert wrap(note, 20)[2].endswith("…")
 
 
 def test_each_question_about_tiles_has_a_panel_of_its_own() -> None:
@@ -134,7 +135,7 @@ def test_which_maps_are_drawn_around_a_pole(south: float, north: float, pole: fl
 @pytest.mark.parametrize("shape", [0.1, 0.5, 1.0, 2.0, 10.0])
 def test_panels_fill_the_page_and_leave_room_for_their_titles(count: int, shape: float) -> None:
     notes = ["2024-06-08 · sentinel-2-l2a: 11.8 % of 282 km² seen"] * count
-    page = _page(notes, (0.0, 0.0, shape, 1.0), 1.0)
+    page = lay_out(notes, (0.0, 0.0, shape, 1.0), 1.0)
     assert 0 < page.height_in <= 9.0 + 1e-6
     assert 6.0 < page.width_in <= 12.0
     assert len(page.places) == count
@@ -143,7 +144,7 @@ def test_panels_fill_the_page_and_leave_room_for_their_titles(count: int, shape:
         assert bottom * page.height_in >= 0.5  # the legend
         assert (left + width) * page.width_in <= page.width_in - 0.3 + 1e-6
         assert bottom + height <= 0.93
-        lines = len(_lines(notes[0], _letters(width * page.width_in)))
+        lines = len(wrap(notes[0], letters(width * page.width_in)))
         for other in page.places[:index]:  # a title fits between rows, and nothing lies on anything
             beside = left >= other[0] + other[2] or other[0] >= left + width
             above = (other[1] - bottom - height) * page.height_in >= 0.35 + 0.14 * lines
