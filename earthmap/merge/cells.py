@@ -203,7 +203,7 @@ class _Made:
                     by_label.setdefault(label, []).append(view)
         for label, views in sorted(by_label.items()):
             elsewhere = seen_elsewhere(self.cell, views)
-            groups = connected(len(views), meetings(Shapes.of(views)))
+            groups = connected(len(views), meetings(Shapes.of(views))[0])
             finished = [[views[index] for index in own] for own in groups if not elsewhere[own].any()]
             found = thing_rows(tell_apart(finished), layer, label, query, area=self.area)
             self.features += found

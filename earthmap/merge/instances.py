@@ -87,7 +87,9 @@ class View:
 def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[tuple[str, View]]:
     """The views in a row of answers (`answer_schema`), each with what it is said to be; equal ones once."""
     instances = parse(row["instances"] or "").instances
-    scores = row["instance_scores"] or [None] * len(instances)
+    scores = row["instance_scores"]
+    if len(scores) != len(instances):
+        scores = [None] * len(instances)
     tile = Tile.parse(row["tile_id"])
     ordered = sorted(zip(instances, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
     told = [(*_shape(instance), _label(instance, query), score) for instance, score in ordered]
@@ -220,16 +222,20 @@ def likeness(some: Shapes, others: Shapes) -> tuple[NDArray[np.bool_], Floats]:
     return share >= np.where(boxes, SAME_CUT_BOX_SHARE, SAME_SHARE), share
 
 
-def meetings(shapes: Shapes, others: Shapes | None = None) -> NDArray[np.int64]:
-    """(n, 2) indices of views, of `shapes` and of `others` (else also of `shapes`), of different tiles, that agree."""
+def meetings(shapes: Shapes, others: Shapes | None = None) -> tuple[NDArray[np.int64], Floats]:
+    """Views of different tiles that agree, and how much.
+
+    (n, 2) indices, of `shapes` and of `others` (else of `shapes` too, the smaller first), and n shares (`likeness`).
+    """
     mine = others is None
     others = shapes if others is None else others
     tree = shapely.STRtree(others.outlines)
     left, right = tree.query(shapes.outlines, predicate="intersects")
-    kept = (shapes.tiles[left] < shapes.tiles[right]) if mine else np.ones(len(left), bool)
-    left, right = left[kept], right[kept]
-    same, _ = likeness(shapes.taken(left), others.taken(right))
-    return np.column_stack([left[same], right[same]])
+    if mine:
+        kept = (left < right) & (shapes.tiles[left] != shapes.tiles[right])
+        left, right = left[kept], right[kept]
+    same, share = likeness(shapes.taken(left), others.taken(right))
+    return np.column_stack([left[same], right[same]]), share[same]
 
 
 # ── one thing of several views ───────────────────────────────────────────────────────────────────────────────
@@ -284,20 +290,27 @@ def _alone(view: View, own: bool) -> list[Thing]:
 def _things_of(marked: Sequence[tuple[View, bool]]) -> list[Thing]:
     marked = sorted(marked, key=lambda pair: pair[0].key)
     views, owned = [view for view, _ in marked], [own for _, own in marked]
-    zones = [view.tile.zone for view in views]
-    shapes = Shapes.of(views).carried(views[0].tile.grid, zones, min(zones))
-    first, second = np.triu_indices(len(views), 1)
-    apart = shapes.tiles[first] != shapes.tiles[second]
-    first, second = first[apart], second[apart]
-    same, share = likeness(shapes.taken(first), shapes.taken(second))
-    order = np.lexsort((second[same], first[same], -share[same]))
-    links = list(zip(first[same][order].tolist(), second[same][order].tolist(), strict=True))
-    wholes, pieces = _clusters(views, links)
+    pairs, share = _all_meetings(views)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -share))
+    wholes, pieces = _clusters(views, [(one, other) for one, other in pairs[order].tolist()])
     things = [thing for members in wholes for thing in _seen_whole(members, views, owned)]
     for members in pieces:
         alone = len(members) == 1
-        things += _alone(*marked[members[0]]) if alone else [_joined([views[index] for index in members])]
+        things += _alone(*marked[members[0]]) if alone else _joined([views[index] for index in members])
     return things
+
+
+def _all_meetings(views: Sequence[View]) -> tuple[NDArray[np.int64], Floats]:
+    """`meetings` of views of any zones, the smaller index first."""
+    zones = [view.tile.zone for view in views]
+    shapes = Shapes.of(views)
+    found = [meetings_across(views, shapes)]
+    for zone in dict.fromkeys(zones):
+        mine = np.flatnonzero([one == zone for one in zones])
+        pairs, share = meetings(shapes.taken(mine))
+        found.append((mine[pairs], share))
+    pairs, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return np.sort(pairs, axis=1), share
 
 
 def _clusters(views: Sequence[View], links: Sequence[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
@@ -347,7 +360,15 @@ def _owner_tile(view: View) -> Tile:
     return Tile(view.tile.grid, zone, int(own.row[0]), int(own.column[0]))
 
 
-def _joined(pieces: Sequence[View]) -> Thing:
+def _joined(pieces: Sequence[View]) -> list[Thing]:
+    """One thing of its pieces; one in each zone where they lie in more than one plane can show."""
+    zones = {view.tile.zone for view in pieces}
+    if all(_may_meet(one, other) for one in zones for other in zones):
+        return [_in_one_plane(pieces)]
+    return [_in_one_plane([view for view in pieces if view.tile.zone == zone]) for zone in sorted(zones)]
+
+
+def _in_one_plane(pieces: Sequence[View]) -> Thing:
     """One thing of its pieces, in the plane of the largest."""
     base = max(pieces, key=lambda view: view.geometry.area)
     outlines = np.empty(len(pieces), object)
@@ -489,21 +510,30 @@ def near_border(grid: Grid, zone: Zone, outlines: Geometries) -> NDArray[np.bool
     return found
 
 
-def meetings_across(views: Sequence[View]) -> list[tuple[int, int]]:
-    """Pairs of views of different zones, all near their borders, that show the same thing."""
+def meetings_across(views: Sequence[View], shapes: Shapes) -> tuple[NDArray[np.int64], Floats]:
+    """`meetings` of views of different zones; `shapes` are theirs. Views far from a border meet none."""
     zones = [view.tile.zone for view in views]
-    if len(set(zones)) < 2:
-        return []
-    grid, shapes = views[0].tile.grid, Shapes.of(views)
-    pairs: list[tuple[int, int]] = []
+    found: list[tuple[NDArray[np.int64], Floats]] = [(np.empty((0, 2), np.int64), np.empty(0))]
+    near = _near_borders(views, shapes) if len(set(zones)) > 1 else np.zeros(len(views), bool)
     for zone in sorted(set(zones)):
-        mine = np.flatnonzero([one == zone for one in zones])
-        later = np.flatnonzero([one > zone and _may_meet(zone, one) for one in zones])
-        if len(later):
+        mine = np.flatnonzero(near & np.array([one == zone for one in zones]))
+        later = np.flatnonzero(near & np.array([one > zone and _may_meet(zone, one) for one in zones]))
+        if len(mine) and len(later):
+            grid = views[0].tile.grid
             carried = shapes.taken(later).carried(grid, [zones[index] for index in later], zone)
-            found = meetings(shapes.taken(mine), carried)
-            pairs += zip(mine[found[:, 0]].tolist(), later[found[:, 1]].tolist(), strict=True)
-    return pairs
+            pairs, share = meetings(shapes.taken(mine), carried)
+            found.append((np.column_stack([mine[pairs[:, 0]], later[pairs[:, 1]]]), share))
+    pairs, share = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return pairs, share
+
+
+def _near_borders(views: Sequence[View], shapes: Shapes) -> NDArray[np.bool_]:
+    """`near_border` of views of any zones."""
+    near = np.zeros(len(views), bool)
+    for zone in dict.fromkeys(view.tile.zone for view in views):
+        mine = np.flatnonzero([view.tile.zone == zone for view in views])
+        near[mine] = near_border(views[0].tile.grid, zone, shapes.outlines[mine])
+    return near
 
 
 def _may_meet(one: Zone, other: Zone) -> bool:

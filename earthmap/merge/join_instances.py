@@ -97,7 +97,9 @@ class JoiningInstances:
                 if held.border:
                     left.setdefault(held.kind, []).append((number, held.view))
         for members in left.values():
-            for one, other in meetings_across([view for _, view in members]):
+            views = [view for _, view in members]
+            pairs, _ = meetings_across(views, Shapes.of(views))
+            for one, other in pairs.tolist():
                 self._views.unite(members[one][0], members[other][0])
         self._finished += self._views.rest()
         yield from self._settle()
@@ -114,8 +116,8 @@ class JoiningInstances:
         for kind in {held.kind for _, held in own} & {held.kind for _, held in theirs}:
             mine: list[tuple[int, _Held]] = [pair for pair in own if pair[1].kind == kind]
             others: list[tuple[int, _Held]] = [pair for pair in theirs if pair[1].kind == kind]
-            found = meetings(*(Shapes.of([held.view for _, held in side]) for side in (mine, others)))
-            for one, two in found.tolist():
+            pairs, _ = meetings(*(Shapes.of([held.view for _, held in side]) for side in (mine, others)))
+            for one, two in pairs.tolist():
                 self._views.unite(mine[one][0], others[two][0])
         return {number for number, _ in theirs}
 

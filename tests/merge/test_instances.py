@@ -274,6 +274,17 @@ def test_a_piece_that_goes_round_joins_through_the_neighbour() -> None:
     assert shapely.hausdorff_distance(shape, bow) <= 0.5
 
 
+def test_boxes_around_every_picture_are_joined_without_comparing_all_with_all() -> None:
+    """What a model may say of each of many tiles: it fills the picture. Over the border of two zones."""
+    grid = Grid(resolution_m=10.0, picture_px=128)
+    area = AreaOfInterest.from_bbox(5.93, 45.6, 6.07, 45.7)
+    whole = [Instance(kind="box", geometry=shapely.box(0, 0, 1, 1), label="ship")]
+    result = joined(merges_of(lambda tile: whole, QUERY, area, grid), area=area, queries={KEY: QUERY})
+    (shape,) = result.features.geometry
+    assert shape.buffer(1e-3).contains(shapely.box(*area.bounds))
+    assert len(result.features["tile_ids"][0]) > 100
+
+
 def test_a_thing_counts_where_its_middle_lies_in_the_area_and_is_drawn_whole() -> None:
     area = around(200)
     result = found_of(seen({"ship": [ship(198.0, 50.0), ship(203.0, -50.0)]}), area)

@@ -37,7 +37,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def world() -> World:
     """A valley whose river has ships, under a clear sky, over the border of two zones."""
-    return small_world(3, place=(6.0, 45.7), size_m=9000.0, cloud_share=0.0, ships=0.9)
+    return small_world(5, place=(6.0, 45.7), size_m=4500.0, cloud_share=0.0, ships=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_each_ship_is_one_feature(run: Run, world: World) -> None:
     for task in ("detect", "count"):
         found = features_of(run, task)
         shapes = np.array([from_lonlat(shape, world.epsg) for shape in found.geometry])
-        assert len(found) == len(true) > 10
+        assert len(found) == len(true) > 5
         assert len(pairs_of(shapes, true, share=0.5)) == len(true)
         assert set(found["answer"]) == {"ship"}
         assert (found["probability"] == 1.0).all()
@@ -98,15 +98,6 @@ def test_page_and_picture_show_them(run: Run) -> None:
     assert "Find the ships" in page
     assert run.storage.read("preview.png").startswith(b"\x89PNG")
     assert json.loads(run.storage.read("item.json"))["assets"]["features"]
-
-
-def test_another_tile_size_finds_the_same_ships(run: Run, world: World, catalog: Path, tmp_path: Path) -> None:
-    other = run_job(job_of(world, catalog, tmp_path / "run", tile_size=224, queries=ASKED[:1]))
-    mine, theirs = (
-        np.array([from_lonlat(shape, world.epsg) for shape in features_of(one, "detect").geometry])
-        for one in (run, other)
-    )
-    assert len(pairs_of(mine, theirs, share=0.5)) == len(mine) == len(theirs)
 
 
 def test_tracks_are_not_mapped_yet(world: World, catalog: Path, tmp_path: Path) -> None:
