@@ -77,10 +77,10 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_sample(commands: Any) -> None:
-    add = commands.add_parser("sample", help="draw pixels of a run for people to label").add_argument
+    add = commands.add_parser("sample", help="draw pixels or tiles of a run for people to label").add_argument
     add("run", help="folder of a finished run, or s3:// address")
-    add("--n", type=int, default=300, metavar="UNITS", help="pixels in all; 50 of each stratum at least (default 300)")
-    add("--question", metavar="N", help="its number or text (default: the first that has a class for each pixel)")
+    add("--n", type=int, default=300, metavar="UNITS", help="in all; 50 of each stratum at least (default 300)")
+    add("--question", metavar="N", help="its number or text (default: the first with classes of pixels, or things)")
     add("--observation", metavar="ID", help="as the summary names it (default: the latest)")
     add("--seed", type=int, default=0, help="of the draw (default 0)")
     add("--unseen", action="store_true", help="draw ground too that the pictures do not show, for who has others")
@@ -89,7 +89,7 @@ def _add_sample(commands: Any) -> None:
 
 
 def _add_estimate(commands: Any) -> None:
-    add = commands.add_parser("estimate", help="areas and accuracies of a run, from a labelled sample").add_argument
+    add = commands.add_parser("estimate", help="areas, accuracies and counts from a labelled sample").add_argument
     add("run", help="folder of the run that the sample was drawn from")
     add("labels", help="the labelled sample: GeoPackage, GeoJSON or CSV")
     add(
@@ -542,11 +542,12 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import open_run
-    from earthmap.pipeline.area_estimate import Demands, estimate_run, tell_trust
+    from earthmap.pipeline.demands import Demands
+    from earthmap.pipeline.estimating import estimate_path, estimate_run
 
-    demands = Demands(certainty=arguments.certainty, seen=arguments.seen)
-    trust = estimate_run(open_run(arguments.run), arguments.labels, demands=demands)
-    _show_lines([*tell_trust(trust), f"written: {trust.address}"], arguments)
+    run, demands = open_run(arguments.run), Demands(certainty=arguments.certainty, seen=arguments.seen)
+    trust = estimate_run(run, arguments.labels, demands=demands)
+    _show_lines([*trust.lines(), f"written: {run.storage.locate(estimate_path(trust.design))}"], arguments)
     _last_line(arguments, trust.to_dict())
     return DONE
 

@@ -1,4 +1,4 @@
-"""Image chips: what the sensor saw around one pixel, near and from afar, for people who label it."""
+"""Image chips: what the sensor saw of a pixel or a tile, for people who label it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ class ChipPanel:
     """One picture of a chip."""
 
     rgb: Bytes = field(repr=False, compare=False)
-    """(side, side, 3), the pixel in question in the middle; `side` is odd."""
+    """(side, side, 3)."""
     caption: str
+    frame: tuple[int, int] | None = None
+    """First and last but one row, and column, of the ground in question; None for the pixel in the middle."""
+    side_px: int = PANEL_PX
+    """Side that it is drawn with."""
 
 
 def cut_around(rgb: Bytes, row: int, column: int, reach: int) -> Bytes:
@@ -46,19 +50,20 @@ def cut_around(rgb: Bytes, row: int, column: int, reach: int) -> Bytes:
 
 
 def render_chip(rows: Sequence[Sequence[ChipPanel]], *, title: str) -> bytes:
-    """A PNG of panels in rows, each with its caption, the pixel in question framed; equal input gives equal bytes."""
+    """A PNG of panels in rows, each with its caption and what is in question framed; equal input gives equal bytes."""
     from PIL import Image, ImageDraw
 
+    side = max(panel.side_px for row in rows for panel in row)
     columns = max(len(row) for row in rows)
-    width = GAP_PX + columns * (PANEL_PX + GAP_PX)
-    height = CAPTION_PX + GAP_PX + len(rows) * (PANEL_PX + CAPTION_PX + GAP_PX)
+    width = GAP_PX + columns * (side + GAP_PX)
+    height = CAPTION_PX + GAP_PX + len(rows) * (side + CAPTION_PX + GAP_PX)
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP_PX, 6), title, fill=(20, 20, 20))
     for down, row in enumerate(rows):
-        top = CAPTION_PX + GAP_PX + down * (PANEL_PX + CAPTION_PX + GAP_PX)
+        top = CAPTION_PX + GAP_PX + down * (side + CAPTION_PX + GAP_PX)
         for right, panel in enumerate(row):
-            _paste(sheet, pen, panel, (GAP_PX + right * (PANEL_PX + GAP_PX), top))
+            _paste(sheet, pen, panel, (GAP_PX + right * (side + GAP_PX), top))
     sink = io.BytesIO()
     sheet.save(sink, format="PNG")
     return sink.getvalue()
@@ -69,12 +74,12 @@ def _paste(sheet: object, pen: ImageDraw.ImageDraw, panel: ChipPanel, corner: tu
 
     side = panel.rgb.shape[0]
     left, top = corner
-    picture = Image.fromarray(panel.rgb).resize((PANEL_PX, PANEL_PX), Image.Resampling.NEAREST)
+    picture = Image.fromarray(panel.rgb).resize((panel.side_px, panel.side_px), Image.Resampling.NEAREST)
     sheet.paste(picture, corner)  # type: ignore[attr-defined]
-    scale = PANEL_PX / side
-    near, far = side // 2 * scale, (side // 2 + 1) * scale
+    scale = panel.side_px / side
+    near, far = (edge * scale for edge in panel.frame or (side // 2, side // 2 + 1))
     for grow, colour in zip((2, 1), FRAME, strict=True):
         pen.rectangle(
             (left + near - grow, top + near - grow, left + far + grow - 1, top + far + grow - 1), outline=colour
         )
-    pen.text((left, top + PANEL_PX + 5), panel.caption, fill=(60, 60, 60))
+    pen.text((left, top + panel.side_px + 5), panel.caption, fill=(60, 60, 60))

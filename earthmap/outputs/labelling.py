@@ -6,12 +6,15 @@ answer agrees with it more often. How the units were drawn stands in a table bes
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
 
 SAMPLE_LAYER, DESIGN_TABLE, STYLE_TABLE = "sample", "design", "layer_styles"
 
@@ -26,8 +29,8 @@ class LabelRow:
     id: str
     lon: float
     lat: float
-    square: Sequence[tuple[float, float]]
-    """Corners in longitude and latitude."""
+    ground: BaseGeometry
+    """EPSG:4326."""
     chip: str
     """Path of its picture beside the GeoPackage; empty where there is none."""
     stratum: str
@@ -37,10 +40,9 @@ class LabelRow:
 
 
 def write_label_sheet(path: Path, rows: Sequence[LabelRow], *, choices: Sequence[str]) -> None:
-    """Write the GeoPackage (EPSG:4326) with an empty column `label`, which QGIS offers `choices` for."""
+    """Write the GeoPackage (EPSG:4326) with an empty column `label`, which QGIS offers `choices` for, if any."""
     import geopandas
     import pandas as pd
-    import shapely
 
     frame = geopandas.GeoDataFrame(
         {
@@ -51,7 +53,7 @@ def write_label_sheet(path: Path, rows: Sequence[LabelRow], *, choices: Sequence
             "lat": [row.lat for row in rows],
             "chip": [row.chip for row in rows],
         },
-        geometry=[shapely.Polygon(row.square) for row in rows],
+        geometry=[row.ground for row in rows],
         crs="EPSG:4326",
     )
     design = pd.DataFrame(
@@ -111,6 +113,10 @@ def _qml(choices: Sequence[str]) -> str:
         f'<Option type="Map"><Option type="QString" name={quoteattr(one)} value={quoteattr(one)}/></Option>'
         for one in choices
     )
+    widget = (
+        '<field name="label"><editWidget type="ValueMap"><config><Option type="Map">'
+        f'<Option type="List" name="map">{options}</Option></Option></config></editWidget></field>'
+    )
     return (
         '<!DOCTYPE qgis PUBLIC "http://mrcc.com/qgis.dtd" "SYSTEM">'
         '<qgis version="3.22" styleCategories="Symbology|Forms">'
@@ -118,37 +124,39 @@ def _qml(choices: Sequence[str]) -> str:
         '<layer class="SimpleFill" enabled="1"><Option type="Map"><Option type="QString" name="style" value="no"/>'
         '<Option type="QString" name="outline_color" value="255,220,0,255"/>'
         '<Option type="QString" name="outline_width" value="0.6"/></Option></layer></symbol></symbols></renderer-v2>'
-        '<fieldConfiguration><field name="label"><editWidget type="ValueMap"><config><Option type="Map">'
-        f'<Option type="List" name="map">{options}</Option></Option></config></editWidget></field>'
+        f"<fieldConfiguration>{widget if choices else ''}"
         '<field name="chip"><editWidget type="ExternalResource"><config><Option type="Map">'
         '<Option type="int" name="DocumentViewer" value="1"/><Option type="int" name="RelativeStorage" value="1"/>'
         "</Option></config></editWidget></field></fieldConfiguration></qgis>"
     )
 
 
-def labelling_guide(*, text: str, dates: Sequence[str], choices: Mapping[str, str], command: str, count: int) -> str:
-    """How to label, as plain text."""
+def labelling_guide(
+    *, text: str, dates: Sequence[str], choices: Mapping[str, str], command: str, count: int, tiles: bool = False
+) -> str:
+    """How to label pixels with classes, or `tiles` with counts, as plain text."""
+    unit, what, judge = _TILES if tiles else _PIXELS
     listed = "\n".join(f"  {name:<16} {meaning}" for name, meaning in choices.items())
     return f"""How to label this sample
 ========================
 
 Question: {text}
 As it was on: {", ".join(dates)} (UTC)
-Units: {count}, each one pixel of the map. The order says nothing.
+Units: {count}, each {unit}. The order says nothing.
 
-For each unit write into the column `label` what the pixel is on that date:
+For each unit write into the column `label` {what}:
 
 {listed}
 
-- Judge the framed pixel itself by what covers most of it, not its surroundings.
+- {judge}
 - Use better sources where you have them (aerial images, field notes), of the same date.
 - Do not look at the map's own result first: who knows it agrees with it more often than is right. For the same reason
   the layer does not say what the map says, and the table `design` beside it is not for looking at while labelling.
 - Label every unit, the dull ones too. What is left empty is left out, and what is left out tends to be what is hard.
 - `cannot tell` is a fair answer: it is counted, and told in the result.
 
-In QGIS: open sample.gpkg, layer `sample`; it has a list to choose the label from, and shows the picture in the form.
-Switch on editing, choose labels, save. The squares lie on any background that you add.
+In QGIS: open sample.gpkg, layer `sample`; its form shows the picture, and offers the labels where they are classes.
+Switch on editing, label, save. The outlines lie on any background that you add.
 
 In a notebook:
 
@@ -163,6 +171,18 @@ A table (CSV) with the columns `id` and `label` does as well. Then:
 """
 
 
+_PIXELS = (
+    "one pixel of the map",
+    "what the pixel is on that date",
+    "Judge the framed pixel itself by what covers most of it, not its surroundings.",
+)
+_TILES = (
+    "one tile of the map",
+    "how many there are on that date",
+    "Count what has its middle within the frame and the tile's outline, each thing once.",
+)
+
+
 def chip_name(unit: str) -> str:
     """Where a unit's picture stands beside the GeoPackage."""
-    return f"chips{os.sep}{unit}.png".replace(os.sep, "/")
+    return f"chips/{unit}.png"

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
-    from earthmap.pipeline.area_estimate import Demands, Trust, estimate_run
+    from earthmap.pipeline.area_estimate import Trust
     from earthmap.pipeline.ask import Reply, ask_about, draw, tell
+    from earthmap.pipeline.count_estimate import CountTrust
+    from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.estimate import Estimate, explain
+    from earthmap.pipeline.estimating import estimate_run
     from earthmap.pipeline.export import Exported, export_run
     from earthmap.pipeline.folder import Run, open_run
     from earthmap.pipeline.follow_up import ask_run, is_run
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.subject import Sight, Subject, open_subject
 
 __all__ = [
+    "CountTrust",
     "Demands",
     "Estimate",
     "Exported",
@@ -61,7 +65,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Demands": "area_estimate",
+    "CountTrust": "count_estimate",
+    "Demands": "demands",
     "Estimate": "estimate",
     "Exported": "export",
     "Job": "job",
@@ -81,7 +86,7 @@ _HOMES = {
     "ask_run": "follow_up",
     "draw": "ask",
     "draw_sample": "sampling",
-    "estimate_run": "area_estimate",
+    "estimate_run": "estimating",
     "explain": "estimate",
     "export_run": "export",
     "find_sightings": "sightings",

@@ -1,49 +1,21 @@
-"""`earthmap estimate`: what labels of a sample say of a run's areas, and whether they say enough."""
+"""What the labels of a sample of pixels say of a run's areas, and whether they say enough."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from earthmap.errors import BadRequestError
 from earthmap.metrics.area import AreaEstimate, ClassEstimate, Figure, estimate_areas
-from earthmap.pipeline.class_maps import ClassMap, choose_layer
-from earthmap.pipeline.design import Design, read_design
-from earthmap.pipeline.folder import Run
-from earthmap.pipeline.labels import Labels, labelled_sample, read_labels
+from earthmap.pipeline.demands import ENOUGH, SMALL, Demands, columns
+from earthmap.pipeline.design import Design
+from earthmap.pipeline.labels import Labels, labelled_sample
 
 ESTIMATE_NAME = "estimate.json"
-
-CERTAINTY = 0.5
-"""Half of the interval must be at most so much of the area itself …"""
-
-SMALL = 0.02
-"""… or of all ground in question, or there is not enough evidence."""
-
-SEEN = 0.5
-"""Share of the ground that must have been seen, or labelled all the same."""
+"""Beside a sample's design, whatever its units."""
 
 KM2 = 1e6
 """m²."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demands:
-    """What must be known before an area is told as known."""
-
-    certainty: float = CERTAINTY
-    """Half of the interval is at most this share of the estimate, or SMALL of all ground."""
-    seen: float = SEEN
-    """This share of the ground has estimates."""
-
-    def __post_init__(self) -> None:
-        if not (self.certainty > 0 and 0 <= self.seen <= 1):
-            raise BadRequestError(
-                f"a certainty of {self.certainty:g} and a seen share of {self.seen:g}",
-                expected="a certainty above 0, and a share from 0 to 1",
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +30,6 @@ class Trust:
     """By class: `enough`, or why there is not enough evidence."""
     unseen_m2: float
     """Ground that no unit was drawn from."""
-    address: str = ""
-    """Where `estimate.json` stands."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -90,6 +60,38 @@ class Trust:
             "notes": list(estimate.notes),
         }  # fmt: skip
 
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        estimate, design = self.estimate, self.design
+        lines = [
+            f"{design.text} ({design.observation})",
+            f"{len(self.labels.by_unit)} of {len(design.units)} units labelled; design-based, 95 % intervals",
+            "",
+            *columns(
+                [
+                    ["class", "mapped km²", "adjusted km²", "95 % interval", "user's", "producer's"],
+                    *_class_rows(estimate),
+                ]
+            ),
+            "",
+            _overall_line(estimate),
+            *columns([["stratum", "km²", "pixels", "labelled", "cannot tell"], *_stratum_rows(estimate)]),
+        ]
+        whole = estimate.total + self.unseen_m2
+        if estimate.estimated < whole:
+            lines += [
+                "",
+                f"{(whole - estimate.estimated) / KM2:,.3f} of {whole / KM2:,.3f} km² have no estimate; with them:",
+            ]
+            lines += [
+                f"  {one.name}: {one.bounds[0] / KM2:,.3f} km² (nothing of it) to "
+                f"{(one.bounds[1] + self.unseen_m2) / KM2:,.3f} km² (all of it)"
+                for one in estimate.classes
+            ]
+        lines += [f"note: {note}" for note in estimate.notes]
+        lines += [f"not enough evidence for {name}: {why}" for name, why in self.answers.items() if why != ENOUGH]
+        return lines
+
     def _class(self, one: ClassEstimate) -> dict[str, Any]:
         why = self.answers[one.name]
         return {
@@ -106,9 +108,6 @@ class Trust:
         }
 
 
-ENOUGH = "enough"
-
-
 def _km2(square_metres: float) -> float:
     return round(square_metres / KM2, 6)
 
@@ -121,37 +120,6 @@ def _share(figure: Figure | None) -> dict[str, Any] | None:
         "standard_error": None if figure.se is None else round(figure.se, 4),
         "interval": [round(figure.low, 4), round(figure.high, 4)],
     }
-
-
-def estimate_run(run: Run, labels: str, *, demands: Demands | None = None) -> Trust:
-    """What the labels in a file say of a run's areas; writes `estimate.json` beside the sample's design.
-
-    Raises:
-        BadRequestError: for labels that cannot be read or are not of this run, and for a run that was mapped anew since
-            the sample was drawn.
-        StorageError: for a run that cannot be read or written.
-    """
-    given = read_labels(labels)
-    design = read_design(run.storage, given.key)
-    _check_unchanged(run, design)
-    trust = assess(design, given, demands=demands or Demands())
-    path = f"{design.folder}/{ESTIMATE_NAME}"
-    run.storage.write(path, json.dumps(trust.to_dict(), indent=1, sort_keys=True).encode())
-    return Trust(
-        design=design, labels=given, estimate=trust.estimate, answers=trust.answers, unseen_m2=trust.unseen_m2,
-        address=run.storage.locate(path),
-    )  # fmt: skip
-
-
-def _check_unchanged(run: Run, design: Design) -> None:
-    layer = choose_layer(run, question=str(design.question), observation=design.observation)
-    with ClassMap(run, layer) as classes:
-        if classes.rasters != design.rasters:
-            raise BadRequestError(
-                f"{run.address} was mapped anew since the sample {design.key} was drawn",
-                expected="the class rasters that it was drawn from",
-                fix="draw a sample of the map as it is now",
-            )
 
 
 def assess(design: Design, labels: Labels, *, demands: Demands) -> Trust:
@@ -175,39 +143,6 @@ def _verdict(one: ClassEstimate, estimate: AreaEstimate, unseen: float, demands:
             f"at most ± {demands.certainty:.0%} of it, or ± {SMALL:.0%} of the ground, is asked for"
         )
     return ENOUGH
-
-
-# ── what people read ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def tell_trust(trust: Trust) -> list[str]:
-    """The estimate in lines for a terminal."""
-    estimate, design = trust.estimate, trust.design
-    lines = [
-        f"{design.text} ({design.observation})",
-        f"{len(trust.labels.by_unit)} of {len(design.units)} units labelled; design-based, 95 % intervals",
-        "",
-        *_columns(
-            [["class", "mapped km²", "adjusted km²", "95 % interval", "user's", "producer's"], *_class_rows(estimate)]
-        ),
-        "",
-        _overall_line(estimate),
-        *_columns([["stratum", "km²", "pixels", "labelled", "cannot tell"], *_stratum_rows(estimate)]),
-    ]
-    whole = estimate.total + trust.unseen_m2
-    if estimate.estimated < whole:
-        lines += [
-            "",
-            f"{(whole - estimate.estimated) / KM2:,.3f} of {whole / KM2:,.3f} km² have no estimate; with them:",
-        ]
-        lines += [
-            f"  {one.name}: {one.bounds[0] / KM2:,.3f} km² (nothing of it) to "
-            f"{(one.bounds[1] + trust.unseen_m2) / KM2:,.3f} km² (all of it)"
-            for one in estimate.classes
-        ]
-    lines += [f"note: {note}" for note in estimate.notes]
-    lines += [f"not enough evidence for {name}: {why}" for name, why in trust.answers.items() if why != ENOUGH]
-    return lines
 
 
 def _class_rows(estimate: AreaEstimate) -> list[list[str]]:
@@ -240,8 +175,3 @@ def _overall_line(estimate: AreaEstimate) -> str:
 
 def _percent(figure: Figure | None) -> str:
     return "" if figure is None else f"{figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%})"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

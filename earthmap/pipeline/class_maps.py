@@ -7,8 +7,9 @@ there too.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from earthmap.content import content_key
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Tile, pixel_area_m2
 from earthmap.merge.rasters import counted_pixels
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Codes = NDArray[np.uint8]
+
+KEY_DIGITS = 8
+"""Of a sample's key in the ids of its units."""
+
+_WHY = ("status", "stage", "reason", "datetime_min")
+"""Columns of the coverage that `is_skipped` looks at."""
 
 _READ_STAGES = ("search", "plan", "read")
 """Stages before there is a picture."""
@@ -56,6 +64,27 @@ class MapLayer:
     datetime_max: str
     area_m2: float
     """Of the area, as the run counts it."""
+
+    @property
+    def finds_things(self) -> bool:
+        """True where it finds things, false where it has a class for each pixel."""
+        return TASKS[self.query.task].merge == "instances"
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """When its pictures were measured, to the minute."""
+        return tuple(dict.fromkeys((self.datetime_min[:16], self.datetime_max[:16])))
+
+    def shows(self, time: dt.datetime | None) -> bool:
+        """Whether what was measured from `time` on is of it, of what its question and sensor have."""
+        if time is None:
+            return False
+        start, end = (dt.datetime.fromisoformat(text) for text in (self.datetime_min, self.datetime_max))
+        return start <= time <= end
+
+    def sample_key(self, run: Run, files: Mapping[str, str], draw: tuple[int, int, bool]) -> str:
+        """What tells a sample of it from all others: the job, what it made, and how the sample is drawn."""
+        return content_key(run.job.content_key(), dict(files), draw, self.query_key, self.observation)[:KEY_DIGITS]
 
     @property
     def title(self) -> str:
@@ -113,16 +142,15 @@ def _question(run: Run, question: str | None) -> tuple[int, Query]:
     if why is not None:
         raise JobError(
             f"question {index + 1}, {queries[index].text!r}, cannot be sampled: {why}",
-            expected="a question with a class for each pixel, such as 'Where is water?'",
+            expected="a question with a class for each pixel, or that finds things, such as 'Where is water?'",
         )
     return index + 1, queries[index]
 
 
 def _refusal(query: Query) -> str | None:
-    """Why a question has no class map; None where it has one."""
+    """Why there is nothing that people could check; None where there is."""
     return {
         "tiles": "its answers are about whole tiles, so there is no class of a pixel to be checked",
-        "instances": "it finds things, so there is no class of a pixel to be checked",
     }.get(TASKS[query.task].merge)
 
 
@@ -173,10 +201,10 @@ class ClassMap(AbstractContextManager["ClassMap"]):
         """By cell id: observations of the layer there, and the tiles that a picture shows and that have no answer."""
         names: dict[str, set[str]] = {}
         skipped: dict[str, set[str]] = {}
-        for row in _coverage(self.run, self.layer):
+        for row in layer_coverage(self.run, self.layer):
             cell = Tile.parse(row["tile_id"]).cell.id
             names.setdefault(cell, set()).add(row["observation"])
-            if _shown_but_unanswered(row):
+            if is_skipped(row):
                 skipped.setdefault(cell, set()).add(row["tile_id"])
         return {cell: (frozenset(own), frozenset(skipped.get(cell, ()))) for cell, own in names.items()}
 
@@ -247,21 +275,22 @@ def _observation(path: str, names: frozenset[str] | set[str]) -> str | None:
     return next((name for name in sorted(names) if stem.endswith(f"_{name}")), None)
 
 
-def _coverage(run: Run, layer: MapLayer) -> Iterator[Mapping[str, Any]]:
-    """The layer's rows of the coverage, without geometry."""
+def layer_coverage(
+    run: Run, layer: MapLayer, *, columns: Sequence[str] = ("tile_id", "observation", *_WHY)
+) -> Iterator[Mapping[str, Any]]:
+    """The layer's rows of the coverage."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["tile_id", "observation", "status", "stage", "reason", "datetime_min"]
     wanted = [("query_key", "=", layer.query_key), ("sensor", "=", layer.sensor)]
     if not layer.mosaic:
         wanted.append(("observation", "=", layer.observation))
-    table = pq.read_table(pa.BufferReader(run.storage.read(COVERAGE_PATH)), columns=columns, filters=wanted)
+    table = pq.read_table(pa.BufferReader(run.storage.read(COVERAGE_PATH)), columns=list(columns), filters=wanted)
     for batch in table.to_batches():
         yield from batch.to_pylist()
 
 
-def _shown_but_unanswered(row: Mapping[str, Any]) -> bool:
+def is_skipped(row: Mapping[str, Any]) -> bool:
     """A picture shows the tile, and no cloud or the like is why it has no answer: someone could look and label it."""
     if row["status"] == "answered" or row["datetime_min"] is None or row["stage"] in _READ_STAGES:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from earthmap.errors import BadRequestError, StorageError
@@ -24,7 +24,7 @@ UNMAPPED = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One pixel of a sample."""
+    """One pixel, or tile, of a sample."""
 
     id: str
     stratum: str
@@ -36,13 +36,13 @@ class Unit:
     cell_id: str
     tile_id: str
     row: int
-    """In the cell's core, 0 in the north."""
+    """In the cell's core, 0 in the north; the upper left one of a tile."""
     column: int
     lon: float
     """Of its centre, in degrees."""
     lat: float
-    square: tuple[tuple[float, float], ...]
-    """Its corners in longitude and latitude, from the upper left clockwise."""
+    found: int = 0
+    """Things that the map has in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +59,21 @@ class Design:
     """When the pictures were measured."""
     seed: int
     classes: tuple[str, ...]
-    """What a label may say, `none` among them."""
-    rasters: dict[str, str]
-    """SHA-256 of the class rasters that were sampled, by path."""
+    """What a label may say, `none` among them; empty where it is a count."""
+    files: dict[str, str]
+    """SHA-256 of what was sampled, by path in the run folder."""
     strata: tuple[Stratum, ...]
     """Ground that units were drawn from, in m²."""
     unsampled: tuple[Stratum, ...]
     """Ground of the area that no unit was drawn from, in m²."""
     units: tuple[Unit, ...]
+    found: dict[str, int] = field(default_factory=dict)
+    """Things that the map has in each stratum, where they are counted."""
+
+    @property
+    def counts(self) -> bool:
+        """True where units are tiles, and labels say how many things there are."""
+        return not self.classes
 
     @property
     def folder(self) -> str:
@@ -77,6 +84,11 @@ class Design:
         """Keep it in the run folder."""
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         storage.write(f"{self.folder}/{DESIGN_NAME}", json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def unit_name(key: str, place: int) -> str:
+    """Id of the unit at a place, from 1, of the sample `key`."""
+    return f"{key}-{place:04d}"
 
 
 def read_design(storage: Storage, key: str) -> Design:
@@ -93,9 +105,7 @@ def read_design(storage: Storage, key: str) -> Design:
             raise ValueError("another version of earthmap wrote it")
         for name, kind in (("strata", Stratum), ("unsampled", Stratum)):
             plain[name] = tuple(kind(**one) for one in plain[name])
-        plain["units"] = tuple(
-            Unit(**{**one, "square": tuple((x, y) for x, y in one["square"])}) for one in plain["units"]
-        )
+        plain["units"] = tuple(Unit(**one) for one in plain["units"])
         return Design(**{**plain, "classes": tuple(plain["classes"]), "dates": tuple(plain["dates"])})
     except FileNotFoundError:
         known = sorted({path.split("/")[1] for path in storage.list(SAMPLES_PATH)})

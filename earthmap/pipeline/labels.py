@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthmap.errors import BadRequestError
 from earthmap.metrics.area import NOTHING, LabelledSample
 from earthmap.outputs.labelling import SAMPLE_LAYER
-from earthmap.pipeline.design import CANNOT_TELL, Design
+from earthmap.pipeline.design import CANNOT_TELL, Design, Unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_COUNT = re.compile(r"[0-9]{1,9}(\.0+)?")
+"""A number of things; some programs write 3.0 for 3."""
 
 NAMED = 5
 """Things that an error names."""
@@ -105,16 +113,62 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedTiles:
+    """The tiles in which people counted."""
+
+    stratum: NDArray[np.int64]
+    """(tile,) position in the design's strata."""
+    found: NDArray[np.float64]
+    """(tile,) things that the map has there."""
+    counted: NDArray[np.float64]
+    """(tile,)"""
+    cannot_tell: tuple[int, ...]
+    """Tiles of each stratum that the pictures do not decide."""
+
+
+def counted_tiles(design: Design, labels: Labels) -> CountedTiles:
+    """The sample's tiles that have a count, as the estimators take them.
+
+    Raises:
+        BadRequestError: for ids that the sample does not have, labels that are no counts, and no count at all.
+    """
+    units = _units(design, labels)
+    strata = {stratum.name: place for place, stratum in enumerate(design.strata)}
+    told = {unit.id: labels.by_unit[unit.id] for unit in units if _folded(labels.by_unit[unit.id]) != CANNOT_TELL}
+    wrong = sorted({label for label in told.values() if not _COUNT.fullmatch(label)})
+    if wrong:
+        raise BadRequestError(
+            f"labels that are no counts: {_listed(wrong)}", expected=f"0, 1, 2 and so on, or {CANNOT_TELL}"
+        )
+    if not told:
+        raise BadRequestError("no unit has a count", expected="one at least; more are better")
+    mine = [unit for unit in units if unit.id in told]
+    unsure = Counter(strata[unit.stratum] for unit in units if unit.id not in told)
+    return CountedTiles(
+        stratum=np.array([strata[unit.stratum] for unit in mine], np.int64),
+        found=np.array([unit.found for unit in mine], np.float64),
+        counted=np.array([float(told[unit.id]) for unit in mine], np.float64),
+        cannot_tell=tuple(unsure[place] for place in range(len(strata))),
+    )
+
+
+def _units(design: Design, labels: Labels) -> list[Unit]:
+    """The units that have a label, by id. Raises BadRequestError for others' ids."""
+    units = {unit.id: unit for unit in design.units}
+    strange = sorted(set(labels.by_unit) - set(units))
+    if strange:
+        raise BadRequestError(f"the sample has no unit {_listed(strange)}", expected="the ids that it was drawn with")
+    return [units[name] for name in sorted(labels.by_unit)]
+
+
 def labelled_sample(design: Design, labels: Labels) -> LabelledSample:
     """The sample's units that have a label, as the estimators take them.
 
     Raises:
         BadRequestError: for ids that the sample does not have, labels that it does not offer, and no label at all.
     """
-    units = {unit.id: unit for unit in design.units}
-    strange = sorted(set(labels.by_unit) - set(units))
-    if strange:
-        raise BadRequestError(f"the sample has no unit {_listed(strange)}", expected="the ids that it was drawn with")
+    mine = _units(design, labels)
     positions = {_folded(name): place for place, name in enumerate(design.classes)} | {_folded(CANNOT_TELL): NOTHING}
     wrong = sorted({label for label in labels.by_unit.values() if _folded(label) not in positions})
     if wrong:
@@ -123,7 +177,6 @@ def labelled_sample(design: Design, labels: Labels) -> LabelledSample:
     if all(_folded(label) == _folded(CANNOT_TELL) for label in labels.by_unit.values()):
         raise BadRequestError("no unit has a label that tells a class", expected="one at least; more are better")
     strata = {stratum.name: place for place, stratum in enumerate(design.strata)}
-    mine = [units[name] for name in sorted(labels.by_unit)]
     return LabelledSample(
         classes=design.classes,
         strata=design.strata,

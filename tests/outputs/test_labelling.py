@@ -10,6 +10,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
 from earthmap.outputs.chips import CAPTION_PX, GAP_PX, PANEL_PX, ChipPanel, cut_around, render_chip
@@ -22,7 +23,7 @@ def _rows() -> list[LabelRow]:
         LabelRow(
             id=f"k-{number}", lon=3.0 + number, lat=45.0, chip=f"chips/k-{number}.png", stratum="boundary",
             mapped="water <deep> & \"blue\"", area_m2=100.0, inclusion=0.25,
-            square=((3.0 + number, 45.0), (3.1 + number, 45.0), (3.1 + number, 44.9), (3.0 + number, 44.9)),
+            ground=shapely.box(3.0 + number, 44.9, 3.1 + number, 45.0),
         )
         for number in (2, 1, 3)
     ]  # fmt: skip
@@ -79,6 +80,15 @@ def test_the_guide_names_labels_dates_and_the_next_command() -> None:
         assert part in text
 
 
+def test_counts_have_no_list_to_choose_from(tmp_path: Path) -> None:
+    write_label_sheet(tmp_path / "counts.gpkg", _rows(), choices=())
+    with closing(sqlite3.connect(tmp_path / "counts.gpkg")) as base:
+        (style,) = base.execute("SELECT styleQML FROM layer_styles").fetchone()
+    assert "ValueMap" not in style
+    text = labelling_guide(text="How many?", dates=("2024",), choices={"0": "none"}, command="c", count=3, tiles=True)
+    assert "each one tile of the map" in text
+
+
 # ── chips ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -107,3 +117,11 @@ def test_a_chip_shows_the_pixel_unhidden_in_a_frame() -> None:
     assert np.ptp(rows) == pytest.approx(PANEL_PX / 25, abs=2)
     assert (rows.min() + rows.max()) / 2 == pytest.approx(middle[0], abs=2)
     assert (columns.min() + columns.max()) / 2 == pytest.approx(middle[1], abs=2)
+
+
+def test_a_frame_may_be_any_ground_and_a_panel_any_size() -> None:
+    png = render_chip(
+        [[ChipPanel(rgb=np.zeros((30, 30, 3), np.uint8), caption="c", frame=(5, 25), side_px=600)]], title="t"
+    )
+    rows, columns = np.nonzero((np.asarray(Image.open(io.BytesIO(png))) == (255, 255, 0)).all(axis=-1))
+    assert (np.ptp(rows), np.ptp(columns)) == pytest.approx((400, 400), abs=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -11,7 +12,9 @@ import shapely
 
 from earthmap.errors import BadRequestError, StorageError
 from earthmap.metrics.area import Stratum
-from earthmap.pipeline.area_estimate import ENOUGH, Demands, assess, tell_trust
+from earthmap.pipeline.area_estimate import assess
+from earthmap.pipeline.count_estimate import assess_counts
+from earthmap.pipeline.demands import ENOUGH, Demands
 from earthmap.pipeline.design import CANNOT_TELL, Design, Unit, read_design
 from earthmap.pipeline.labels import Labels, labelled_sample, read_labels
 from earthmap.storage import Storage
@@ -20,7 +23,7 @@ from earthmap.storage import Storage
 def _unit(number: int, stratum: str, mapped: str) -> Unit:
     return Unit(
         id=f"00ab12cd-{number:04d}", stratum=stratum, mapped=mapped, area_m2=100.0, inclusion=0.01, cell_id="c",
-        tile_id="t", row=number, column=0, lon=3.0, lat=45.0, square=((3.0, 45.0), (3.1, 45.0), (3.1, 44.9)),
+        tile_id="t", row=number, column=0, lon=3.0, lat=45.0,
     )  # fmt: skip
 
 
@@ -37,7 +40,7 @@ def _design(*, unseen: float = 0.0, skipped: bool = False) -> Design:
         units += [_unit(number, "skipped", "") for number in range(100, 110)]
     return Design(
         key="00ab12cd", question=1, text="Where is water?", query_key="q", observation="o", dates=("2024-05-01T10:50",),
-        seed=0, classes=("none", "water"), rasters={"classes/1.tif": "abc"}, strata=tuple(strata), units=tuple(units),
+        seed=0, classes=("none", "water"), files={"classes/1.tif": "abc"}, strata=tuple(strata), units=tuple(units),
         unsampled=(Stratum(name="unseen", area=unseen, size=10),) if unseen else (),
     )  # fmt: skip
 
@@ -169,14 +172,14 @@ def test_unseen_ground_and_strata_without_labels_are_in_the_bounds_alone() -> No
     assert (told["area_km2"], told["estimated_km2"], told["unseen_km2"]) == (13.0, 10.0, 2.0)
     assert water["bounds_km2"] == pytest.approx([water["interval_km2"][0], water["interval_km2"][1] + 3.0])
     assert any("skipped has no label" in note for note in told["notes"])
-    assert any("3.000 of 13.000 km² have no estimate" in line for line in tell_trust(trust))
+    assert any("3.000 of 13.000 km² have no estimate" in line for line in trust.lines())
 
 
 def test_too_little_is_not_enough_evidence_with_the_reason() -> None:
     design = _design(unseen=15e6)
     little = assess(design, _labels(design), demands=Demands())
     assert "only 40% of the ground" in little.answers["water"]
-    assert "not enough evidence for water: only 40%" in "\n".join(tell_trust(little))
+    assert "not enough evidence for water: only 40%" in "\n".join(little.lines())
     assert little.to_dict()["classes"][1]["answer"].startswith("not enough evidence: only 40%")
     few = Labels(key=design.key, by_unit={design.units[0].id: "none", design.units[60].id: "water"}, empty=98)
     assert "the interval is ±" in assess(_design(), few, demands=Demands()).answers["water"]
@@ -187,3 +190,71 @@ def test_too_little_is_not_enough_evidence_with_the_reason() -> None:
 def test_demands_that_mean_nothing_are_refused(certainty: float, seen: float) -> None:
     with pytest.raises(BadRequestError, match="a certainty of"):
         Demands(certainty=certainty, seen=seen)
+
+
+# ── counts ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _counted_design() -> Design:
+    """Of 100 tiles without finds twenty were drawn, of ten with two finds each all."""
+    strata = (Stratum(name="none found", area=9e6, size=100), Stratum(name="few found", area=1e6, size=10))
+    units = [replace(_unit(number, "none found", ""), found=0) for number in range(20)]
+    units += [replace(_unit(number, "few found", ""), found=2) for number in range(20, 30)]
+    found = {"none found": 0, "few found": 20, "unseen": 0}
+    return replace(
+        _design(unseen=1e6),
+        classes=(),
+        strata=strata,
+        units=tuple(units),
+        found=found,
+        text="How many ships are there?",
+    )
+
+
+def _counts(design: Design, **changes: str) -> Labels:
+    by_unit = {unit.id: str(unit.found) for unit in design.units}
+    by_unit |= {f"{design.key}-{int(name[1:]):04d}": label for name, label in changes.items()}
+    return Labels(key=design.key, by_unit=by_unit, empty=0)
+
+
+def test_counts_correct_what_was_found_and_stand_beside_a_constant() -> None:
+    design = _counted_design()
+    assert design.counts
+    trust = assess_counts(design, _counts(design, n0="1", n20="3.0", n21=CANNOT_TELL), demands=Demands())
+    told = trust.to_dict()
+    assert told["found"] == 20
+    assert told["count"] == pytest.approx(20 + 100 / 20 + 10 / 9, abs=0.01)
+    assert told["interval_count"][0] < told["count"] < told["interval_count"][1]
+    assert told["error_per_tile"] == pytest.approx((100 / 20 + 10 / 9) / 110, abs=1e-4)
+    assert told["constant"]["answer"] == 0.0
+    assert told["constant"]["error_per_tile"] == pytest.approx((100 / 20 + 10 / 9 * 19) / 110, abs=1e-4)
+    assert (told["area_km2"], told["estimated_km2"]) == (11.0, 10.0)
+    assert any("1 tiles say `cannot tell`" in note for note in told["notes"])
+    assert any("10 tiles (1.000 km²) were not seen" in note for note in told["notes"])
+    assert json.loads(json.dumps(told)) == told
+    assert "found 20; there are 26.1" in "\n".join(trust.lines())
+
+
+def test_counts_that_are_too_few_are_not_enough_evidence() -> None:
+    design = _counted_design()
+    some = {unit.id: str(unit.found) for unit in design.units[19:]}  # one tile of those without finds
+    few = assess_counts(design, Labels(key=design.key, by_unit=some, empty=19), demands=Demands())
+    assert few.left_out == ("none found",)
+    assert "only 9% of the ground" in few.answer
+    assert any("none found has too few counts" in line for line in few.lines())
+    wide = assess_counts(design, _counts(design, n0="40"), demands=Demands())
+    assert "the interval is ±" in wide.answer
+    assert assess_counts(design, _counts(design), demands=Demands()).answer == ENOUGH
+    with pytest.raises(BadRequestError, match="no stratum has two counts"):
+        assess_counts(design, Labels(key=design.key, by_unit={design.units[0].id: "1"}, empty=29), demands=Demands())
+
+
+@pytest.mark.parametrize("label", ["many", "-1", "1.5", "1e3", "²", "99999999999"])
+def test_labels_that_are_no_counts_are_refused(label: str) -> None:
+    design = _counted_design()
+    with pytest.raises(BadRequestError, match="no counts"):
+        assess_counts(design, _counts(design, n3=label), demands=Demands())
+    with pytest.raises(BadRequestError, match="no unit has a count"):
+        assess_counts(
+            design, Labels(key=design.key, by_unit={design.units[0].id: CANNOT_TELL}, empty=29), demands=Demands()
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from earthmap.cli import main
 from earthmap.errors import JobError, RunFolderError
@@ -19,7 +20,7 @@ from earthmap.metrics.sampling import BOUNDARY, OUTSIDE, SKIPPED, UNSEEN_GROUND
 from earthmap.pipeline import Run, Sample, SampleSpec, draw_sample, open_run, parse_job, run_job
 from earthmap.pipeline.class_maps import ClassMap, choose_layer
 from earthmap.pipeline.design import Design, read_design
-from earthmap.synthetic import World, truth_on
+from earthmap.synthetic import World, small_world, standing_on, truth_on, write_world
 from earthmap.tasks import UNSEEN
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
@@ -204,6 +205,74 @@ def test_labels_from_the_truth_give_the_true_area_from_the_command_line(
     assert told["area_km2"] == pytest.approx(told["estimated_km2"] + unseen, abs=1e-5)
 
 
+# ── things ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def ships(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, Run]:
+    """A world over the border of two zones, in which the oracle finds the ships."""
+    world = small_world(3, place=(6.0, 45.7), size_m=6000.0, cloud_share=0.0, ships=0.9)
+    folder = tmp_path_factory.mktemp("ships")
+    values = {
+        "area": world.area,
+        "catalog": str(write_world(world, folder / "scenes", sensors=("sentinel-2",))),
+        "queries": ["How many ships are there?", WATER],
+        "predictor": "oracle",
+        "tile_size": 128,
+        "scenes": "latest",
+        "out": str(folder / "run"),
+    }
+    return world, run_job(parse_job(values))
+
+
+def _middles(world: World) -> np.ndarray:
+    """Longitude and latitude of the middle of each ship."""
+    from pyproj import Transformer
+
+    turn = Transformer.from_crs(world.epsg, 4326, always_xy=True)
+    points = shapely.centroid(shapely.envelope(standing_on(world, "ship").outlines))
+    return shapely.transform(points, lambda xy: np.column_stack(turn.transform(xy[:, 0], xy[:, 1])))
+
+
+def test_tiles_are_drawn_by_what_was_found_and_counts_give_the_true_number(
+    ships: tuple[World, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, run = ships
+    sample = draw_sample(run, SampleSpec(units=400), out=str(tmp_path / "out"))
+    design = sample.design
+    assert design.counts
+    assert {Cell.parse(unit.cell_id).zone.id for unit in design.units} == {"31N", "32N"}
+    assert sample.chips == len(design.units) == sum(stratum.size for stratum in design.strata)
+    assert sum(design.found.values()) == run.summary["queries"][0]["observations"][0]["total"]
+    sheet = geopandas.read_file(tmp_path / "out" / "sample.gpkg", layer="sample")
+    assert shapely.union_all(sheet.geometry.values).area == pytest.approx(run.job.area.geometry.area, rel=1e-3)
+    middles = _middles(world)
+    labels = {
+        name: int(shapely.contains(ground, middles).sum())
+        for name, ground in zip(sheet["id"], sheet.geometry, strict=True)
+    }
+    assert sum(labels.values()) == len(middles) > 5
+    table = tmp_path / "labels.csv"
+    table.write_text("id,label\n" + "\n".join(f"{name},{count}" for name, count in labels.items()))
+    assert main(["estimate", run.address, str(table), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["count"] == told["interval_count"][0] == told["interval_count"][1] == len(middles)
+    assert told["answer"] == "enough evidence"
+
+
+def test_ground_is_owned_once_where_two_zones_meet(ships: tuple[World, Run]) -> None:
+    _, run = ships
+    layer = choose_layer(run, question=WATER)
+    total, zones = 0.0, set()
+    with ClassMap(run, layer) as classes:
+        for part in classes.cells():
+            total += float(part.area_m2[part.strata != OUTSIDE].sum())
+            zones.add(part.cell.zone.id)
+    assert zones == {"31N", "32N"}
+    assert total / 1e6 == pytest.approx(run.summary["queries"][1]["observations"][0]["area_km2"], abs=1e-4)
+    assert total / 1e6 == pytest.approx(run.job.area.area_km2, rel=2e-3)
+
+
 # ── what cannot be sampled ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -257,7 +326,7 @@ def test_labels_of_another_run_and_of_a_map_that_changed_are_refused(
     labels.write_text("id,label\n" + "\n".join(f"{unit.id},none" for unit in sampled.design.units))
     folder = tmp_path / "run"
     shutil.copytree(mapped.address, folder, ignore=shutil.ignore_patterns("store"))
-    raster = next(iter(sampled.design.rasters))
+    raster = next(iter(sampled.design.files))
     (folder / raster).write_bytes((folder / raster).read_bytes() + b" ")
     assert main(["estimate", str(folder), str(labels)]) == 2
     assert "was mapped anew since the sample" in capsys.readouterr().err
