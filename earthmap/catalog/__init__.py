@@ -9,6 +9,7 @@ from earthmap.catalog.choice import (
     pair,
     rank_many,
     stated_clear,
+    unlike_pair,
 )
 from earthmap.catalog.images import ImageCatalog, JoinedCatalog, image_catalog, images_key
 from earthmap.catalog.intervals import Interval, parse_datetime
@@ -54,4 +55,5 @@ __all__ = [
     "search_items",
     "split_date",
     "stated_clear",
+    "unlike_pair",
 ]

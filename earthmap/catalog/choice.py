@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from earthmap.catalog.intervals import Interval, parse_datetime
-from earthmap.catalog.observations import KEY_DIGITS, cloud_share, share_ground
+from earthmap.catalog.observations import KEY_DIGITS, cloud_share, narrow, share_ground
 from earthmap.catalog.scene import Observation
 from earthmap.errors import JobError, QueryError
 
@@ -281,6 +281,20 @@ def has_unlike_pair(
     ordered = sorted(observations, key=lambda observation: (observation.datetime, observation.id))
     found = pair(observations, before=before, after=after)
     return found is None and _pair(ordered, *change_intervals(before, after)) is not None
+
+
+def unlike_pair(
+    observations: Sequence[Observation], ground: BaseGeometry, *, before: str | None = None, after: str | None = None
+) -> tuple[Observation, Observation] | None:
+    """Two observations of different sensors, whose maps can be compared where `pair` finds no two of `ground` that can
+    be looked at together; None where there are none, or the two are of one sensor, as radar of different orbits is."""
+    whole = {part.id: one for one in observations if (part := narrow(one, ground)) is not None}
+    parts = [part for one in observations if (part := narrow(one, ground)) is not None]
+    if pair(parts, before=before, after=after) is not None:
+        return None
+    ordered = sorted(parts, key=lambda observation: (observation.datetime, observation.id))
+    two = _pair(ordered, *change_intervals(before, after))
+    return (whole[two[0].id], whole[two[1].id]) if two is not None and two[0].sensor != two[1].sensor else None
 
 
 def change_intervals(before: str | None, after: str | None) -> tuple[Interval | None, Interval | None]:

@@ -162,14 +162,16 @@ class Conditions:
     @classmethod
     def of(cls, first: Sequence[Scene], second: Sequence[Scene]) -> Conditions:
         """Those of the scenes of both dates; of several scenes the mean of what they state."""
-        radar = SENSORS[first[0].sensor].is_sar
         both = (first, second)
+        radar = [SENSORS[scenes[0].sensor].is_sar for scenes in both]
         return cls(
             season_days=days_of_year_apart(first[0].datetime, second[0].datetime),
             sun_elevation_deg=_apart(*([scene.sun_elevation_deg for scene in scenes] for scenes in both)),
             sun_azimuth_deg=_apart(*([scene.sun_azimuth_deg for scene in scenes] for scenes in both), circle=360.0),
-            off_nadir_deg=None if radar else _apart(*([scene.off_nadir_deg for scene in scenes] for scenes in both)),
-            relative_orbits=tuple(scenes[0].relative_orbit for scenes in both) if radar else (),
+            off_nadir_deg=None
+            if any(radar)
+            else _apart(*([scene.off_nadir_deg for scene in scenes] for scenes in both)),
+            relative_orbits=tuple(scenes[0].relative_orbit for scenes in both) if all(radar) else (),
         )
 
 

@@ -33,6 +33,7 @@ from earthmap.catalog import (
     rank_many,
     scene_from_dict,
     scene_to_dict,
+    unlike_pair,
 )
 from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
@@ -41,7 +42,7 @@ from earthmap.pipeline.job import TILE_SIZE, Job
 from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
 from earthmap.storage import Storage
-from earthmap.tasks import Query
+from earthmap.tasks import TASKS, Query
 from earthmap.tasks.sizes import too_coarse
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -
         else:
             (ranked,) = rank_many(own, [ground], rule=rule)
             found += [_Asking((own[index].id,)) for index in ranked[: None if rule.name == "all" else 1]]
-    return found or [_Asking(unfound=_unfound(query, seen))]
+    return found or [_across(query, seen, ground)]
 
 
 def open_images(job: Job) -> ImageCatalog | None:
@@ -340,7 +341,19 @@ def _questions_of(
                 asked[cell].append(_of_median(best))
             elif best:
                 asked[cell].append(_Asking((best[0].id,), tuple(one.id for one in best[1:])))
-    return [askings or [_Asking(unfound=_unfound(query, seen))] for askings, seen in zip(asked, over, strict=True)]
+    places = zip(asked, over, grounds, strict=True)
+    return [askings or [_across(query, seen, ground)] for askings, seen, ground in places]
+
+
+def _across(query: Query, seen: Sequence[Observation], ground: Any) -> _Asking:
+    """Two observations of unlike sensors whose maps are compared, for a mask of change; or why there is nothing."""
+    if query.dates == 1:
+        return _Asking(unfound="no_scene")
+    windows = {"before": query.before, "after": query.after}
+    two = unlike_pair(seen, ground, **windows) if TASKS[query.task].answer == "mask" else None
+    if two is not None:
+        return _Asking((two[0].id, two[1].id))
+    return _Asking(unfound="unlike_conventions" if has_unlike_pair(seen, **windows) else "one_date")
 
 
 def _is_fine(query: Query, observation: Observation, grid: Grid) -> bool:
@@ -367,14 +380,6 @@ def _composites(
     members: Mapping[str, Sequence[str]], observations: Mapping[str, Observation]
 ) -> dict[str, Observation]:
     return {name: composite([observations[member] for member in of]) for name, of in sorted(members.items())}
-
-
-def _unfound(query: Query, over: Sequence[Observation]) -> str:
-    """Why a cell, of which a change query finds the observations `over`, has none to look at."""
-    if query.dates == 1:
-        return "no_scene"
-    unlike = has_unlike_pair(over, before=query.before, after=query.after)
-    return "unlike_conventions" if unlike else "one_date"
 
 
 def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> _Asking | None:

@@ -25,6 +25,7 @@ from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.pairing import Pairing, pair_dates
 from earthmap.pipeline.plan import CellWork, Question
 from earthmap.pipeline.reading import looked_at, manifests
+from earthmap.pipeline.two_maps import compare_maps, map_queries
 from earthmap.predict import Picture, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
@@ -251,12 +252,31 @@ def _answers(seen: Sequence[_Seen], queries: Sequence[Query], context: Context, 
         if open_ones:
             together.setdefault(open_ones, []).append(place)
     for numbers, places in together.items():
-        inputs = [TileInput(tile=seen[place].tile, pictures=seen[place].pictures) for place in places]
-        asked = _ask(inputs, [queries[number] for number in numbers], context, lone=lone)
+        asked = _ask_of([seen[place] for place in places], [queries[number] for number in numbers], context, lone=lone)
         for place, answers in zip(places, asked, strict=True):
             for number, answer in zip(numbers, answers, strict=True):
                 rows[place][number] = _noted(answer, seen[place])
     return [[answer for answer in row if answer is not None] for row in rows]
+
+
+def _ask_of(
+    seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, lone: bool
+) -> list[list[Answer]]:  # fmt: skip
+    """The answers to `queries`, tile by tile; of dates of unlike sensors those that a map of each comes to."""
+    inputs = [TileInput(tile=item.tile, pictures=item.pictures) for item in seen]
+    if len({group.manifest.sensor for group in seen[0].groups}) == 1:
+        return _ask(inputs, queries, context, lone=lone)
+    asked = [one for query in queries for one in map_queries(query)]
+    dates = [[TileInput(tile=item.tile, pictures=(item.pictures[date],)) for item in inputs] for date in (0, 1)]
+    maps = [_ask(of_date, asked, context, lone=lone) for of_date in dates]
+    ends = list(itertools.accumulate(len(query.targets) for query in queries))
+    return [
+        [
+            compare_maps(query, *(of_tile[end - len(query.targets) : end] for of_tile in both))
+            for query, end in zip(queries, ends, strict=True)
+        ]
+        for both in zip(*maps, strict=True)
+    ]
 
 
 def _untold(item: _Seen, query: Query) -> Answer | None:

@@ -27,6 +27,7 @@ from earthmap.pipeline.plan import CellWork
 from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.run import predictor_spec
 from earthmap.pipeline.stages import gather, predict_stage
+from earthmap.pipeline.two_maps import COMPARED
 from earthmap.sensors import SENSORS
 from earthmap.storage import Storage
 from earthmap.synthetic import World, small_world
@@ -245,6 +246,31 @@ def test_the_headline_says_where_swapped_dates_disagree() -> None:
     ):
         layer = {**seen, "km2": {"water gained": 0.5}, "orders_disagree_share": share}
         assert headlines({"queries": [{**query, "observations": [layer]}]})[0].endswith(says)
+
+
+def test_of_unlike_sensors_two_maps_are_compared_and_the_answer_says_so(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path
+) -> None:
+    west, south, east, north = drawn_world.bounds
+    area = AreaOfInterest.from_geometry(shapely.box(west, south, east, north), f"EPSG:{drawn_world.epsg}")
+    optical_then_radar = {"before": "2024-05-04T10:00:00Z/2024-05-04T11:00:00Z", "after": "2024-06-08T17:00:00Z/.."}
+    questions = [{"text": "What changed?", "targets": ["water", "snow"], **optical_then_radar}]
+    collections = ["drawn-sentinel-2-l2a", "drawn-sentinel-1"]
+    values = {"area": area, "catalog": str(drawn_catalog), "collections": collections, "queries": questions}
+    asked = ask_cell({**values, "predictor": "oracle"}, tmp_path / "oracle")
+    same = ask_cell(
+        {**values, "predictor": "oracle", "collections": collections[:1], "queries": ["What changed?"]},
+        tmp_path / "same",
+    )
+    layer, like = (one.summary["queries"][0]["observations"][0] for one in (asked, same))
+    assert COMPARED in layer["notes"]
+    assert COMPARED not in like["notes"]
+    assert layer["km2"]["water gained"] >= like["km2"]["water gained"] > 0  # the radar sees through the second's clouds
+    assert {row["orders_agree"] for row in asked.rows if row["status"] == "answered"} == {1.0}
+    rules = ask_cell({**values, "predictor": "spectral"}, tmp_path / "spectral")
+    found = rules.summary["queries"][0]["observations"][0]
+    assert "snow not compared: a date cannot tell it" in found["notes"]
+    assert found["km2"].get("snow gained", 0) == 0 < found["km2"]["water gained"]
 
 
 # ── what follows from what is known ──────────────────────────────────────────────────────────────────────────

@@ -40,32 +40,50 @@ def item(day: int, level: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("items", "unfound"),
-    [
-        ([item(1, "S2MSI1C"), item(11, "S2MSI2A")], {"unlike_conventions"}),
-        ([item(1, "S2MSI1C"), item(11, "S2MSI1C"), item(21, "S2MSI2A")], {""}),
-        ([item(1, "S2MSI1C"), item(1, "S2MSI2A")], {"one_date"}),
-        ([item(1, "S2MSI1C")], {"one_date"}),
-    ],
-)
-def test_levels_are_not_compared(tmp_path: Path, items: list[dict[str, Any]], unfound: set[str]) -> None:
+L1C, L2A = "sentinel-2-l1c", "sentinel-2-l2a"
+
+
+def plan_of(tmp_path: Path, items: list[dict[str, Any]], **question: Any) -> Any:
+    predictor = "vlm" if question else "spectral"
     job = parse_job(
         {
             "area": [WEST, SOUTH, EAST, NORTH],
             "catalog": "memory",
-            "queries": ["What changed?"],
+            "queries": [{"text": "What changed?", **question}],
+            "predictor": predictor,
             "out": str(tmp_path / "run"),
         }
     )
-    plan = make_plan(job, MemoryCatalog(items, address="memory"))
+    return make_plan(job, MemoryCatalog(items, address="memory"))
+
+
+@pytest.mark.parametrize(
+    ("items", "unfound", "sensors"),
+    [
+        ([item(1, "S2MSI1C"), item(11, "S2MSI2A")], {""}, (L1C, L2A)),
+        ([item(1, "S2MSI2A"), item(11, "S2MSI1C")], {""}, (L2A, L1C)),
+        ([item(1, "S2MSI1C"), item(11, "S2MSI1C"), item(21, "S2MSI2A")], {""}, (L1C, L1C)),
+        ([item(1, "S2MSI1C"), item(1, "S2MSI2A")], {"one_date"}, ()),
+        ([item(1, "S2MSI1C")], {"one_date"}, ()),
+    ],
+)
+def test_unlike_levels_are_compared_only_where_there_are_no_others(
+    tmp_path: Path, items: list[dict[str, Any]], unfound: set[str], sensors: tuple[str, ...]
+) -> None:
+    plan = plan_of(tmp_path, items)
     assert set(plan.table["unfound"].to_pylist()) == unfound
     for work in plan.work():
         for question in work.questions:
-            assert {plan.observations[name].sensor for name in question.observations} <= {"sentinel-2-l1c"}
-            assert len(question.observations) == (0 if unfound != {""} else 2)
+            assert tuple(plan.observations[name].sensor for name in question.observations) == sensors
+            assert question.fallbacks == question.later_fallbacks == ()
     storage = Storage(tmp_path / "store")
     write_plan(storage, plan)
     back = read_plan(storage)
     assert back is not None
     assert back.table.to_pylist() == plan.table.to_pylist()
+
+
+def test_only_masks_can_be_made_of_each_date_by_itself(tmp_path: Path) -> None:
+    items = [item(1, "S2MSI1C"), item(11, "S2MSI2A")]
+    plan = plan_of(tmp_path, items, task="change-type")
+    assert set(plan.table["unfound"].to_pylist()) == {"unlike_conventions"}
