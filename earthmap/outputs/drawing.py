@@ -54,7 +54,8 @@ LOST = "#d1495b"
 OTHER = "#7a6c9d"
 """Fill of texts."""
 PALETTE = ("#E69F00", "#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#0072B2")
-"""Okabe and Ito's colours, which readers who do not see all hues can tell apart (jfly.uni-koeln.de/color)."""
+"""Okabe and Ito's colours, which readers who do not see all hues can tell apart (jfly.uni-koeln.de/color);
+the last is water's, nearly."""
 DISC = 1 / 160
 """Radius at which a point is drawn, beside the height of the map."""
 INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#414e56", "#b5402f"
@@ -97,16 +98,25 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
     name = targets[0] if task in ("presence", "fraction") and targets else answer
     for ending in (" gained", " lost"):
         name = name.removesuffix(ending)
-    other = PALETTE[zlib.crc32(name.encode()) % len(PALETTE)] if name else OTHER
-    fill = COLOURS.get(name) or CHANGE_COLOURS.get(name, other)
+    fill = COLOURS.get(name) or CHANGE_COLOURS.get(name) or _own_colour(name)
     if answer.endswith(" lost"):
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
     if answer in ("no", "no change"):
         return Look(fill="#ffffff", line=QUIET, alpha=0.0)
     if task == "presence" or is_of_tiles(task):  # squares let the ground show
         return Look(fill=fill, line=_darker(fill), alpha=0.22)
-    alpha = 0.85 if answer.endswith(" gained") else 0.3 if is_of_things(task) else 0.55
+    if is_of_things(task):  # small: the outline is what is seen
+        return Look(fill=fill, line=fill, alpha=0.25)
+    alpha = 0.85 if answer.endswith(" gained") else 0.55
     return Look(fill=fill, line=_darker(fill), alpha=alpha)
+
+
+def _own_colour(name: str) -> str:
+    """Always the same colour for a name: one of PALETTE's but the last, in one of three shades."""
+    if not name:
+        return OTHER
+    shade, colour = divmod(zlib.crc32(name.encode()) // 7, len(PALETTE) - 1)
+    return _shaded(PALETTE[colour], (1.0, 0.72, 1.28)[shade % 3])
 
 
 def legend_order(kind: tuple[str, str], targets: Mapping[str, Sequence[str]]) -> tuple[Any, ...]:
@@ -139,8 +149,12 @@ def is_shared(task: str) -> bool:
 
 
 def _darker(colour: str) -> str:
+    return _shaded(colour, 0.62)
+
+
+def _shaded(colour: str, factor: float) -> str:
     parts = [int(colour[index : index + 2], 16) for index in (1, 3, 5)]
-    return "#" + "".join(f"{round(part * 0.62):02x}" for part in parts)
+    return "#" + "".join(f"{min(255, round(part * factor)):02x}" for part in parts)
 
 
 def list_moments(numbers: Sequence[Numbers]) -> list[Moment]:

@@ -201,8 +201,8 @@ def format_answer(row: Numbers) -> str:
 
 
 def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
-    """How many of each: `12 ship, 3 car`; `nothing` where there is none."""
-    said = [f"{count:,} {name}" for name, count in list(things.items())[:most]]
+    """How many of each: `12 × ship, 3 × car`; `nothing` where there is none."""
+    said = [f"{count:,} × {name}" for name, count in list(things.items())[:most]]
     more = f", and {len(things) - most} more kinds" if len(things) > most else ""
     return f"{', '.join(said)}{more}" if said else "nothing"
 

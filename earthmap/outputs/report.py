@@ -164,8 +164,8 @@ def _big(row: Numbers) -> tuple[str, str]:
         return format_share(row.fraction), f"of {format_km2(row.seen_km2)} seen"
     if row.things is not None:
         name, number = next(iter(row.things.items()), ("nothing", 0))
-        first = f"{number:,} {name}" if row.things else name
-        rest = ", ".join(f"{other:,} {kind}" for kind, other in list(row.things.items())[1:4])
+        first = f"{number:,} × {name}" if row.things else name
+        rest = ", ".join(f"{other:,} × {kind}" for kind, other in list(row.things.items())[1:4])
         return first, "; ".join(part for part in (rest, f"in {format_km2(row.seen_km2)} seen") if part)
     if len(row.km2) > 1 or row.is_pair:
         if not sum(row.km2.values()):

@@ -37,15 +37,20 @@ if TYPE_CHECKING:
 EACH = 4
 """Tiles of one group."""
 
+POINT_SHARE = 0.03
+"""Radius of the ring around a point, as a share of the tile's side."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     group: str
-    tile_id: str
+    tile_ids: tuple[str, ...]
     title: str
     lines: tuple[str, ...]
     scenes: frozenset[str]
     geometry: Any = None
+    is_square: bool = False
+    """The geometry is the tile's own: nothing to draw."""
 
 
 def collect_evidence(
@@ -106,8 +111,10 @@ def _found(features: geopandas.GeoDataFrame, row: int, group: str) -> _Chosen:
     title, task = str(one["answer"]), str(one["task"])
     if task == "fraction":
         title = f"{format_share(_number(one['fraction']))} of the seen ground"
-    drawn = None if task in TASKS and TASKS[task].merge == "tiles" else one.geometry  # a square says nothing
-    return _Chosen(group, _tile_of(features, row), title, tuple(lines), frozenset(one["scenes"]), drawn)
+    is_square = task in TASKS and TASKS[task].merge == "tiles"
+    return _Chosen(
+        group, tuple(one["tile_ids"]), title, tuple(lines), frozenset(one["scenes"]), one.geometry, is_square=is_square
+    )
 
 
 def _unanswered(coverage: geopandas.GeoDataFrame) -> Iterator[_Chosen]:
@@ -117,14 +124,14 @@ def _unanswered(coverage: geopandas.GeoDataFrame) -> Iterator[_Chosen]:
             one = own.iloc[row]
             said = [str(one[name]) for name in ("message", "tile_id", "observation") if isinstance(one[name], str)]
             reason = str(one["reason"]).replace("_", " ") if isinstance(one["reason"], str) else "no reason given"
-            yield _Chosen(group, str(one["tile_id"]), reason, tuple(said), frozenset(one["scenes"]))
+            yield _Chosen(group, (str(one["tile_id"]),), reason, tuple(said), frozenset(one["scenes"]))
 
 
 # ── their pictures ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _shown(chosen: _Chosen, plan: Plan, store: Storage) -> Evidence:
-    tile = _parse(chosen.tile_id)
+    tile = _tile_with(chosen)
     pictures: list[Picture] = []
     if tile is not None:
         own = [one for one in plan.observations.values() if chosen.scenes & {scene.id for scene in one.scenes}]
@@ -135,8 +142,22 @@ def _shown(chosen: _Chosen, plan: Plan, store: Storage) -> Evidence:
         title=chosen.title,
         lines=chosen.lines,
         rgb=tuple(_rgb(tile, picture) for picture in pictures if tile is not None),
-        outlines=_outlines(tile, chosen.geometry) if pictures and tile is not None else (),
+        outlines=_outlines(tile, chosen.geometry) if pictures and tile is not None and not chosen.is_square else (),
     )
+
+
+def _tile_with(chosen: _Chosen) -> Tile | None:
+    """Of the tiles that something was found in, the one that a place inside it lies in."""
+    tiles = [tile for name in chosen.tile_ids if (tile := _parse(name)) is not None]
+    if chosen.geometry is None or len(tiles) < 2:
+        return next(iter(tiles), None)
+    place = chosen.geometry.representative_point()
+    inside = (tile for tile in tiles if _is_inside(tile, _pixels(tile, place)))
+    return next(inside, tiles[0])
+
+
+def _is_inside(tile: Tile, pixels: NDArray[np.float64]) -> bool:
+    return bool(((pixels >= 0) & (pixels < tile.grid.core_px)).all())
 
 
 def _parse(tile_id: str) -> Tile | None:
@@ -193,24 +214,21 @@ def _rgb(tile: Tile, picture: Picture) -> NDArray[np.uint8]:
 
 
 def _outlines(tile: Tile, geometry: Any) -> tuple[NDArray[np.float64], ...]:
-    """Rings of a geometry in EPSG:4326 as columns and rows of the tile's core."""
-    from pyproj import Transformer
-
+    """Rings of a geometry in EPSG:4326 as columns and rows of the tile's core; around a point or line a ring."""
     if geometry is None:
         return ()
+    parts = shapely.get_parts(geometry)
+    placed = [shapely.transform(part, lambda xy: _pixels(tile, shapely.points(xy))) for part in parts]
+    areas = [part if part.geom_type == "Polygon" else part.buffer(POINT_SHARE * tile.grid.core_px) for part in placed]
+    return tuple(shapely.get_coordinates(ring) for ring in shapely.get_rings(areas))
+
+
+def _pixels(tile: Tile, places: Any) -> NDArray[np.float64]:
+    """(n, 2) columns and rows of the tile's core for points in EPSG:4326."""
+    from pyproj import Transformer
+
     lattice = tile.core_geobox
     there = Transformer.from_crs("EPSG:4326", str(lattice.crs), always_xy=True)
-
-    def to(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack(there.transform(degrees[:, 0], degrees[:, 1]))
-
-    placed = shapely.transform(geometry, to)
+    x, y = (np.asarray(axis) for axis in there.transform(*shapely.get_coordinates(places).T))
     inverse = ~lattice.affine
-    rings = []
-    polygons = [part for part in shapely.get_parts(placed) if part.geom_type == "Polygon"]
-    for ring in shapely.get_rings(polygons):
-        x, y = shapely.get_coordinates(ring).T
-        rings.append(
-            np.column_stack([inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f])
-        )
-    return tuple(rings)
+    return np.column_stack([inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f])

@@ -102,7 +102,7 @@ def test_things_are_counted_and_shown_as_such() -> None:
     del seen["km2"]
     seen.update(count={"car": 3, "ship": 12, "<b>": 0}, total=15)
     row = read_numbers(summary)[0]
-    assert format_answer(row) == "12 ship, 3 car, 0 <b>, in 34.9 km² seen"
+    assert format_answer(row) == "12 × ship, 3 × car, 0 × <b>, in 34.9 km² seen"
     unit, found = measured(row)
     assert (unit, [(one.answer, one.text) for one in found]) == ("things", [("ship", "12"), ("car", "3"), ("<b>", "0")])
     assert format_answer(dataclasses.replace(row, things={})) == "nothing, in 34.9 km² seen"

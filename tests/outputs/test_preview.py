@@ -187,6 +187,20 @@ def test_points_and_lines_are_drawn_where_they_are() -> None:
 
 
 def test_answers_without_a_colour_of_their_own_have_different_ones_and_keep_them() -> None:
-    fills = {name: look_of(name, task="choose").fill for name in ("harbour", "airport", "farm")}
-    assert len(set(fills.values())) == 3
-    assert fills["farm"] == look_of("farm", task="detect").fill
+    names = [
+        "harbour",
+        "airport",
+        "farm",
+        "forest",
+        "school",
+        "stadium",
+        "bridge",
+        "road",
+        "ship",
+        "car",
+        "plane",
+        "dam",
+    ]
+    fills = [look_of(name, task="choose").fill for name in names]
+    assert len(set(fills)) >= 8
+    assert fills == [look_of(name, task="detect").fill for name in names]

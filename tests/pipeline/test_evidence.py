@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from earthmap.grid import Grid, Tile, Zone, owned_ground
 from earthmap.outputs.evidence import SIDE_PX, Evidence, evidence_section, thumbnail
-from earthmap.pipeline.evidence import EACH, _answered, _unanswered, _varied
+from earthmap.pipeline.evidence import EACH, _answered, _Chosen, _outlines, _tile_with, _unanswered, _varied
 from tests.outputs import drawn_results as drawn
 
 
@@ -32,8 +33,8 @@ def test_the_most_and_the_least_certain_are_shown() -> None:
     features["answer"] = "yes"
     features["query_key"] = "q3"
     found = list(_answered(features))
-    most = [one.tile_id for one in found if one.group == "The most certain"]
-    least = [one.tile_id for one in found if one.group == "The least certain"]
+    most = [one.tile_ids[0] for one in found if one.group == "The most certain"]
+    least = [one.tile_ids[0] for one in found if one.group == "The least certain"]
     assert most == ["tile-02", "tile-08", "tile-07", "tile-00"]
     assert least == ["tile-04", "tile-09", "tile-01", "tile-05"]
     assert "probability 99 %" in found[0].lines
@@ -41,14 +42,14 @@ def test_the_most_and_the_least_certain_are_shown() -> None:
 
 def test_of_few_tiles_none_is_shown_twice() -> None:
     features = squares([0.9, 0.6, 0.99])
-    tiles = [one.tile_id for one in _answered(features)]
+    tiles = [one.tile_ids[0] for one in _answered(features)]
     assert sorted(tiles) == ["tile-00", "tile-01", "tile-02"]
 
 
 def test_equal_certainty_is_decided_by_the_tile_whatever_the_order_of_rows() -> None:
     features = squares([0.9] * 9)
     features["answer"], features["query_key"] = "yes", "q3"
-    chosen = [{one.tile_id for one in _answered(rows)} for rows in (features, features.iloc[::-1])]
+    chosen = [{one.tile_ids[0] for one in _answered(rows)} for rows in (features, features.iloc[::-1])]
     assert chosen[0] == chosen[1]
 
 
@@ -59,6 +60,19 @@ def test_without_probabilities_the_largest_finds_are_shown_and_it_is_said() -> N
     assert {one.group for one in found} == {"The largest finds (the predictor gives no probability)"}
     largest = features.geometry.iloc[int(features["area_m2"].to_numpy().argmax())]
     assert found[0].geometry.equals(largest)
+
+
+def test_the_tile_is_the_one_that_the_find_lies_in_and_a_point_gets_a_ring() -> None:
+    tiles = [Tile(Grid(resolution_m=10.0, picture_px=128), Zone(31, True), 4500, 484 + step) for step in range(3)]
+    square = owned_ground(tiles[1])
+    middle = square.centroid
+    chosen = _Chosen("g", tuple(tile.id for tile in tiles), "ship", (), frozenset(), middle)
+    assert _tile_with(chosen) == tiles[1]
+    (ring,) = _outlines(tiles[1], middle)
+    assert np.abs(ring.mean(axis=0) - 56).max() < 2
+    assert 2 < np.ptp(ring[:, 0]) < 10
+    (ring,) = _outlines(tiles[1], square)
+    assert np.abs(np.sort(ring[:, 0])[[0, -1]] - (0, 112)).max() < 0.1
 
 
 def test_what_failed_is_shown_with_its_reason() -> None:
