@@ -52,7 +52,7 @@ figure { margin: 0 0 18px; }
 figcaption, caption { font-weight: 600; text-align: left; padding: 4px 0; overflow-wrap: anywhere; }
 figcaption .quiet, caption .quiet { font-weight: 400; }
 .bars { margin: 0 0 18px; } .bars th { font-weight: 400; color: var(--ink); overflow-wrap: anywhere; }
-.bars .bar { height: 12px; margin-top: 5px; }
+.bars .bar { height: 12px; margin-top: 5px; box-shadow: inset 0 0 0 1px #0003; }
 .bars td.n { white-space: nowrap; }
 .shares th { width: 42%; } .shares td .quiet { font-size: 13px; }
 .stack { display: flex; height: 13px; border-radius: 3px; overflow: hidden; background: #eef1f0; margin-top: 5px; }
