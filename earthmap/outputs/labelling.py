@@ -27,6 +27,8 @@ class LabelRow:
     """One unit as it is shown to who labels it, and how it was drawn."""
 
     id: str
+    date: str
+    """When its pictures were measured; empty where there is none."""
     lon: float
     lat: float
     ground: BaseGeometry
@@ -48,6 +50,7 @@ def write_label_sheet(path: Path, rows: Sequence[LabelRow], *, choices: Sequence
         {
             "id": [row.id for row in rows],
             "label": pd.Series([None] * len(rows), dtype="string"),
+            "date": [row.date for row in rows],
             "note": pd.Series([None] * len(rows), dtype="string"),
             "lon": [row.lon for row in rows],
             "lat": [row.lat for row in rows],
@@ -173,12 +176,12 @@ A table (CSV) with the columns `id` and `label` does as well. Then:
 
 _PIXELS = (
     "one pixel of the map",
-    "what the pixel is on that date",
+    "what the pixel is on the date in its column `date`",
     "Judge the framed pixel itself by what covers most of it, not its surroundings.",
 )
 _TILES = (
     "one tile of the map",
-    "how many there are on that date",
+    "how many there are on the date in its column `date`",
     "Count what has its middle within the frame and the tile's outline, each thing once.",
 )
 

@@ -42,6 +42,9 @@ KEY_DIGITS = 8
 _WHY = ("status", "stage", "reason", "datetime_min")
 """Columns of the coverage that `is_skipped` looks at."""
 
+DAYS = ("datetime_min", "datetime_max")
+"""Columns of the coverage that `days_of` looks at."""
+
 _READ_STAGES = ("search", "plan", "read")
 """Stages before there is a picture."""
 
@@ -62,8 +65,11 @@ class MapLayer:
     """Its cells have different observations."""
     datetime_min: str
     datetime_max: str
-    area_m2: float
-    """Of the area, as the run counts it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Classes that its map tells from the rest."""
+        return tuple(mask_legend(self.query).values())
 
     @property
     def finds_things(self) -> bool:
@@ -121,7 +127,6 @@ def choose_layer(run: Run, *, question: str | None = None, observation: str | No
         mosaic=entry["observation"] == f"{entry['sensor']}_mosaic",
         datetime_min=entry["datetime_min"],
         datetime_max=entry["datetime_max"],
-        area_m2=entry["area_km2"] * 1e6,
     )
 
 
@@ -288,6 +293,12 @@ def layer_coverage(
     table = pq.read_table(pa.BufferReader(run.storage.read(COVERAGE_PATH)), columns=list(columns), filters=wanted)
     for batch in table.to_batches():
         yield from batch.to_pylist()
+
+
+def days_of(row: Mapping[str, Any]) -> str:
+    """When what a row of the coverage is about was measured, to the day; empty where nothing was."""
+    times = [row[name] for name in DAYS if row[name] is not None]
+    return "..".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in times))
 
 
 def is_skipped(row: Mapping[str, Any]) -> bool:

@@ -41,6 +41,8 @@ class Unit:
     lon: float
     """Of its centre, in degrees."""
     lat: float
+    date: str
+    """When its pictures were measured, to the day: two of a change; empty where there is none."""
     found: int = 0
     """Things that the map has in it."""
 

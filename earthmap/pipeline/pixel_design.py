@@ -12,7 +12,7 @@ from earthmap.errors import BadRequestError
 from earthmap.grid import Cell, pixel_to_lonlat
 from earthmap.metrics.area import Stratum
 from earthmap.metrics.sampling import BOUNDARY, OUTSIDE, SKIPPED, UNSEEN_GROUND, Drawn, StratifiedDraw
-from earthmap.pipeline.class_maps import ClassMap, MapLayer
+from earthmap.pipeline.class_maps import DAYS, ClassMap, MapLayer, days_of, layer_coverage
 from earthmap.pipeline.design import UNMAPPED, Design, Unit, unit_name
 from earthmap.pipeline.folder import Run
 from earthmap.tasks import UNSEEN
@@ -49,7 +49,8 @@ def draw_pixels(run: Run, layer: MapLayer, *, total: int, seed: int, unseen: boo
     key = layer.sample_key(run, files, (total, seed, unseen))
     order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
     strata = {number: _stratum(number, draw, legend) for number in sorted(draw.sizes)}
-    placed = [_unit(unit_name(key, place), drawn[index], legend) for place, index in enumerate(order, 1)]
+    days = {row["tile_id"]: days_of(row) for row in layer_coverage(run, layer, columns=("tile_id", *DAYS))}
+    placed = [_unit(unit_name(key, place), drawn[index], legend, days) for place, index in enumerate(order, 1)]
     design = Design(
         key=key,
         question=layer.number,
@@ -76,7 +77,7 @@ def _name(number: int, legend: Mapping[int, str]) -> str:
     return _NAMES[number] if number in _NAMES else legend[number]
 
 
-def _unit(name: str, drawn: Drawn, legend: Mapping[int, str]) -> tuple[Unit, BaseGeometry]:
+def _unit(name: str, drawn: Drawn, legend: Mapping[int, str], days: Mapping[str, str]) -> tuple[Unit, BaseGeometry]:
     cell = Cell.parse(drawn.block)
     core = cell.grid.core_px
     tile = cell.tiles()[drawn.row // core * (cell.grid.cell_core_px // core) + drawn.column // core]
@@ -96,5 +97,6 @@ def _unit(name: str, drawn: Drawn, legend: Mapping[int, str]) -> tuple[Unit, Bas
         column=drawn.column,
         lon=lon[0],
         lat=lat[0],
+        date=days.get(tile.id, ""),
     )
     return unit, shapely.Polygon(zip(lon[1:], lat[1:], strict=True))

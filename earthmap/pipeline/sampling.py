@@ -110,6 +110,7 @@ def _write_sheet(
     rows = [
         LabelRow(
             id=unit.id,
+            date=unit.date,
             lon=unit.lon,
             lat=unit.lat,
             ground=ground,

@@ -15,7 +15,7 @@ from earthmap.errors import BadRequestError
 from earthmap.grid import CELL_TILES, Grid, Tile, Zone, owner
 from earthmap.metrics.area import Stratum
 from earthmap.metrics.sampling import SKIPPED, UNSEEN_GROUND, allocate
-from earthmap.pipeline.class_maps import MapLayer, is_skipped, layer_coverage
+from earthmap.pipeline.class_maps import DAYS, MapLayer, days_of, is_skipped, layer_coverage
 from earthmap.pipeline.design import UNMAPPED, Design, Unit, unit_name
 from earthmap.pipeline.folder import FEATURES_PATH, Run
 
@@ -37,6 +37,7 @@ class _TileFound:
     """Its own ground in the area, EPSG:4326."""
     area_m2: float
     found: int
+    date: str
     kind: int
     """SKIPPED, UNSEEN_GROUND, or NONE where it was answered."""
 
@@ -112,20 +113,21 @@ def _unit(name: str, kind: int, inclusion: float, one: _TileFound) -> Unit:
         column=tile.column % CELL_TILES * core,
         lon=round(point.x, 9),
         lat=round(point.y, 9),
+        date=one.date,
         found=one.found,
     )
 
 
 def _tiles(run: Run, layer: MapLayer) -> Iterator[_TileFound]:
     """Every tile of the layer that has ground in the area."""
-    columns = ("tile_id", "status", "stage", "reason", "datetime_min", "area_km2", "geometry")
+    columns = ("tile_id", "status", "stage", "reason", *DAYS, "area_km2", "geometry")
     rows = {row["tile_id"]: row for row in layer_coverage(run, layer, columns=columns)}
     found = _found_in(run, layer, set(rows))
     for name, row in sorted(rows.items()):
         if row["area_km2"] > 0:
             kind = NONE if row["status"] == "answered" else SKIPPED if is_skipped(row) else UNSEEN_GROUND
             ground = shapely.from_wkb(row["geometry"])
-            yield _TileFound(Tile.parse(name), ground, row["area_km2"] * 1e6, found[name], kind)
+            yield _TileFound(Tile.parse(name), ground, row["area_km2"] * 1e6, found[name], days_of(row), kind)
 
 
 def _strata(tiles: Iterator[_TileFound]) -> dict[int, list[_TileFound]]:

@@ -21,8 +21,8 @@ from earthmap.sensors.views import NODATA_GREY
 def _rows() -> list[LabelRow]:
     return [
         LabelRow(
-            id=f"k-{number}", lon=3.0 + number, lat=45.0, chip=f"chips/k-{number}.png", stratum="boundary",
-            mapped="water <deep> & \"blue\"", area_m2=100.0, inclusion=0.25,
+            id=f"k-{number}", date="2024-05-01", lon=3.0 + number, lat=45.0, chip=f"chips/k-{number}.png",
+            stratum="boundary", mapped="water <deep> & \"blue\"", area_m2=100.0, inclusion=0.25,
             ground=shapely.box(3.0 + number, 44.9, 3.1 + number, 45.0),
         )
         for number in (2, 1, 3)
@@ -38,7 +38,7 @@ def sheet(tmp_path: Path) -> Path:
 
 def test_the_layer_to_label_says_nothing_of_the_map(sheet: Path) -> None:
     layer = geopandas.read_file(sheet, layer="sample")
-    assert list(layer.columns) == ["id", "label", "note", "lon", "lat", "chip", "geometry"]
+    assert list(layer.columns) == ["id", "label", "date", "note", "lon", "lat", "chip", "geometry"]
     assert layer["label"].isna().all()
     assert layer.crs == "EPSG:4326"
     assert layer.geometry.is_valid.all()

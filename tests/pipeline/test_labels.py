@@ -23,7 +23,7 @@ from earthmap.storage import Storage
 def _unit(number: int, stratum: str, mapped: str) -> Unit:
     return Unit(
         id=f"00ab12cd-{number:04d}", stratum=stratum, mapped=mapped, area_m2=100.0, inclusion=0.01, cell_id="c",
-        tile_id="t", row=number, column=0, lon=3.0, lat=45.0,
+        tile_id="t", row=number, column=0, lon=3.0, lat=45.0, date="2024-05-01",
     )  # fmt: skip
 
 

@@ -136,7 +136,8 @@ def test_units_are_pixels_of_their_strata_on_ground_that_their_cell_owns(mapped:
 def test_what_is_labelled_is_blind_and_has_a_picture_of_each_unit(sampled: Sample) -> None:
     folder = Path(sampled.folder)
     sheet = geopandas.read_file(folder / "sample.gpkg", layer="sample")
-    assert list(sheet.columns) == ["id", "label", "note", "lon", "lat", "chip", "geometry"]
+    assert list(sheet.columns) == ["id", "label", "date", "note", "lon", "lat", "chip", "geometry"]
+    assert set(sheet["date"]) == {sampled.layer.datetime_min[:10]}
     assert sampled.chips == len(sheet) == len(sampled.design.units)
     assert all((folder / chip).is_file() for chip in sheet["chip"])
     assert "earthmap estimate" in (folder / "HOW-TO.txt").read_text()
@@ -203,6 +204,32 @@ def test_labels_from_the_truth_give_the_true_area_from_the_command_line(
     assert found["bounds_km2"][1] == pytest.approx(found["interval_km2"][1] + unseen, abs=1e-5)
     assert sum(one["km2"] for one in told["classes"]) == pytest.approx(told["estimated_km2"], abs=1e-4)
     assert told["area_km2"] == pytest.approx(told["estimated_km2"] + unseen, abs=1e-5)
+
+
+def test_a_mosaic_is_sampled_with_the_date_of_each_cell(
+    drawn_world: World, drawn_catalog: Path, tmp_path: Path
+) -> None:
+    values = {
+        "area": drawn_world.area,
+        "catalog": str(drawn_catalog),
+        "collections": ["drawn-sentinel-2-l2a"],
+        "queries": [WATER],
+        "predictor": "spectral",
+        "tile_size": 128,
+        "resolution": 5,  # so that there are cells enough for the clouds to be over some of them only
+        "out": str(tmp_path / "run"),
+    }
+    run = run_job(parse_job(values))
+    design = draw_sample(run, FEW, out=str(tmp_path / "out")).design
+    (numbers,) = run.summary["queries"][0]["observations"]
+    assert numbers["observation"] == design.observation == "sentinel-2-l2a_mosaic"
+    assert {unit.date for unit in design.units} == {
+        f"{date:%Y-%m-%d}" for date in (drawn_world.before, drawn_world.after)
+    }
+    found = sum(stratum.mapped.get("water", 0.0) for stratum in design.strata)
+    assert found / 1e6 == pytest.approx(numbers["km2"]["water"], abs=1e-4)
+    total = sum(stratum.area for stratum in (*design.strata, *design.unsampled))
+    assert total / 1e6 == pytest.approx(numbers["area_km2"], abs=1e-4)
 
 
 # ── things ──────────────────────────────────────────────────────────────────────────────────────────────────
