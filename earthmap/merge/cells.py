@@ -196,7 +196,7 @@ class _Made:
     def _add_things(self, rows: Sequence[Mapping[str, Any]], layer: Layer, query: Query) -> None:
         """What the tiles found: finished where no other cell can know of it."""
         by_label: dict[str, list[View]] = {}
-        for row in rows:
+        for row in sorted(rows, key=lambda row: str(row["tile_id"])):  # so that nothing depends on their order
             source = Source.of([row])
             if row["status"] == "answered" and source is not None:
                 for label, view in views_of(row, query, source):

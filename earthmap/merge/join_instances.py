@@ -113,9 +113,11 @@ class JoiningInstances:
             return set()
         theirs = self._open.pop((other, cell), [])
         self._views.wait([number for number, _ in theirs], -1)
+        # The same way round whichever cell came first, so that no rounding depends on it.
+        first, second = (own, theirs) if (cell.row, cell.column) < (other.row, other.column) else (theirs, own)
         for kind in {held.kind for _, held in own} & {held.kind for _, held in theirs}:
-            mine: list[tuple[int, _Held]] = [pair for pair in own if pair[1].kind == kind]
-            others: list[tuple[int, _Held]] = [pair for pair in theirs if pair[1].kind == kind]
+            mine: list[tuple[int, _Held]] = [pair for pair in first if pair[1].kind == kind]
+            others: list[tuple[int, _Held]] = [pair for pair in second if pair[1].kind == kind]
             pairs, _ = meetings(*(Shapes.of([held.view for _, held in side]) for side in (mine, others)))
             for one, two in pairs.tolist():
                 self._views.unite(mine[one][0], others[two][0])
