@@ -53,7 +53,7 @@ MIN_SURE = 3
 MIN_AGREEMENT = 0.75
 """Share of the quarters of the windows that must find the shift by themselves, within a pixel."""
 
-_USED = tuple(reason.label for reason in Reason if reason not in (Reason.CLEAR, Reason.DARK, Reason.UNKNOWN))
+_UNUSED = tuple(reason.label for reason in Reason if reason not in (Reason.CLEAR, Reason.DARK, Reason.UNKNOWN))
 """Reasons for which a pixel takes no part: what moves, melts or is not ground."""
 
 _BANDS = ("red", "nir", "nir08", "green", "pan", "swir16", "blue", "vv", "hh", "vh", "hv", "lwir11", "lwir12")
@@ -185,7 +185,7 @@ class _Sight:
     @classmethod
     def of(cls, picture: Picture, bands: Sequence[str]) -> _Sight:
         planes = tuple(picture.data[picture.bands.index(band)] for band in bands)
-        used = ~unseen(picture.mask, _USED)
+        used = ~unseen(picture.mask, _UNUSED)
         for plane in planes:
             used &= np.isfinite(plane)
         sensor = SENSORS.get(picture.sensor)
