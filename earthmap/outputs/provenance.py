@@ -29,35 +29,49 @@ class Provenance:
 
 
 def estimates_section(estimates: Sequence[Mapping[str, Any]]) -> str:
-    """Mapped and adjusted areas with their intervals; empty without a labelled sample."""
+    """Mapped and adjusted areas and counts with their intervals; empty without a labelled sample."""
     tables = "".join(_estimate(one) for one in estimates)
-    return f"<section><h2>Areas from a labelled sample</h2>{tables}</section>" if tables else ""
+    return f"<section><h2>From a labelled sample</h2>{tables}</section>" if tables else ""
 
 
 def _estimate(one: Mapping[str, Any]) -> str:
-    rows = "".join(_class(row) for row in one.get("classes") or ())
+    counted = "count" in one
+    rows = _count(one) if counted else "".join(_class(row) for row in one.get("classes") or ())
     about = f"{one.get('question', '')} ({one.get('observation', '')})"
+    whole = float(one.get("area_km2") or 0.0)
+    unseen = whole - float(one.get("estimated_km2") or whole)
     said = (
         f"{int(one.get('labelled') or 0):,} labelled places, {int(one.get('unlabelled') or 0):,} without a label; "
-        f"{one.get('method', '')}, {one.get('interval', '')}. "
-        f"{format_km2(float(one.get('unseen_km2') or 0.0))} of {format_km2(float(one.get('area_km2') or 0.0))} was not "
-        "seen, and no interval speaks of it."
+        f"{str(one.get('method', '')).replace('_', '-')}, {one.get('interval', '')}. "
+        f"No interval speaks of {format_km2(max(0.0, unseen))} of {format_km2(whole)}: not seen, or not labelled."
     )
     notes = "".join(f'<p class="note">{escaped(str(note))}</p>' for note in one.get("notes") or ())
+    names = ("found", "there are") if counted else ("mapped", "adjusted")
     return (
-        f'<div class="scroll"><table class="estimate"><caption>{escaped(about)}</caption><tr><th>class</th>'
-        '<th class="n">mapped</th><th class="n">adjusted</th><th class="n">95 % interval</th><th></th>'
+        f'<div class="scroll"><table class="estimate"><caption>{escaped(about)}</caption><tr><th></th>'
+        f'<th class="n">{names[0]}</th><th class="n">{names[1]}</th><th class="n">95 % interval</th><th></th>'
         f"<th>evidence</th></tr>{rows}</table></div><p class='quiet'>{escaped(said)}</p>{notes}"
     )
 
 
 def _class(row: Mapping[str, Any]) -> str:
-    low, high = (float(edge) for edge in row.get("interval_km2") or (0.0, 0.0))
-    mapped, adjusted = float(row.get("mapped_km2") or 0.0), float(row.get("km2") or 0.0)
+    values = [float(row.get(name) or 0.0) for name in ("mapped_km2", "km2")]
+    values += [float(edge) for edge in row.get("interval_km2") or (0.0, 0.0)]
+    return _line(str(row.get("class", "")), values, [format_km2(value) for value in values], str(row.get("answer", "")))
+
+
+def _count(one: Mapping[str, Any]) -> str:
+    values = [float(one.get(name) or 0.0) for name in ("found", "count")]
+    values += [float(edge) for edge in one.get("interval_count") or (0.0, 0.0)]
+    return _line("things", values, [f"{value:,.0f}" for value in values], str(one.get("answer", "")))
+
+
+def _line(name: str, values: Sequence[float], texts: Sequence[str], answer: str) -> str:
+    """One row: by the map, by the sample, and the interval's ends."""
     return (
-        f"<tr><td>{escaped(str(row.get('class', '')))}</td><td class='n'>{format_km2(mapped)}</td>"
-        f"<td class='n'><b>{format_km2(adjusted)}</b></td><td class='n'>{format_km2(low)} – {format_km2(high)}</td>"
-        f"<td>{_whisker(mapped, adjusted, (low, high))}</td><td>{escaped(str(row.get('answer', '')))}</td></tr>"
+        f"<tr><td>{escaped(name)}</td><td class='n'>{texts[0]}</td><td class='n'><b>{texts[1]}</b></td>"
+        f"<td class='n'>{texts[2]} – {texts[3]}</td><td>{_whisker(values[0], values[1], (values[2], values[3]))}</td>"
+        f"<td>{escaped(answer)}</td></tr>"
     )
 
 

@@ -428,8 +428,18 @@ def test_the_scenes_and_the_sample_are_on_the_page() -> None:
     assert "<script>window.owned" not in text
 
 
+def test_counts_from_a_sample_are_on_the_page() -> None:
+    estimate = {
+        "question": "Find the ships", "observation": "o1", "found": 19, "count": 23.4, "interval_count": [20.1, 27.9],
+        "area_km2": 36.0, "estimated_km2": 30.0, "labelled": 90, "method": "design_based", "answer": "enough evidence",
+    }  # fmt: skip
+    text = page(drawn.water_results(1), estimates=[estimate])
+    assert "<td class='n'>19</td><td class='n'><b>23</b></td><td class='n'>20 – 28</td>" in text
+    assert "No interval speaks of 6.00 km² of 36.0 km²" in text
+
+
 def test_an_estimate_of_another_version_breaks_no_page() -> None:
-    assert "Areas from a labelled sample" in page(drawn.water_results(1), estimates=[{"classes": [{}]}, {}])
+    assert "From a labelled sample" in page(drawn.water_results(1), estimates=[{"classes": [{}]}, {}])
 
 
 def test_change_questions_are_swiped_and_else_the_first_and_last_date() -> None:
