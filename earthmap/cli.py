@@ -91,7 +91,16 @@ def _add_sample(commands: Any) -> None:
 def _add_estimate(commands: Any) -> None:
     add = commands.add_parser("estimate", help="areas, accuracies and counts from a labelled sample").add_argument
     add("run", help="folder of the run that the sample was drawn from")
-    add("labels", help="the labelled sample: GeoPackage, GeoJSON or CSV")
+    add(
+        "labels",
+        nargs="?",
+        help="the labelled sample: GeoPackage, GeoJSON or CSV; without, what is known without labels",
+    )
+    add(
+        "--question", metavar="N", help="without labels: its number or text (default: the first with classes of pixels)"
+    )
+    add("--observation", metavar="ID", help="without labels: as the summary names it (default: the latest)")
+    add("--errors", metavar="FILE", help="without labels: error matrices of held-out scenes (docs/trust.md)")
     add(
         "--certainty",
         type=float,
@@ -545,10 +554,27 @@ def _estimate(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.estimating import estimate_path, estimate_run
 
+    if arguments.labels is None:
+        return _estimate_unlabelled(arguments)
     run, demands = open_run(arguments.run), Demands(certainty=arguments.certainty, seen=arguments.seen)
     trust = estimate_run(run, arguments.labels, demands=demands)
     _show_lines([*trust.lines(), f"written: {run.storage.locate(estimate_path(trust.design))}"], arguments)
     _last_line(arguments, trust.to_dict())
+    return DONE
+
+
+def _estimate_unlabelled(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import open_run
+    from earthmap.pipeline.unlabelled import assess_unlabelled
+
+    found = assess_unlabelled(
+        open_run(arguments.run),
+        question=arguments.question,
+        observation=arguments.observation,
+        errors=arguments.errors,
+    )
+    _show_lines(found.lines(), arguments)
+    _last_line(arguments, found.to_dict())
     return DONE
 
 
