@@ -43,6 +43,9 @@ SAME_SHARE = 0.5
 SAME_CUT_BOX_SHARE = 0.25
 """The same for two pieces of which one is a box: a box around a piece is not the piece of the box."""
 
+SAME_TWICE = 0.8
+"""What one tile tells twice: shapes of one class that share this much of both together."""
+
 POINT_PX = 2.5
 """Two points are one thing where discs of this radius around them are: half of the five pixels a thing must have."""
 
@@ -51,6 +54,9 @@ EDGE = 5e-4
 
 BORDER_PICTURES = 1.5
 """How far, in sides of pictures, tiles of another zone can see across the border."""
+
+CUT_OFF = "cut off at the edge of a picture"
+"""Note of a thing of which no tile saw more."""
 
 BEND_PX = 0.02
 """How far the straight edge of a thing may be from its place in EPSG:4326 before it gets more vertices, in pixels."""
@@ -85,7 +91,7 @@ class View:
 
 
 def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[tuple[str, View]]:
-    """The views in a row of answers (`answer_schema`), each with what it is said to be; equal ones once."""
+    """The views in a row of answers (`answer_schema`), each with what it is said to be; what is said twice only once."""
     instances = parse(row["instances"] or "").instances
     scores = row["instance_scores"]
     if len(scores) != len(instances):
@@ -101,13 +107,24 @@ def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[t
     shapes = shapely.transform(shapes, lambda xy: _in_lattice(xy, tile))
     broken = ~shapely.is_valid(shapes)  # rounding can move a corner across the edge that it touches
     shapes[broken] = shapely.make_valid(shapes[broken], method="structure")
-    seen: set[tuple[str, bytes]] = set()
-    for (kind, _, label, score), shape, at_edge in zip(told, shapes, cut.tolist(), strict=True):
-        wkb = shapely.to_wkb(shape)
-        if (label, wkb) not in seen:
-            seen.add((label, wkb))
-            at_edge = at_edge and kind != "point"
-            yield label, View(tile=tile, kind=kind, geometry=shape, score=score, cut=at_edge, source=source)
+    for index in _told_first(shapes, [label for _, _, label, _ in told]):
+        kind, _, label, score = told[index]
+        at_edge = bool(cut[index]) and kind != "point"
+        yield label, View(tile=tile, kind=kind, geometry=shapes[index], score=score, cut=at_edge, source=source)
+
+
+def _told_first(shapes: Geometries, labels: Sequence[str]) -> list[int]:
+    """Indices of those that are not nearly what one before them is: models repeat themselves."""
+    left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    later = (left < right) & (np.array(labels, object)[left] == np.array(labels, object)[right])
+    order = np.lexsort((left[later], right[later]))
+    left, right = left[later][order], right[later][order]
+    shared = shapely.area(shapely.intersection(shapes[left], shapes[right]))
+    both = shapely.area(shapes[left]) + shapely.area(shapes[right]) - shared
+    again = np.zeros(len(shapes), bool)
+    for one, other, alike in zip(left.tolist(), right.tolist(), (shared >= SAME_TWICE * both).tolist(), strict=True):
+        again[other] |= alike and not again[one]
+    return np.flatnonzero(~again).tolist()
 
 
 def _in_lattice(xy: Floats, tile: Tile) -> Floats:
@@ -413,11 +430,13 @@ def thing_rows(
         ]
         grounds = on_ground([thing.view.geometry for thing in inside], grid, zone)
         for thing, ground, size in zip(inside, grounds, areas_m2(grounds), strict=True):
+            source = about(query, layer, thing.sources)
             rows.append(
                 {
-                    **about(query, layer, thing.sources),
+                    **source,
                     "geometry": ground,
                     "answer": label,
+                    "notes": [*source["notes"], *([CUT_OFF] if thing.view.cut else [])],
                     "probability": thing.view.score,
                     "fraction": None,
                     "area_m2": round(float(size), 2),

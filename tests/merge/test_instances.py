@@ -285,6 +285,21 @@ def test_two_things_of_one_tile_stay_two_where_a_neighbour_takes_them_for_one() 
     assert len(pairs_of(np.array(shapes), np.array(two), share=0.8)) >= 1
 
 
+def test_what_a_tile_says_twice_is_one() -> None:
+    once, near, aside = ship(-100.0, -100.0), ship(-99.0, -100.0), ship(-92.0, -100.0)
+    assert len(found_of(seen({"ship": [once, near, once]})).features) == 1
+    assert len(found_of(seen({"ship": [once, aside]})).features) == 2
+
+
+def test_a_piece_that_nothing_joins_says_so() -> None:
+    long = ship(0.0, -100.0, length=300.0)
+    others = tuple(Tile(LATTICE, CORNER.zone, CORNER.row + down, CORNER.column + 1) for down in (-1, 0, 1))
+    (notes,) = found_of(seen({"ship": [long]}, blind=others)).features["notes"]
+    assert list(notes) == ["cut off at the edge of a picture"]
+    (notes,) = found_of(seen({"ship": [long]})).features["notes"]
+    assert list(notes) == []
+
+
 def test_a_class_meets_only_its_own() -> None:
     result = found_of(seen({"ship": [ship(0.0, 0.0)], "barge": [ship(0.0, 0.0)]}))
     assert sorted(result.features["answer"]) == ["barge", "ship"]
