@@ -51,7 +51,9 @@ def test_other_weights_are_another_job_and_a_moved_folder_is_not(tmp_path: Path)
 
 def test_anything_may_be_asked_that_can_be_joined(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "model")
-    asked = job_of(folder, "Describe this place.", "Map the solar panels", "How many ships are there?", "Find the ships.")
+    asked = job_of(
+        folder, "Describe this place.", "Map the solar panels", "How many ships are there?", "Find the ships."
+    )
     assert [query.task for query in asked.queries] == ["caption", "segment", "count", "detect"]
     for text in ("Track the ships.", "How did the town develop over the years?"):
         with pytest.raises(JobError, match="earthmap ask"):
