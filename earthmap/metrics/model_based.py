@@ -86,61 +86,84 @@ def model_based(scenes: Sequence[SceneErrors], mapped: float) -> ModelBased | No
         raise BadRequestError(f"a mapped share of {mapped}", expected="0 to 1")
     if len({one.scene for one in scenes}) != len(scenes):
         raise BadRequestError("a scene is given twice", expected="one error matrix for each scene")
-    found = _rates([(one.hits, one.misses) for one in scenes])
-    taken = _rates([(one.false_alarms, one.rejections) for one in scenes])
+    found = _Rates.of([(one.hits, one.misses) for one in scenes], scenes)
+    taken = _Rates.of([(one.false_alarms, one.rejections) for one in scenes], scenes)
     why = _lacking(found, taken)
     if why:
         return NoInterval(reason=why)
     shares = np.linspace(0.0, 1.0, STEPS)
     middle, far = _predicted(found, taken, shares)
     fits = np.flatnonzero(np.abs(mapped - middle) <= far)
-    slope = float(np.nanmean(found) - np.nanmean(taken))
-    value = float(np.clip((mapped - np.nanmean(taken)) / slope, 0.0, 1.0))
+    value = float(np.clip((mapped - taken.mean) / (found.mean - taken.mean), 0.0, 1.0))
     low, high = (float(shares[fits[end]]) for end in (0, -1)) if len(fits) else (value, value)
     return ModelBased(
-        value=value, low=min(low, value), high=max(high, value), scenes=int((~np.isnan(taken) | ~np.isnan(found)).sum())
+        value=value, low=min(low, value), high=max(high, value), scenes=int((found.told | taken.told).sum())
     )
 
 
-def _rates(counts: Sequence[tuple[int, int]]) -> Floats:
-    """(scene,) share that the first is of both; NaN where a scene has too few of either."""
-    table = np.array(counts, np.float64).reshape(-1, 2)
-    whole = table.sum(axis=1)
-    return np.where(whole >= LEAST_PX, table[:, 0] / np.maximum(whole, 1), np.nan)
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """How often something was said in each scene. A scene counts by its share of that ground: of much it tells more."""
+
+    share: Floats
+    """(scene,) how often."""
+    weight: Floats
+    """(scene,) 0 where a scene tells nothing of it."""
+
+    @classmethod
+    def of(cls, counts: Sequence[tuple[int, int]], scenes: Sequence[SceneErrors]) -> _Rates:
+        """The share that the first of two counts is of both."""
+        table = np.array(counts, np.float64).reshape(-1, 2)
+        own = table.sum(axis=1)
+        whole = np.array([one.hits + one.misses + one.false_alarms + one.rejections for one in scenes], np.float64)
+        weight = np.where(own >= LEAST_PX, own / np.maximum(whole, 1), 0.0)
+        return cls(table[:, 0] / np.maximum(own, 1), weight)
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """(scene,) scenes that tell something of it."""
+        return self.weight > 0
+
+    @property
+    def number(self) -> float:
+        """Scenes of equal weight that tell as much (Kish 1965)."""
+        return float(self.weight.sum() ** 2 / (self.weight**2).sum())
+
+    @property
+    def mean(self) -> float:
+        """Over scenes."""
+        return float(np.average(self.share, weights=self.weight))
+
+    @property
+    def spread(self) -> float:
+        """Variance from scene to scene."""
+        rest = np.average((self.share - self.mean) ** 2, weights=self.weight)
+        return float(rest * self.number / max(self.number - 1, 0.5))
 
 
-def _lacking(found: Floats, taken: Floats) -> str | None:
+def _lacking(found: _Rates, taken: _Rates) -> str | None:
     """Why these rates tell no interval; None where they do."""
     for name, rates in (("with the class", found), ("with ground that is not the class", taken)):
-        count = int((~np.isnan(rates)).sum())
+        count = int(rates.told.sum())
         if count < LEAST_SCENES:
             return (
                 f"{count} held-out scenes {name}, of {LEAST_SCENES} that are needed" if count else f"no evidence {name}"
             )
-    if np.nanmean(found) - np.nanmean(taken) <= 2 * np.hypot(_error(found), _error(taken)):
+    if found.mean - taken.mean <= 2 * np.sqrt(found.spread / found.number + taken.spread / taken.number):
         return "on held-out scenes the class is mapped as often where it is not as where it is"
     return None
 
 
-def _error(rates: Floats) -> float:
-    """Standard error of the mean over scenes."""
-    return float(np.nanstd(rates, ddof=1) / np.sqrt((~np.isnan(rates)).sum()))
-
-
-def _predicted(found: Floats, taken: Floats, shares: Floats) -> tuple[Floats, Floats]:
+def _predicted(found: _Rates, taken: _Rates, shares: Floats) -> tuple[Floats, Floats]:
     """What would be mapped of an area with each true share: the middle, and how far from it is not yet strange."""
     from scipy.special import stdtrit
 
-    both = ~np.isnan(found) & ~np.isnan(taken)
-    counts = [(~np.isnan(rates)).sum() for rates in (found, taken)]
-    variances = [
-        np.nanvar(rates, ddof=1) * (1 + 1 / count) for rates, count in zip((found, taken), counts, strict=True)
-    ]
-    together = 0.0
-    if both.sum() >= LEAST_SCENES:
-        together = float(np.cov(found[both], taken[both])[0, 1]) * (1 + 1 / both.sum())
-    variance = shares**2 * variances[0] + (1 - shares) ** 2 * variances[1] + 2 * shares * (1 - shares) * together
+    both = np.sqrt(found.weight * taken.weight)
+    rests = (found.share - found.mean) * (taken.share - taken.mean)
+    together = float(np.average(rests, weights=both)) if both.any() else 0.0
+    own, other = (rates.spread * (1 + 1 / rates.number) for rates in (found, taken))
+    variance = shares**2 * own + (1 - shares) ** 2 * other + 2 * shares * (1 - shares) * together
     # Where the class is rare what is taken for it decides, and so the scenes that tell that.
-    freedom = np.where(shares > 0.5, counts[0], counts[1]) - 1
+    freedom = np.maximum(np.where(shares > 0.5, found.number, taken.number) - 1, 1.0)
     far = stdtrit(freedom, 1 - (1 - LEVEL) / 2) * np.sqrt(np.maximum(variance, 0))
-    return shares * np.nanmean(found) + (1 - shares) * np.nanmean(taken), np.asarray(far)
+    return shares * found.mean + (1 - shares) * taken.mean, np.asarray(far)
