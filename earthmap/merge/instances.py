@@ -91,7 +91,7 @@ class View:
 
 
 def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[tuple[str, View]]:
-    """The views in a row of answers (`answer_schema`), each with what it is said to be; what is said twice only once."""
+    """The views in a row of answers (`answer_schema`), each with what it is said to be; of repetitions the first."""
     instances = parse(row["instances"] or "").instances
     scores = row["instance_scores"]
     if len(scores) != len(instances):
