@@ -135,8 +135,13 @@ def _in_lattice(xy: Floats, tile: Tile) -> Floats:
 
 
 def _label(instance: Instance, query: Query) -> str:
-    """What a thing is said to be: its label, else the one thing that is asked for."""
-    return instance.label or (plain_label(query.targets[0]) if len(query.targets) == 1 else None) or "thing"
+    """What a thing is said to be: the target that its label names, else its label, else the one thing asked for."""
+    targets = [name for target in query.targets if (name := plain_label(target))]
+    said = instance.label
+    if said is None:
+        return targets[0] if len(targets) == 1 else "thing"
+    forms = (said, said.removesuffix("s"), said.removesuffix("es"), f"{said}s", f"{said}es")
+    return next((form for form in forms if form in targets), said)
 
 
 def _shape(instance: Instance) -> tuple[str, BaseGeometry | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,16 @@ def test_a_piece_that_nothing_joins_says_so() -> None:
     assert list(notes) == ["cut off at the edge of a picture"]
     (notes,) = found_of(seen({"ship": [long]})).features["notes"]
     assert list(notes) == []
+
+
+@pytest.mark.parametrize("said", ["ship", "ships", None])
+def test_plurals_and_things_without_a_name_are_the_target(said: str | None) -> None:
+    def say(tile: Tile) -> list[Instance]:
+        told = seen({"ship": [ship(0.0, 0.0)]})(tile)
+        # Each tile in its own words.
+        return [replace(one, label=said if tile.row % 2 else "ship") for one in told]
+
+    assert list(found_of(say).features["answer"]) == ["ship"]
 
 
 def test_a_class_meets_only_its_own() -> None:
