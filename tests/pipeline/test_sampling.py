@@ -23,7 +23,7 @@ from earthmap.pipeline.design import Design, read_design
 from earthmap.synthetic import World, small_world, standing_on, truth_on, write_world
 from earthmap.tasks import UNSEEN
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 
 PRESENCE, WATER, CHANGE = "Is there any snow?", "Where is water?", "Where did water appear or disappear?"
 FEW = SampleSpec(units=150)
