@@ -75,7 +75,7 @@ def test_a_seed_is_a_model_and_other_seeds_are_others(words: Words, new: EarthOn
     assert new_earth_onevision("tiny", words, seed=4).key != new.key
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not new.model.training
-    assert new.card == Card(preset="tiny", tile_sizes=get_preset("tiny").tile_sizes)
+    assert new.card == Card(preset="tiny", tile_sizes=get_preset("tiny").tile_sizes, taught=())
 
 
 def test_what_is_saved_loads_again(new: EarthOneVision, saved: Path) -> None:
