@@ -17,7 +17,7 @@ from earthmap.catalog.items import scene_from_item
 from earthmap.catalog.listing import split_date
 from earthmap.catalog.observations import composite, narrow, observe
 from earthmap.catalog.scene import BandSource, Observation, Scene, scene_from_dict, scene_to_dict
-from earthmap.catalog.search import Found, RefusedItem, find_scenes, open_catalog, search_items
+from earthmap.catalog.search import Found, RefusedItem, find_scenes, glimpse_scenes, open_catalog, search_items
 from earthmap.catalog.source import CatalogSource, Extent, MemoryCatalog, SourceItem, Wanted
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "change_intervals",
     "composite",
     "find_scenes",
+    "glimpse_scenes",
     "has_unlike_pair",
     "image_catalog",
     "images_key",

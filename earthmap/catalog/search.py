@@ -43,6 +43,8 @@ T = TypeVar("T")
 MAX_ITEMS = 500_000
 """Items that one search may find."""
 
+_GLIMPSED = 200
+"""Items looked at to say what a search would find more of."""
 _COUNTED = 500
 """Items looked at to say what would have matched."""
 _NAMED = 5
@@ -324,6 +326,16 @@ def find_scenes(
             f"no scene of the sensor {sensor!r} in {source.address}: there are {there}", fix="ask for one of these"
         )
     return Found(scenes=chosen, refused=tuple(refused), other_sensors=others)
+
+
+def glimpse_scenes(source: CatalogSource, wanted: Wanted, *, sensor: str | None = None) -> list[Scene]:
+    """The scenes among the first few items of a search, which may be none: what a vast one would find more of.
+
+    Raises CatalogError where the catalogue cannot be read.
+    """
+    items = itertools.islice(_matching(source, wanted), _GLIMPSED)
+    found = [one for one in map(_scene_or_refused, items) if isinstance(one, Scene)]
+    return [scene for scene in found if sensor in (None, scene.sensor)]
 
 
 def _all_refused(source: CatalogSource, refused: Sequence[RefusedItem]) -> SensorError:

@@ -21,8 +21,10 @@ from earthmap.catalog import (
     Observation,
     Scene,
     SceneRule,
+    Wanted,
     composite,
     find_scenes,
+    glimpse_scenes,
     has_unlike_pair,
     image_catalog,
     narrow,
@@ -30,6 +32,7 @@ from earthmap.catalog import (
     observe,
     open_catalog,
     pair,
+    parse_datetime,
     rank_many,
     scene_from_dict,
     scene_to_dict,
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PLAN_PATH, SCENES_PATH = "plan.parquet", "scenes.parquet"
+
+VAST_KM2 = 1_000_000
+"""Ground from which on a few scenes are looked at before all are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,15 +186,13 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     spec = job.spec
     images = open_images(job)
     source = source or open_source(job, images, say=say)
+    _refuse_vast(source, job)
     found = _search(source, job.area.geometry, job)
     grid = grid_of(found.scenes, tile_size=spec.tile_size or TILE_SIZE, resolution=spec.resolution)
     cells, bits = touched(job.area, grid)
     count = int(np.bitwise_count(bits).sum())
     if count > spec.max_tiles:
-        raise JobError(
-            f"the job has {count:,} tiles of {grid.core_m / 1000:g} km, more than its limit of {spec.max_tiles:,}",
-            fix=f"give a smaller area or a coarser --resolution, or allow it with --max-tiles {count}",
-        )
+        raise _too_many(count, grid, job, enough=count)
     grounds = [owned_ground(cell) for cell in cells]
     found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
@@ -200,6 +204,33 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
         table=table,
         observations=used,
         refused=(*_unused(images, found), *((item.id, item.why) for item in found.refused)),
+    )
+
+
+def _refuse_vast(source: CatalogSource, job: Job) -> None:
+    """Raises JobError for ground that surely has more tiles than the job allows, before all of its scenes are searched.
+
+    The pixel is that of the first scenes that are found: finer ones would only make more tiles.
+    """
+    spec, km2 = job.spec, job.area.area_km2
+    resolution = spec.resolution
+    if resolution is None and km2 > VAST_KM2:
+        interval = parse_datetime(spec.datetime) if spec.datetime else None
+        wanted = Wanted(geometry=job.area.geometry, interval=interval, collections=spec.collections)
+        scenes = glimpse_scenes(source, wanted, sensor=spec.sensor)
+        resolution = _resolution(scenes) if scenes else None
+    if resolution is not None:
+        grid = Grid(resolution_m=resolution, picture_px=spec.tile_size or TILE_SIZE)
+        least = int(0.95 * km2 * 1e6 / grid.core_m**2)  # projections stretch ground by a few percent at most
+        if least > spec.max_tiles:
+            raise _too_many(least, grid, job, enough=6 * least // 5)
+
+
+def _too_many(count: int, grid: Grid, job: Job, *, enough: int) -> JobError:
+    least = f"at least {count:,}" if enough > count else f"{count:,}"
+    return JobError(
+        f"the job has {least} tiles of {grid.core_m / 1000:g} km, more than its limit of {job.spec.max_tiles:,}",
+        fix=f"give a smaller area or a coarser --resolution, or allow it with --max-tiles {enough}",
     )
 
 
