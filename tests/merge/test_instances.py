@@ -404,7 +404,8 @@ def test_a_box_over_the_antimeridian_is_one_in_two_polygons() -> None:
     [
         "", "none", "box[500,500,500,500]", "box[0,0,1000,1000]", "ship:point[500,500]; ship:point[500,500]",
         "obox[1,1,500,500,1,500,500,1]", "mask[8|3:2+3|4:2+3]", "poly[100,100,900,900,100,900,900,100]",
-        "poly[0,0,1000,0,1000,1000,0,1000][0,0,500,0,500,500]", "box[5,", "box[400,400,600,600]" * 300,
+        "poly[0,0,1000,0,1000,1000,0,1000][0,0,500,0,500,500]", "box[5,",
+        pytest.param("box[400,400,600,600]" * 300, marks=pytest.mark.slow, id="the same 300 times"),
     ],
 )  # fmt: skip
 def test_whatever_a_model_writes_is_merged(text: str) -> None:
