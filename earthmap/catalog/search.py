@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import shapely
@@ -201,9 +202,12 @@ def _too_many(source: CatalogSource) -> CatalogError:
     )
 
 
-def _scene_or_refused(found: SourceItem) -> Scene | RefusedItem:
+def _scene_or_refused(found: SourceItem, *, catalogue: str) -> Scene | RefusedItem:
     try:
-        return scene_from_item(found.item, base=found.base)
+        scene = scene_from_item(found.item, base=found.base)
+        for href in scene_hrefs(scene):
+            check_href(href, catalogue=catalogue)
+        return scene
     except EarthmapError as error:
         return RefusedItem(id=found.id, collection=found.collection, why=str(error))
 
@@ -306,16 +310,9 @@ def find_scenes(
     """
     interval = parse_datetime(datetime) if isinstance(datetime, str) else datetime
     wanted = Wanted(geometry=geometry, interval=interval, collections=tuple(collections or ()))
-    scenes: list[Scene] = []
-    refused: list[RefusedItem] = []
-    for found in search_items(source, wanted):
-        try:
-            scene = scene_from_item(found.item, base=found.base)
-            for href in scene_hrefs(scene):
-                check_href(href, catalogue=source.address)
-            scenes.append(scene)
-        except EarthmapError as error:
-            refused.append(RefusedItem(id=found.id, collection=found.collection, why=str(error)))
+    found = _search(source, wanted, partial(_scene_or_refused, catalogue=source.address))
+    scenes = [one for one in found if isinstance(one, Scene)]
+    refused = [one for one in found if isinstance(one, RefusedItem)]
     if not scenes:
         raise _all_refused(source, refused)
     chosen = tuple(scene for scene in scenes if sensor in (None, scene.sensor))
@@ -334,8 +331,8 @@ def glimpse_scenes(source: CatalogSource, wanted: Wanted, *, sensor: str | None 
     Raises CatalogError where the catalogue cannot be read.
     """
     items = itertools.islice(_matching(source, wanted), _GLIMPSED)
-    found = [one for one in map(_scene_or_refused, items) if isinstance(one, Scene)]
-    return [scene for scene in found if sensor in (None, scene.sensor)]
+    found = [_scene_or_refused(item, catalogue=source.address) for item in items]
+    return [one for one in found if isinstance(one, Scene) and sensor in (None, one.sensor)]
 
 
 def _all_refused(source: CatalogSource, refused: Sequence[RefusedItem]) -> SensorError:

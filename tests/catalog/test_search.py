@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import json
 import re
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from earthmap.catalog.documents import join
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.catalog.scene import Scene
 from earthmap.catalog.search import find_scenes, open_catalog, search_items
-from earthmap.catalog.source import CatalogSource, MemoryCatalog, Wanted, item_geometry
+from earthmap.catalog.source import CatalogSource, Extent, MemoryCatalog, SourceItem, Wanted, item_geometry
 from earthmap.errors import CatalogError, EarthmapError, JobError, SensorError
 from tests.servers import file_server, pgstac_missing, stac_api
 
@@ -481,3 +482,44 @@ def test_the_real_catalogue_is_the_same_from_an_api(real_data: Path, tmp_path: P
 def absolute(feature: Mapping[str, Any], base: str) -> Item:
     assets = {key: {**asset, "href": join(base, asset["href"])} for key, asset in feature["assets"].items()}
     return {**feature, "assets": assets}
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Watched(dict[str, Any]):
+    """An item that can be watched for being let go."""
+
+
+class Streamed:
+    """A catalogue that gives its items one by one and keeps none; counts how many others still hold."""
+
+    address = "streamed"
+
+    def __init__(self, template: SourceItem, count: int) -> None:
+        self._template, self._count = template, count
+        self.held = 0
+
+    def collections(self) -> Mapping[str, Extent]:
+        """None are told."""
+        return {}
+
+    def items(self, wanted: Wanted) -> Iterator[SourceItem]:
+        """Copies of one item, whatever is asked for."""
+        alive: list[weakref.ref[Watched]] = []
+        for number in range(self._count):
+            copied = Watched({**copy.deepcopy(dict(self._template.item)), "id": f"item-{number}"})
+            alive.append(weakref.ref(copied))
+            yield SourceItem(copied, self._template.base)
+            del copied
+            self.held = max(self.held, sum(one() is not None for one in alive))
+
+
+def test_a_search_holds_scenes_and_lets_items_go(drawn_catalog: Path) -> None:
+    """An item is many times its scene, and a search may find half a million."""
+    template = next(open_catalog(str(drawn_catalog)).items(Wanted()))
+    source = Streamed(template, 200)
+    found = find_scenes(source, None)
+    assert len(found.scenes) + len(found.refused) == 200
+    assert found.scenes
+    assert source.held < 5
