@@ -194,10 +194,12 @@ def format_answer(row: Numbers) -> str:
     if row.task == "segment" and len(row.km2) > 1:
         found = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items())
         return f"{found}, of {format_km2(row.seen_km2)} seen"
+    if row.fraction is None:
+        return "too little to tell: under 50 m² seen"  # areas are rounded to 100 m²
     seen = f"{format_km2(row.seen_km2)} seen"
     if row.task == "fraction":
-        return f"{format_share(row.fraction or 0.0)} of {seen}"
-    return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction or 0.0)})"
+        return f"{format_share(row.fraction)} of {seen}"
+    return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction)})"
 
 
 def format_things(things: Mapping[str, int], *, most: int = 4) -> str:

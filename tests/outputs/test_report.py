@@ -21,7 +21,7 @@ from earthmap.outputs import pictures
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.drawing import list_moments
 from earthmap.outputs.evidence import Evidence
-from earthmap.outputs.numbers import headlines, read_numbers
+from earthmap.outputs.numbers import format_answer, headlines, read_numbers
 from earthmap.outputs.pictures import hidden, veil
 from earthmap.outputs.provenance import MAX_SCENES, Provenance
 from earthmap.outputs.report import latest_by_sensor, render_report
@@ -456,3 +456,12 @@ def test_counts_are_read_as_the_most_frequent_first_whatever_the_file_says() -> 
     summary = drawn.presence_results()[2]
     summary["queries"][0]["observations"][0]["tiles_by_answer"] = {"bare": 3, "water": 40, "a": 3}
     assert list(read_numbers(summary)[0].tiles) == ["water", "a", "bare"]
+
+
+def test_ground_that_is_smaller_than_a_pixel_is_said_to_tell_nothing() -> None:
+    entry = {"answered": 1, "planned": 1, "area_km2": 0.0, "seen_km2": 0.0, "km2": {"water": 0.0}}
+    summary = {"queries": [{"task": "segment", "targets": ["water"], "observations": [entry]}]}
+    (row,) = read_numbers(summary)
+    assert format_answer(row) == "too little to tell: under 50 m² seen"
+    (row,) = read_numbers({"queries": [{**summary["queries"][0], "observations": [{**entry, "seen_km2": 0.0001}]}]})
+    assert format_answer(row) == "0 km² of under 0.001 km² seen (0 %)"
