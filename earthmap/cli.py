@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -794,13 +795,24 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"earthmap: {message}\n")
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`argv` with `--area -60,-3,-59,-2` as `--area=-60,-3,-59,-2`: argparse takes what is west or south for a flag."""
+    joined: list[str] = []
+    for text in argv:
+        if re.match(r"-\.?\d", text) and joined and re.fullmatch(r"--[a-z-]+", joined[-1]):
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. What is wrong is said in one line on standard error."""
     warnings.simplefilter("ignore")  # of libraries; what a user must know is in the ledger and the notes
     warnings.simplefilter("always", EarthmapWarning)
     warnings.showwarning = _show_warning
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
         return _COMMANDS[arguments.command](arguments)
     except EarthmapError as error:
         sys.stderr.write(f"earthmap: {error}\n")

@@ -56,6 +56,14 @@ def test_a_bad_command_line(capsys: pytest.CaptureFixture[str], words: list[str]
     assert says in _refused(capsys, words)
 
 
+@pytest.mark.parametrize("area", ["-60.1,-3,-59,-2", "-120,-60,-10,60", "-.5,50,.5,51"])
+def test_an_area_in_the_west_is_no_flag(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_catalog: Path, area: str
+) -> None:
+    words = _arguments(area=area, catalog=str(drawn_catalog), out=str(tmp_path / "run"))
+    assert f"for the area {area.replace('-.5', '-0.5').replace(',.5', ',0.5')}" in _refused(capsys, ["map", *words])
+
+
 @pytest.mark.parametrize(
     ("area", "says"),
     [

@@ -31,6 +31,9 @@ FALLBACKS = 2
 LOOKS = 8
 """Observations that a median composite is made of, at most."""
 
+UNLIKE_APART = datetime.timedelta(hours=12)
+"""Two observations of different sensors that are nearer than this show one date: what differs is how they measure."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneRule:
@@ -279,22 +282,30 @@ def has_unlike_pair(
     """True where `pair` finds none only because the two observations follow different conventions, or are of radar that
     looked from different orbits."""
     ordered = sorted(observations, key=lambda observation: (observation.datetime, observation.id))
-    found = pair(observations, before=before, after=after)
-    return found is None and _pair(ordered, *change_intervals(before, after)) is not None
+    two = _pair(ordered, *change_intervals(before, after))
+    return two is not None and not _show_one_date(two) and pair(observations, before=before, after=after) is None
 
 
 def unlike_pair(
     observations: Sequence[Observation], ground: BaseGeometry, *, before: str | None = None, after: str | None = None
 ) -> tuple[Observation, Observation] | None:
     """Two observations of different sensors, whose maps can be compared where `pair` finds no two of `ground` that can
-    be looked at together; None where there are none, or the two are of one sensor, as radar of different orbits is."""
+    be looked at together; None where there are none, or the two are of one sensor, as radar of different orbits is, or
+    of one date."""
     whole = {part.id: one for one in observations if (part := narrow(one, ground)) is not None}
     parts = [part for one in observations if (part := narrow(one, ground)) is not None]
     if pair(parts, before=before, after=after) is not None:
         return None
     ordered = sorted(parts, key=lambda observation: (observation.datetime, observation.id))
     two = _pair(ordered, *change_intervals(before, after))
-    return (whole[two[0].id], whole[two[1].id]) if two is not None and two[0].sensor != two[1].sensor else None
+    if two is None or two[0].sensor == two[1].sensor or _show_one_date(two):
+        return None
+    return whole[two[0].id], whole[two[1].id]
+
+
+def _show_one_date(two: tuple[Observation, Observation]) -> bool:
+    """Whether two of different sensors are too near in time to be compared."""
+    return two[0].sensor != two[1].sensor and two[1].datetime - two[0].datetime < UNLIKE_APART
 
 
 def change_intervals(before: str | None, after: str | None) -> tuple[Interval | None, Interval | None]:

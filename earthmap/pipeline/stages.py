@@ -35,7 +35,7 @@ from earthmap.tasks.sizes import too_coarse
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_FORMAT = 3
+PART_FORMAT = 4
 """Raised when the rows of an answer part change their meaning."""
 
 
@@ -353,7 +353,7 @@ def _shown(item: _Seen) -> dict[str, Any]:
         "observation": "..".join(manifest.observation for manifest in manifests),
         "datetime_min": min(manifest.datetime for manifest in manifests),
         "datetime_max": max(manifest.end or manifest.datetime for manifest in manifests),
-        "sensor": manifests[0].sensor,
+        "sensor": "..".join(dict.fromkeys(manifest.sensor for manifest in manifests)),  # of unlike ones both
         "scenes": sorted({scene for manifest in manifests for scene in manifest.scenes}),
         "pair": item.pairing.to_json() if item.pairing is not None else None,
     }

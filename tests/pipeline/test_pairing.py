@@ -265,6 +265,7 @@ def test_of_unlike_sensors_two_maps_are_compared_and_the_answer_says_so(
     layer, like = (one.summary["queries"][0]["observations"][0] for one in (asked, same))
     assert COMPARED in layer["notes"]
     assert COMPARED not in like["notes"]
+    assert [one["sensor"] for one in (layer, like)] == ["sentinel-2-l2a..sentinel-1-db", "sentinel-2-l2a"]
     assert layer["km2"]["water gained"] >= like["km2"]["water gained"] > 0  # the radar sees through the second's clouds
     assert {row["orders_agree"] for row in asked.rows if row["status"] == "answered"} == {1.0}
     rules = ask_cell({**values, "predictor": "spectral"}, tmp_path / "spectral")

@@ -87,3 +87,25 @@ def test_only_masks_can_be_made_of_each_date_by_itself(tmp_path: Path) -> None:
     items = [item(1, "S2MSI1C"), item(11, "S2MSI2A")]
     plan = plan_of(tmp_path, items, task="change-type")
     assert set(plan.table["unfound"].to_pylist()) == {"unlike_conventions"}
+
+
+def radar(at: str) -> dict[str, Any]:
+    """A pass of radar over the same ground."""
+    found = item(1, "S2MSI1C")
+    properties = {
+        "datetime": at, "platform": "sentinel-1a", "sar:instrument_mode": "IW", "sar:product_type": "GRD",
+        "sar:polarizations": ["VV"], "sar:frequency_band": "C", "gsd": 10,
+    }  # fmt: skip
+    asset = {"href": "./vv.tif", "type": "image/tiff; application=geotiff", "roles": ["data"]}
+    collection = "sentinel-1-rtc"
+    return {**found, "id": f"radar_{at}", "collection": collection, "properties": properties, "assets": {"vv": asset}}
+
+
+@pytest.mark.parametrize(
+    ("at", "unfound"),
+    [("2024-06-01T17:00:00Z", {"one_date"}), ("2024-06-02T05:00:00Z", {""})],
+    ids=["the same day", "the next morning"],
+)
+def test_two_sensors_of_one_day_show_no_change(tmp_path: Path, at: str, unfound: set[str]) -> None:
+    plan = plan_of(tmp_path, [item(1, "S2MSI2A"), radar(at)])
+    assert set(plan.table["unfound"].to_pylist()) == unfound
