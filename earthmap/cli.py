@@ -173,6 +173,7 @@ def _add_map(commands: Any) -> None:
         help="image without a catalogue: file, folder, SAFE, zip, tar or address; repeatable; DATE where it tells none",
     )
     add("--bands", metavar="NAMES", help="bands of such images that do not tell them, such as red,green,blue,nir")
+    add("--footprints", metavar="FILE", help="outlines of buildings, each graded where damage is asked for")
     add("--collection", action="append", dest="collections", metavar="ID", help="repeatable")
     add("--datetime", help="STAC datetime or interval, such as 2024-06-01/2024-06-30")
     add(
@@ -274,7 +275,7 @@ def _add_scenes(commands: Any) -> None:
 _DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
-    "predictor", "model", "patience", "max_tiles", "cluster", "store", "out",
+    "predictor", "model", "patience", "max_tiles", "cluster", "store", "out", "footprints",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from earthmap.catalog import LOOKS, SceneRule, change_intervals, image_catalog, 
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
+from earthmap.pipeline.footprints import footprints_key
 from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, guess_task, make_query
 
@@ -96,6 +97,10 @@ class JobSpec(_Record):
     package and is what None means with the predictor `vlm`."""
     model_key: str | None = None
     """Key of its weights, tokenizer and card, so that other weights make another job; filled in here."""
+    footprints: str | None = None
+    """File of outlines of buildings, each of which is graded where damage is asked for (docs/damage.md)."""
+    footprints_key: str | None = None
+    """Key of the file's content, so that a changed file makes another job; filled in here."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     patience: float = pydantic.Field(default=600.0, ge=0)
     """Seconds that are waited at most for providers that refuse or do not answer."""
@@ -165,7 +170,7 @@ class Job:
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
-        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries", "model"})
+        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries", "model", "footprints"})
         return content_key(asked, self.area.content_key(), [query.content_key() for query in self.queries])
 
     @property
@@ -253,6 +258,20 @@ def _with_model(spec: JobSpec, base: Path | None) -> JobSpec:
     return spec.model_copy(update={"predictor": name, "model": model, "model_key": key, "tile_size": side})
 
 
+def _with_footprints(spec: JobSpec, base: Path | None) -> JobSpec:
+    """`spec` with its footprints' path made absolute, and the key of their content. Raises JobError for no file."""
+    if spec.footprints is None:
+        return spec.model_copy(update={"footprints_key": None})
+    path = str(Path(_anchored(spec.footprints, base)).expanduser().absolute())
+    try:
+        key = footprints_key(path)
+    except JobError:
+        if spec.footprints_key is None:
+            raise
+        key = spec.footprints_key  # the job of a run whose footprints are gone can still be read
+    return spec.model_copy(update={"footprints": path, "footprints_key": key})
+
+
 def _default_predictor(spec: JobSpec) -> str:
     """What answers these questions where nobody says. Raises QueryError for what no predictor can be asked."""
     from earthmap.model import has_embedded
@@ -308,7 +327,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         spec = JobSpec.model_validate(dict(values))
     except pydantic.ValidationError as error:
         raise JobError(_faults(error), fix="see `earthmap map --help` or docs/job.md for what a job may say") from None
-    spec = _with_model(_with_images(spec, base, say), base)
+    spec = _with_footprints(_with_model(_with_images(spec, base, say), base), base)
     area = spec.area
     if isinstance(area, str) and base is not None and (base / area).is_file():
         area = str(base / area)
