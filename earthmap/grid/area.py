@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from earthmap.content import content_key
-from earthmap.errors import AreaError
+from earthmap.errors import AreaError, EarthmapWarning
 from earthmap.grid.geojson import parse_geojson
 from earthmap.grid.lonlat import area_m2, areal, canonical, check_degrees, parse_crs, transformed
 from earthmap.grid.projection import wrap_longitude
@@ -171,7 +172,23 @@ def _united(layers: Sequence[Layer], source: str) -> AreaOfInterest:
             degrees = transformed(polygons, parse_crs(known, source=source), source=source)
             check_degrees(degrees, source=source)
             parts.extend(shapely.get_parts(degrees))
-    return AreaOfInterest(geometry=shapely.MultiPolygon(parts))
+    area = AreaOfInterest(geometry=shapely.MultiPolygon(parts))
+    _tell_crossings(parts, source)
+    return area
+
+
+def _tell_crossings(parts: Sequence[shapely.Polygon], source: str) -> None:
+    """Warn where a ring crosses itself, for what it encloses may not be what was meant."""
+    faults = [str(shapely.is_valid_reason(part)) for part in parts]
+    crossing = next((fault for fault in faults if fault.startswith("Self-intersection")), None)
+    if crossing is not None:
+        where = crossing.partition("[")[2].rstrip("]").replace(" ", ",")
+        warnings.warn(
+            f"{source} crosses itself at {where}: all that its rings enclose is taken; draw it without crossings if"
+            " less is meant",
+            EarthmapWarning,
+            stacklevel=2,
+        )
 
 
 def _box(west: float, south: float, east: float, north: float) -> shapely.MultiPolygon:

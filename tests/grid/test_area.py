@@ -62,8 +62,9 @@ def test_one_ground_one_key() -> None:
         assert AreaOfInterest.normalize(value) == BOX
 
 
-def test_self_crossing_is_repaired() -> None:
-    area = AreaOfInterest.from_wkt("POLYGON ((0 0, 1 1, 1 0, 0 1, 0 0))")
+def test_self_crossing_is_repaired_and_said() -> None:
+    with pytest.warns(EarthmapWarning, match=r"crosses itself at 0\.5,0\.5"):
+        area = AreaOfInterest.from_wkt("POLYGON ((0 0, 1 1, 1 0, 0 1, 0 0))")
     assert len(area.geometry.geoms) == 2
     assert area.geometry.area == pytest.approx(0.5)
 
