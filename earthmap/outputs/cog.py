@@ -23,6 +23,8 @@ CACHE_BYTES = 32 * 2**20
 
 COLOURS: Mapping[str, tuple[int, int, int]] = {
     "water": (38, 110, 190),
+    "flood": (10, 91, 211),
+    "flood, includes permanent water": (111, 159, 216),
     "vegetation": (77, 146, 79),
     "bare": (205, 164, 92),
     "built-up": (168, 84, 80),
@@ -35,7 +37,7 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 def colour_of(label: str) -> tuple[int, int, int]:
     """Red, green, blue of a label such as `water`, `water gained`, `water lost`."""
     name, _, change = label.partition(" ")
-    base = COLOURS.get(name, (128, 128, 128))
+    base = COLOURS.get(label) or COLOURS.get(name, (128, 128, 128))
     share, towards = {"gained": (0.25, 255), "lost": (0.45, 0)}.get(change, (0.0, 0))
     red, green, blue = (round(value + (towards - value) * share) for value in base)
     return red, green, blue

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
         "water": "#1f78c8",
+        "flood": "#0a5bd3",
+        "flood, includes permanent water": "#6f9fd8",
         "vegetation": "#2e8b57",
         "bare": "#d8a03d",
         "built-up": "#a8565c",

@@ -12,6 +12,7 @@ from earthmap.cube import Patience, Reader
 from earthmap.errors import IsolatedError, ReadError
 from earthmap.grid import AreaOfInterest
 from earthmap.pipeline.isolation import Limits
+from earthmap.pipeline.reference_water import ReferenceWater
 from earthmap.storage import Storage
 from earthmap.tasks import Query
 
@@ -39,6 +40,8 @@ class Context:
     """One-date questions look at the observation that shows most of the cell, as measured, of those that they name."""
     by_observation: bool = False
     """Observations of one-date questions stay apart in the merge."""
+    reference_water: ReferenceWater | None = None
+    """What a file says is always under water."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

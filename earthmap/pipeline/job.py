@@ -17,6 +17,7 @@ from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
 from earthmap.pipeline.footprints import footprints_key
+from earthmap.pipeline.reference_water import reference_key
 from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, guess_task, make_query
 
@@ -28,6 +29,9 @@ TILE_SIZE = 448
 
 _HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience"})
 """What does not change what is asked, and so is in no key."""
+
+_KEYED = frozenset({"area", "queries", "model", "footprints", "reference_water"})
+"""What is in the key by its content."""
 
 
 class _Record(pydantic.BaseModel):
@@ -101,6 +105,10 @@ class JobSpec(_Record):
     """File of outlines of buildings, each of which is graded where damage is asked for (docs/damage.md)."""
     footprints_key: str | None = None
     """Key of the file's content, so that a changed file makes another job; filled in here."""
+    reference_water: str | None = None
+    """File of water that is always there, which is no flood: polygons, or a raster of occurrence (docs/respond.md)."""
+    reference_water_key: str | None = None
+    """Key of the file's content; filled in here."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     patience: float = pydantic.Field(default=600.0, ge=0)
     """Seconds that are waited at most for providers that refuse or do not answer."""
@@ -170,7 +178,7 @@ class Job:
 
     def content_key(self) -> str:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
-        asked = self.spec.model_dump(mode="json", exclude={*_HOW, "area", "queries", "model", "footprints"})
+        asked = self.spec.model_dump(mode="json", exclude={*_HOW, *_KEYED})
         return content_key(asked, self.area.content_key(), [query.content_key() for query in self.queries])
 
     @property
@@ -272,6 +280,21 @@ def _with_footprints(spec: JobSpec, base: Path | None) -> JobSpec:
     return spec.model_copy(update={"footprints": path, "footprints_key": key})
 
 
+def _with_reference_water(spec: JobSpec, base: Path | None) -> JobSpec:
+    """`spec` with where its reference water is, and the key of that content. Raises JobError for no such file."""
+    if spec.reference_water is None:
+        return spec.model_copy(update={"reference_water_key": None})
+    address = _anchored(spec.reference_water, base)
+    address = address if "://" in address else str(Path(address).expanduser().absolute())
+    try:
+        key = reference_key(address)
+    except JobError:
+        if spec.reference_water_key is None:
+            raise
+        key = spec.reference_water_key  # the job of a run whose file is gone can still be read
+    return spec.model_copy(update={"reference_water": address, "reference_water_key": key})
+
+
 def _default_predictor(spec: JobSpec) -> str:
     """What answers these questions where nobody says. Raises QueryError for what no predictor can be asked."""
     from earthmap.model import has_embedded
@@ -291,6 +314,11 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
     queries = tuple(question.query(open_vocabulary=_is_open(question, spec.predictor)) for question in spec.queries)
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
+    if spec.reference_water is not None and not any(query.is_flood for query in queries):
+        raise JobError(
+            "reference water is given, and no question asks for flood",
+            fix="ask such as 'Where is flooded?' with `targets: [flood]` (--targets flood), or leave the file out",
+        )
     for query in queries:
         change_intervals(query.before, query.after)
         if not TASKS[query.task].is_mappable:
@@ -328,6 +356,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
     except pydantic.ValidationError as error:
         raise JobError(_faults(error), fix="see `earthmap map --help` or docs/job.md for what a job may say") from None
     spec = _with_footprints(_with_model(_with_images(spec, base, say), base), base)
+    spec = _with_reference_water(spec, base)
     area = spec.area
     if isinstance(area, str) and base is not None and (base / area).is_file():
         area = str(base / area)

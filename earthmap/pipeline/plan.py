@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +17,14 @@ from earthmap.catalog import (
     CatalogSource,
     Found,
     ImageCatalog,
+    Interval,
     JoinedCatalog,
     MemoryCatalog,
     Observation,
     Scene,
     SceneRule,
     Wanted,
+    change_intervals,
     composite,
     find_scenes,
     glimpse_scenes,
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
 
 PLAN_PATH, SCENES_PATH = "plan.parquet", "scenes.parquet"
 
+REFERENCES = 3
+"""Observations that tell permanent water, at most: two must show a pixel as water, and one may be cloudy there."""
+
 VAST_KM2 = 1_000_000
 """Ground from which on a few scenes are looked at before all are searched."""
 
@@ -71,6 +77,8 @@ class Question:
     """The same for the second date of a change."""
     members: tuple[str, ...] = ()
     """What the one observation is the median composite of, where it is one."""
+    references: tuple[str, ...] = ()
+    """What only tells the water that is always there, of a question about flood; nothing else is asked of it."""
     unfound: str = ""
     """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare),
     `too_coarse` (pixels that do not show what is looked for)."""
@@ -81,7 +89,7 @@ class Question:
         return "..".join(self.observations)
 
 
-_LISTS = ("observations", "fallbacks", "later_fallbacks", "members")
+_LISTS = ("observations", "fallbacks", "later_fallbacks", "members", "references")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +159,7 @@ def cell_reads(work: CellWork, observations: Mapping[str, Observation]) -> dict[
     Each observation is narrowed to the scenes over the cell's own ground, so that what is read, and where it is kept,
     does not depend on the area of the job.
     """
-    names = sorted({name for question in work.questions for name in question.observations})
+    names = sorted({name for one in work.questions for name in (*one.observations, *one.references)})
     ground = owned_ground(work.cell)
     narrowed = {name: narrow(observations[name], ground) for name in names}
     return {name: CellRead.of(work.cell, own) for name, own in narrowed.items() if own is not None}
@@ -271,11 +279,13 @@ def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -
         for asking, one in looked.items()
         if (not query.sensors or one.sensor in query.sensors) and _is_fine(query, one, earlier.grid)
     ]
-    whole = [asking for asking in mine if len(asking.observations) == 1]
+    whole = [asking for asking in mine if len(asking.observations) == 1 and _of_date(query, [looked[asking]])]
     if query.dates == 1 and whole:
-        return whole
+        known = {name: earlier.observations[name] for asking in before for name in asking.names if not asking.members}
+        references = _References.of(query, list(known.values()), [ground])
+        return list(dict.fromkeys(references.beside(asking, 0) for asking in whole))
     names = sorted({name for asking in mine for name in asking.observations if not asking.members})
-    seen = [earlier.observations[name] for name in names]
+    seen = list(_of_date(query, [earlier.observations[name] for name in names]))
     found = []
     for sensor in sorted({one.sensor for one in seen}):
         own = [one for one in seen if one.sensor == sensor]
@@ -337,13 +347,14 @@ class _Asking:
     fallbacks: tuple[str, ...] = ()
     later_fallbacks: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     unfound: str = ""
     """Why there is nothing to look at."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """All that it may look at."""
-        return (*self.observations, *self.fallbacks, *self.later_fallbacks, *self.members)
+        return (*self.observations, *self.fallbacks, *self.later_fallbacks, *self.members, *self.references)
 
 
 def _questions_of(
@@ -353,7 +364,8 @@ def _questions_of(
     fine = [one for one in observations if _is_fine(query, one, grid)]
     if observations and not fine:
         return [[_Asking(unfound="too_coarse")] for _ in grounds]
-    observations = fine
+    references = _References.of(query, fine, grounds)
+    observations = _of_date(query, fine)
     sensors = sorted({o.sensor for o in observations if not query.sensors or o.sensor in query.sensors})
     asked: list[list[_Asking]] = [[] for _ in grounds]
     over: list[list[Observation]] = [[] for _ in grounds]
@@ -372,6 +384,7 @@ def _questions_of(
                 asked[cell].append(_of_median(best))
             elif best:
                 asked[cell].append(_Asking((best[0].id,), tuple(one.id for one in best[1:])))
+    asked = [[references.beside(one, cell) for one in askings] for cell, askings in enumerate(asked)]
     places = zip(asked, over, grounds, strict=True)
     return [askings or [_across(query, seen, ground)] for askings, seen, ground in places]
 
@@ -385,6 +398,52 @@ def _across(query: Query, seen: Sequence[Observation], ground: Any) -> _Asking:
     if two is not None:
         return _Asking((two[0].id, two[1].id))
     return _Asking(unfound="unlike_conventions" if has_unlike_pair(seen, **windows) else "one_date")
+
+
+def _of_date(query: Query, observations: Sequence[Observation]) -> Sequence[Observation]:
+    """Those that a question about one date may be asked of: all, or those of the date that it names."""
+    if query.dates != 1 or (query.before is None and query.after is None):
+        return observations
+    early, late = change_intervals(query.before, query.after)
+    if late is not None:
+        return [one for one in observations if _is_in(one, late)]
+    return [one for one in observations if early is None or early.end is None or one.datetime > early.end]
+
+
+def _is_in(observation: Observation, interval: Interval) -> bool:
+    return interval.overlaps(Interval(start=observation.datetime, end=observation.end or observation.datetime))
+
+
+@dataclass(frozen=True, slots=True)
+class _References:
+    """What may tell the water that is always there, for each sensor and cell the best first."""
+
+    observations: Mapping[str, Observation]
+    ranked: Mapping[str, Sequence[Sequence[str]]]
+
+    @classmethod
+    def of(cls, query: Query, observations: Sequence[Observation], grounds: Sequence[Any]) -> _References:
+        """Those of the dates that the question names as before; none where it names no such dates."""
+        early, _ = change_intervals(query.before, query.after)
+        if early is None or not query.is_flood:
+            return cls({}, {})
+        known = [one for one in observations if _is_in(one, early)]
+        ranked = {}
+        for sensor in sorted({one.sensor for one in known if not query.sensors or one.sensor in query.sensors}):
+            own = [one for one in known if one.sensor == sensor]
+            of_cells = rank_many(own, grounds, rule=SceneRule(name="least_cloud"))
+            ranked[sensor] = [[own[index].id for index in of_cell] for of_cell in of_cells]
+        return cls({one.id: one for one in observations}, ranked)
+
+    def beside(self, asking: _Asking, cell: int) -> _Asking:
+        """The asking with what tells permanent water on its cell: earlier observations, those of its sensor first."""
+        if not asking.observations or not self.ranked:
+            return dataclasses.replace(asking, references=())
+        asked = self.observations[asking.members[0] if asking.members else asking.observations[0]]
+        order = sorted(self.ranked, key=lambda sensor: (sensor != asked.sensor, sensor))
+        names = [name for sensor in order for name in self.ranked[sensor][cell]]
+        earlier = [name for name in names if self.observations[name].datetime < asked.datetime]
+        return dataclasses.replace(asking, references=tuple(earlier[:REFERENCES]))
 
 
 def _is_fine(query: Query, observation: Observation, grid: Grid) -> bool:

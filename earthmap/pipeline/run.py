@@ -22,6 +22,7 @@ from earthmap.merge import merge_cell
 from earthmap.pipeline.clearness import best_first
 from earthmap.pipeline.cluster import Watch, cluster, watched_rows
 from earthmap.pipeline.context import Committed, Context
+from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.job import Job
@@ -30,7 +31,8 @@ from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, make_plan, read_plan, write_plan
 from earthmap.pipeline.publish import publish
 from earthmap.pipeline.reading import read_work
-from earthmap.pipeline.stages import computed_by, gather, predict_stage
+from earthmap.pipeline.reference_water import open_reference_water
+from earthmap.pipeline.stages import computed_by, gather
 from earthmap.storage import Storage
 
 BLOCK_CELLS = 16
@@ -147,6 +149,7 @@ def run_job(
             patience=Patience(run_s=job.spec.patience),
             by_cloud=job.spec.scenes == "least_cloud",
             by_observation=job.spec.scenes == "all",
+            reference_water=open_reference_water(job.spec.reference_water),
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
@@ -268,7 +271,7 @@ def _predict_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
     context = _received(holder[0])
     reads: dict[str, Committed] = pickle.loads(row["groups"])
     groups = {name: committed.path for name, committed in reads.items()}
-    return {**row, "parts": pickle.dumps(predict_stage(pickle.loads(row["work"]), groups, context))}
+    return {**row, "parts": pickle.dumps(predict_work(pickle.loads(row["work"]), groups, context))}
 
 
 def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def plan_schema() -> pa.Schema:
             ("fallbacks", pa.list_(pa.string())),  # Observation.id, the next best of the cell, the best first
             ("later_fallbacks", pa.list_(pa.string())),  # the same for the second date of a change
             ("members", pa.list_(pa.string())),  # Observation.id, what the one observation is the median composite of
+            ("references", pa.list_(pa.string())),  # Observation.id, what only tells the water that is always there
             ("unfound", pa.string()),  # why there are none: no_scene, one_date, unlike_conventions, too_coarse
         ]
     )

@@ -67,7 +67,7 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
         if not question.observations:
             continue
         paths = tuple(tuple(groups[name] for name in names) for names in looked_at(question, manifest_of))
-        found = _find_part(part_path(work.cell, question.query, paths, context), context)
+        found = find_part(part_path(work.cell, question.query, paths, context), context)
         if found is not None:
             parts[question] = found
         else:
@@ -77,7 +77,8 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
     return parts
 
 
-def _find_part(clean: str, context: Context) -> Committed | None:
+def find_part(clean: str, context: Context) -> Committed | None:
+    """The committed part of that path, with failures of this execution or without; None where there is none."""
     for path in (clean, failed_path(clean, context.execution)):
         if context.store.exists(f"{path}/manifest.json"):
             return Committed(path=path, fresh=False)
@@ -227,14 +228,24 @@ def _failure_of(tile: Tile, group: CellGroup) -> TileFailure | None:
 def _commit_part(
     clean: str, query: str, answers: Sequence[Answer], seen: Sequence[_Seen], context: Context
 ) -> Committed:
-    failed = any(answer.status == "failed" for answer in answers)
+    rows = [
+        {"query": query, "predictor": context.predictor["name"], **_shown(item), **answer_columns(answer)}
+        for item, answer in zip(seen, answers, strict=True)
+    ]
+    return commit_rows(clean, rows, {group.manifest.key for item in seen for group in item.groups}, context)
+
+
+def commit_rows(clean: str, rows: Sequence[Mapping[str, Any]], groups: Iterable[str], context: Context) -> Committed:
+    """Write the rows (`answer_schema`) of one question and cell, its manifest last. `groups` are the keys of those of
+    the cube that they are about."""
+    failed = any(row["status"] == "failed" for row in rows)
     path = failed_path(clean, context.execution) if failed else clean
-    data = _part_bytes(query, answers, seen, context)
+    data = _part_bytes(rows)
     context.store.write(f"{path}/answers.parquet", data)
     manifest = {
-        "cell_id": seen[0].tile.cell.id,
-        "query": query,
-        "groups": sorted({group.manifest.key for item in seen for group in item.groups}),
+        "cell_id": rows[0]["cell_id"],
+        "query": rows[0]["query"],
+        "groups": sorted(groups),
         "sha256": hashlib.sha256(data).hexdigest(),
         "job": context.job,
         "execution": context.execution,
@@ -331,16 +342,12 @@ def _ask_one(spec: Mapping[str, Any], item: TileInput, queries: Sequence[Query])
     return build_predictor(spec).predict([item], queries)[0]
 
 
-def _part_bytes(query: str, answers: Sequence[Answer], seen: Sequence[_Seen], context: Context) -> bytes:
+def _part_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [
-        {"query": query, "predictor": context.predictor["name"], **_shown(item), **answer_columns(answer)}
-        for item, answer in zip(seen, answers, strict=True)
-    ]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=answer_schema()), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=answer_schema()), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
 
 

@@ -13,7 +13,7 @@ from earthmap.tasks.phrases import choices_in, shape_in, targets_in
 from earthmap.tasks.registry import LAND_COVER_TASKS, TASKS, Task
 from earthmap.tasks.serialization import plain_label
 from earthmap.tasks.understanding import examples, guess_task, land_cover_in, land_cover_of, refuse_beyond_land_cover
-from earthmap.tasks.vocabulary import TARGETS
+from earthmap.tasks.vocabulary import FLOOD, PERMANENT, TARGETS, names_flood, simplified
 
 MAX_TEXT = 10_000
 """Most characters of a question."""
@@ -49,9 +49,10 @@ class Query:
     unseen: tuple[str, ...] = DEFAULT_UNSEEN
     """Reasons of the reason mask that count as unseen."""
     before: str | None = None
-    """STAC datetime or interval that the first date of a change query is taken from; None for the earliest."""
+    """STAC datetime or interval that the first date of a change query is taken from; None for the earliest. Of a flood
+    what tells the water that is always there."""
     after: str | None = None
-    """The same for the second date; None for the latest."""
+    """The same for the second date; None for the latest. Of a question about one date that date."""
     choices: tuple[str, ...] = ()
     """What the answer is one of; for a task of labels the labels that are asked for, each by itself."""
     shape: str | None = None
@@ -65,6 +66,11 @@ class Query:
     def dates(self) -> int:
         """How many dates one answer looks at: 1, 2, or 0 for a series of any number from two on."""
         return TASKS[self.task].dates
+
+    @property
+    def is_flood(self) -> bool:
+        """Whether it asks for water that is not there otherwise: a map of `flood` and of nothing else."""
+        return self.task == "segment" and self.targets == (FLOOD,)
 
     def content_key(self) -> str:
         """Key of the question with all that it asks for."""
@@ -198,6 +204,15 @@ def _task(text: str, task: str | None, *, choices: Iterable[str] | None, open_vo
     raise QueryError(f"{task!r} is not a task", expected=f"one of {examples(known)}")
 
 
+def _asks_for_flood(text: str, row: Task, targets: Iterable[str] | None, *, dated: bool) -> bool:
+    """Whether a map of flood is wanted: its target is named so, or its words say so and its dates are given."""
+    if row.id not in ("segment", "fraction", "presence"):
+        return False
+    if targets is not None:
+        return [simplified(str(name)) for name in ([targets] if isinstance(targets, str) else targets)] == [FLOOD]
+    return dated and names_flood(simplified(text))
+
+
 def make_query(
     text: str,
     *,
@@ -221,8 +236,8 @@ def make_query(
         choices: What the answer is one of, or which labels are asked for; None for what the words or the task name.
         shape: Kind of shape of a spatial reply; None for what the words or the task name.
         sensors: Ids of the sensors that may answer; empty for any.
-        before: STAC datetime or interval of a change query's first date.
-        after: The same for its second date.
+        before: STAC datetime or interval of a change query's first date, or of what tells permanent water from flood.
+        after: The same for its second date, and for the date of a question about one.
         unseen: Reasons of the reason mask that count as unseen; None for `DEFAULT_UNSEEN`. `nodata` always counts.
         open_vocabulary: The question goes to the vision-language model, so that it may be of any task about anything.
 
@@ -240,11 +255,17 @@ def make_query(
     if targets is None and not open_vocabulary:
         refuse_beyond_land_cover(question)
     row = _task(question, task, choices=choices, open_vocabulary=open_vocabulary)
-    if row.dates == 1 and (before is not None or after is not None):
+    flood = _asks_for_flood(question, row, targets, dated=before is not None or after is not None)
+    row, targets = (TASKS["segment"], None) if flood else (row, targets)
+    if row.dates == 1 and before is not None and not flood:
         raise QueryError(
-            f"a {row.id} question looks at one date, yet two are named", expected="--task change", fix="drop the dates"
+            f"a {row.id} question looks at one date, yet one before it is named",
+            expected="--task change, or a question about flood",
+            fix="drop the date before",
         )
-    if open_vocabulary:
+    if flood:
+        found: tuple[str, ...] = (FLOOD,)
+    elif open_vocabulary:
         found = _open_targets(question, row, targets)
     else:
         found = land_cover_in(question, row.id) if targets is None else land_cover_of(targets)
@@ -283,6 +304,8 @@ def mask_legend(query: Query) -> dict[int, str]:
     """
     if query.task == "segment":
         names = list(query.targets)
+        if query.is_flood:
+            names.append(PERMANENT)
     elif query.task == "change":
         names = [f"{target} {way}" for target in query.targets for way in ("gained", "lost")]
     else:

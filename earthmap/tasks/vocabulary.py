@@ -24,6 +24,14 @@ CHANGES = (
 )
 """Kinds of change between two dates."""
 
+FLOOD = "flood"
+"""Target of a question about flood: water that is not there otherwise."""
+
+PERMANENT = "flood, includes permanent water"
+"""Water where nothing tells the flood from what is always there."""
+
+_FLOOD = re.compile(r"\b(flood(s|ed|ing|water|waters)?|inundat(ed|ion)|submerged|under ?water)\b")
+
 _WORDS = {
     "water": "water waters lake lakes river rivers sea seas ocean oceans pond ponds reservoir reservoirs stream streams"
     " lagoon lagoons flood floods flooded flooding floodwater inundated inundation submerged underwater",
@@ -65,6 +73,11 @@ _SYNONYM = re.compile(
 def simplified(text: str) -> str:
     """`text` in small letters with single spaces, and without its last mark."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("’", "'").split()).rstrip(" ?.!")
+
+
+def names_flood(simple: str) -> bool:
+    """Whether a simplified text speaks of flood and of no other land cover."""
+    return bool(_FLOOD.search(simple)) and {SYNONYMS[word] for word in land_cover_words(simple)} == {"water"}
 
 
 def land_cover_words(simple: str) -> list[str]:
