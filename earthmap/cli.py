@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings, Subject
     from earthmap.pipeline.doctor import Diagnosis
+    from earthmap.pipeline.respond import Follow
     from earthmap.tasks import Query
 
 SHOWN = 8
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_map(commands)
     _add_ask(commands)
+    _add_respond(commands)
     _add_scenes(commands)
     demo = commands.add_parser("demo", help="draw scenes with known truth and map them")
     demo.add_argument("--out", default="runs/demo", help="folder for scenes and results (default runs/demo)")
@@ -223,6 +225,50 @@ _PREDICTOR_HELP = "what answers (default spectral; vlm where its figures on real
 _MODEL_HELP = "checkpoint of the vision-language model: a folder, a public one's name, or nano (built in, default)"
 
 
+def _add_respond(commands: Any) -> None:
+    about = "map an event: each picture after it by itself, the latest first, growing while it works"
+    add = commands.add_parser("respond", help=about).add_argument
+    add("--event", required=True, metavar="POLYGON", help="where: as --area of `earthmap map`")
+    add("--event-time", required=True, metavar="TIME", help="when it began, such as 2024-06-07 or 2024-06-07T03:30Z")
+    add("--before", metavar="DATES", help="what to look at of the time before (default: the 180 days before it)")
+    add("--after", metavar="DATES", help="what to look at of the time after (default: all of it)")
+    add(
+        "--query",
+        action="append",
+        dest="queries",
+        metavar="TEXT",
+        required=True,
+        help="question, such as 'What is flooded?'; repeatable",
+    )
+    _add_question_details(add)
+    add("--reference-water", metavar="FILE", help="water that is always there: polygons, or a raster of occurrence")
+    add("--points", metavar="FILE", help="places that are mapped first: GeoJSON, GeoPackage, CSV with lon and lat …")
+    add("--follow", action="store_true", help="wait for new observations, and map each when it comes")
+    add("--every", type=float, default=600.0, metavar="SECONDS", help="with --follow: between two looks (default 600)")
+    add("--until", metavar="TIME", help="with --follow: when to stop (default: never)")
+    _add_imagery(add)
+    _add_output(commands.choices["respond"])
+
+
+def _add_imagery(add: Callable[..., Any]) -> None:
+    """Which scenes are read and who answers: keys of `earthmap.pipeline.job.JobSpec`."""
+    add("--catalog", help="STAC API, static catalogue, ItemCollection or stac-geoparquet; path or address")
+    add("--image", action="append", dest="images", metavar="PATH[@DATE]", help="image without a catalogue; repeatable")
+    add("--bands", metavar="NAMES", help="bands of such images that do not tell them, such as red,green,blue,nir")
+    add("--footprints", metavar="FILE", help="outlines of buildings, each graded where damage is asked for")
+    add("--collection", action="append", dest="collections", metavar="ID", help="repeatable")
+    add("--sensor", help="use this sensor's scenes only, such as sentinel-1-db")
+    add("--resolution", type=float, metavar="METRES", help="pixel size (default: the finest of the scenes)")
+    add("--tile-size", type=int, choices=[448, 224, 128], help="side of a tile's picture in pixels")
+    add("--predictor", choices=["spectral", "oracle", "vlm"], help=_PREDICTOR_HELP)
+    add("--model", metavar="FOLDER", help=_MODEL_HELP)
+    add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
+    add("--max-tiles", type=int, metavar="N", help="refuse a pass of more tiles")
+    add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
+    add("--store", help="where cube and answers are kept (default: in the event's folder)")
+    add("--out", required=True, help="the event's folder or s3:// address; the same command goes on from what is there")
+
+
 def _add_ask(commands: Any) -> None:
     about = "answer a question about one picture, or another one about all the ground of a finished run"
     add = commands.add_parser("ask", help=about).add_argument
@@ -321,6 +367,50 @@ def _map(arguments: argparse.Namespace) -> int:
     _show_run(run, arguments)
     failed = sum(run.summary["failed"].values())
     return WITH_ERRORS if arguments.strict and failed else DONE
+
+
+def _respond(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline.event import parse_event
+    from earthmap.pipeline.respond import Watcher, respond
+
+    event = parse_event(arguments.event_time, before=arguments.before, after=arguments.after)
+    given = {name: getattr(arguments, name, None) for name in (*_JOB_FLAGS, "reference_water", "points")}
+    values = {name: value for name, value in given.items() if value is not None} | {"area": arguments.event}
+    if "catalog" not in values and "images" not in values:
+        raise JobError("nothing says where the scenes are", fix="give --catalog, or --image")
+    details = {name: getattr(arguments, name) for name in _DETAILS if getattr(arguments, name) is not None}
+    values["queries"] = [{"text": text, **details} for text in arguments.queries]
+    follow = _following(arguments)
+    with _progress(quiet=arguments.quiet) as (report, say):
+        watcher = Watcher(report=report, say=say, mapped=lambda run: _show_pass(run, arguments))
+        runs = respond(values, event, follow=follow, watcher=watcher)
+    _last_line(arguments, {"runs": [{"run": run.address, "summary": run.summary} for run in runs]})
+    return DONE
+
+
+def _following(arguments: argparse.Namespace) -> Follow | None:
+    """Whether and how long new observations are waited for. Raises JobError."""
+    from earthmap.catalog import parse_datetime
+    from earthmap.pipeline.respond import Follow
+
+    if not arguments.follow:
+        if arguments.until is not None:
+            raise JobError("--until is given without --follow", fix="give both, or none")
+        return None
+    if not arguments.every > 0:
+        raise JobError(f"--every {arguments.every:g} seconds", expected="more than none")
+    until = parse_datetime(arguments.until).end if arguments.until else None
+    return Follow(every_s=arguments.every, until=until)
+
+
+def _show_pass(run: Run, arguments: argparse.Namespace) -> None:
+    if not arguments.quiet:
+        from rich.markup import escape
+
+        from earthmap.outputs import headlines
+
+        _console().print(escape("\n".join(headlines(run.summary))))
+        _console().print(f"[bold]{escape(run.storage.locate('report.html'))}[/bold]")
 
 
 def _ask(arguments: argparse.Namespace) -> int:
@@ -689,13 +779,7 @@ def _show_estimate(estimate: Estimate, arguments: argparse.Namespace) -> None:
 
 
 def _show_run(run: Run, arguments: argparse.Namespace) -> None:
-    if not arguments.quiet:
-        from rich.markup import escape
-
-        from earthmap.outputs import headlines
-
-        _console().print(escape("\n".join(headlines(run.summary))))
-        _console().print(f"[bold]{escape(run.storage.locate('report.html'))}[/bold]")
+    _show_pass(run, arguments)
     _last_line(arguments, {"run": run.address, "summary": run.summary})
 
 
@@ -787,7 +871,8 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 
 
 _COMMANDS = {
-    "map": _map, "ask": _ask, "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
+    "map": _map, "ask": _ask, "respond": _respond,
+    "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
     "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate,
 }  # fmt: skip
 

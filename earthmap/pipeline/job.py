@@ -27,7 +27,7 @@ DEFAULT_MAX_TILES = 100_000
 TILE_SIZE = 448
 """Side of a tile's picture in pixels where nothing speaks for another."""
 
-_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience"})
+_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience", "rush", "points"})
 """What does not change what is asked, and so is in no key."""
 
 _KEYED = frozenset({"area", "queries", "model", "footprints", "reference_water"})
@@ -110,6 +110,10 @@ class JobSpec(_Record):
     reference_water_key: str | None = None
     """Key of the file's content; filled in here."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
+    rush: bool = False
+    """The most important cells first, and a map that grows while the run works; what it comes to is the same."""
+    points: str | None = None
+    """File of places that are most important then: points, or anything else that lies somewhere (docs/respond.md)."""
     patience: float = pydantic.Field(default=600.0, ge=0)
     """Seconds that are waited at most for providers that refuse or do not answer."""
     out: str
@@ -367,6 +371,7 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
             "catalog": _anchored(spec.catalog, base) if spec.catalog else None,
             "out": _anchored(spec.out, base),
             "store": _anchored(spec.store, base) if spec.store else None,
+            "points": _anchored(spec.points, base) if spec.points else None,
         }
     )
     queries = _queries(spec)
