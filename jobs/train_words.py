@@ -81,7 +81,7 @@ def things() -> list[str]:
 
 def prompts() -> Iterator[str]:
     """Every template with land cover, and with lists of choices."""
-    for task in TASKS.values():
+    for task in (row for row in TASKS.values() if row.template):
         for target in TARGETS:
             choices = (task.choices or tuple(dict.fromkeys((target, "water", "snow")))) if task.chooses else None
             targets = None if task.chooses else (target,)

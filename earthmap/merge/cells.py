@@ -276,6 +276,8 @@ def _square(
         "fraction": row["fraction"],
         "area_m2": round(numbers.area_m2, 2),
         "tile_ids": [row["tile_id"]],
+        "observation": row["observation"],
+        "embedding": row["embedding"],
     }
 
 

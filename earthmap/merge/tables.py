@@ -44,6 +44,8 @@ def feature_schema() -> pa.Schema:
             ("sensor", text),
             ("predictor", text),
             ("notes", pa.list_(text)),
+            ("observation", text),  # of an answer about a whole tile
+            ("embedding", pa.list_(pa.float32())),  # of task embed: all of one sensor have one length
         ]
     )
 
@@ -122,7 +124,8 @@ def view_schema() -> pa.Schema:
 
 
 def placed_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows whose `geometry` is a shapely one as a table of `schema` with a column PLACE."""
+    """Rows whose `geometry` is a shapely one as a table of `schema` with a column PLACE; what a row does not name is
+    null."""
     import pyarrow as pa
 
     if not rows:
@@ -132,7 +135,7 @@ def placed_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Tab
     columns = [
         pa.array(shapely.to_wkb(geometries), pa.binary())
         if name == "geometry"
-        else pa.array([row[name] for row in rows], schema.field(name).type)
+        else pa.array([row.get(name) for row in rows], schema.field(name).type)
         for name in schema.names
     ]
     table = pa.Table.from_arrays(columns, schema=schema)

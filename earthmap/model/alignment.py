@@ -119,6 +119,22 @@ def class_map(heads: AlignmentHeads, features: VisualFeatures, text: Tensor) -> 
     return heads.logits(heads.levels - 1, features.last, text).sigmoid()
 
 
+def scene_vectors(heads: AlignmentHeads | None, features: VisualFeatures, seen: Tensor) -> Tensor:
+    """(B, S) what each tile looks like: the mean direction of its blocks at the last level, where it is seen.
+
+    With heads the directions are those of the words' space, which `class_map` compares with texts, so that the inner
+    product with a text is the mean of its blocks'; without any they are the tower's own.
+
+    Args:
+        heads: of the model, or None where it has none.
+        features: of B tiles with V views each.
+        seen: (B, N) how much each of the N blocks of a view counts.
+    """
+    blocks = features.last if heads is None else heads.visual[heads.levels - 1](features.last)
+    views = blocks.shape[1] // seen.shape[1]
+    return pool_regions(functional.normalize(blocks, dim=-1), seen.repeat(1, views)[:, None])[:, 0]
+
+
 def save_heads(heads: AlignmentHeads, folder: Path) -> None:
     """Write the heads beside a checkpoint."""
     from safetensors.torch import save_file

@@ -38,6 +38,9 @@ DIGITS = 7
 _GPKG_VERSION = "1.2"
 """Of OGC 12-128: what QGIS 3 and ArcGIS read without a warning; nothing of a later version is used."""
 
+_KEPT_BACK = ("bbox", "embedding")
+"""Columns that other programs get no good of: an index of GeoParquet's, and vectors of hundreds of numbers."""
+
 KINDS = ("Point", "LineString", "Polygon")
 """By dimension, 0 to 2."""
 
@@ -155,7 +158,7 @@ def exported(
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        names = [name for name in columns or file.schema_arrow.names if name != "bbox"]
+        names = [name for name in columns or file.schema_arrow.names if name not in _KEPT_BACK]
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=names):
             yield _as_exported(batch, asked, lists=lists)
 
@@ -165,7 +168,7 @@ def exported_schema(path: Path, asked: Mapping[str, Asked], *, lists: bool = Fal
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([field for field in pq.read_schema(path) if field.name != "bbox"])
+    schema = pa.schema([field for field in pq.read_schema(path) if field.name not in _KEPT_BACK])
     empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
     return _as_exported(empty, asked, lists=lists).schema
 

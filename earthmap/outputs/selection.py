@@ -34,6 +34,9 @@ SIMPLIFIED = "Outlines on the map are simplified; features.parquet has them exac
 
 READ_ROWS = 10_000
 
+NOT_DRAWN = "embedding"
+"""Column of vectors, which nothing on a page shows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -60,6 +63,7 @@ def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        columns = columns or [name for name in file.schema_arrow.names if name != NOT_DRAWN]
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=columns):
             yield pa.Table.from_batches([batch])
 
@@ -69,7 +73,10 @@ def _frame(tables: list[pa.Table], path: Path) -> geopandas.GeoDataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.concat_tables([pq.read_schema(path).empty_table(), *tables]).drop_columns(["bbox"])
+    empty = pq.read_schema(path).empty_table()
+    if NOT_DRAWN in empty.column_names:
+        empty = empty.drop_columns([NOT_DRAWN])
+    table = pa.concat_tables([empty, *tables]).drop_columns(["bbox"])
     shapes = geopandas.GeoSeries.from_wkb(table["geometry"].to_pylist(), crs="EPSG:4326")
     return geopandas.GeoDataFrame(table.drop_columns(["geometry"]).to_pandas(), geometry=shapes)
 

@@ -15,6 +15,7 @@ from earthmap.content import content_key
 from earthmap.errors import CatalogError
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.standing import beyond_standing, find_things
+from earthmap.predict.vectors import little_seen, vector_answer
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
@@ -64,6 +65,9 @@ class OraclePredictor:
 
     def _answer(self, item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
         """The answer to one query; `truths` are the core's class codes on the date of each picture."""
+        if TASKS[query.task].is_vector and len(truths) == 1:
+            seen = _seen(item, query, truths)
+            return seen if isinstance(seen, Answer) else _vector(truths[0], seen)
         finds = TASKS[query.task].merge == "instances" and query.dates == 1
         beyond = beyond_standing(query) if finds else beyond_land_cover(query)
         if beyond:
@@ -102,6 +106,13 @@ def _seen(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) ->
         message = f"no pixel of the core could be seen; {counts[reason]} pixels are {reason}"
         return Answer(status="skipped", reason=reason, message=message)
     return seen
+
+
+def _vector(truth: NDArray[np.uint8], seen: NDArray[np.bool_]) -> Answer:
+    """The square roots of the shares of the classes on the seen ground: two of them have the Bhattacharyya coefficient
+    of their shares for their inner product."""
+    counts = np.bincount(truth[seen], minlength=len(CLASSES) + 1)[1 : len(CLASSES) + 1]
+    return little_seen(seen) or vector_answer(np.sqrt(counts / counts.sum()), seen)
 
 
 def _of_land_cover(query: Query, truths: Sequence[NDArray[np.uint8]], seen: NDArray[np.bool_]) -> Answer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthmap.predict.vectors import vector_answer
 from earthmap.tasks.answer import UNSEEN, Answer
 from earthmap.tasks.query import Query, mask_legend
 from earthmap.tasks.registry import TASKS
@@ -54,6 +55,8 @@ class Reply:
     """False where the budget ran out before the answer did."""
     patches: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     """(rows, columns) share of each block of the picture that the targets cover."""
+    vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """(D,) what the picture looks like."""
 
     @property
     def text(self) -> str:
@@ -64,7 +67,8 @@ class Reply:
     def is_finite(self) -> bool:
         """All of its numbers are some."""
         numbers = np.array([*itertools.chain(*self.scores), *self.log_probabilities])
-        return bool(np.isfinite(numbers).all() and (self.patches is None or np.isfinite(self.patches).all()))
+        arrays = (numbers, *(array for array in (self.patches, self.vector) if array is not None))
+        return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +205,8 @@ def make_answer(query: Query, reply: Reply, look: Look, *, swapped: Reply | None
         seen_px=int(look.seen.sum()),
         notes=notes,
     )
+    if kind == "vector" and reply.vector is not None:
+        return vector_answer(reply.vector, look.seen, notes=notes)
     if kind == "share":
         return _share(plain, reply, look)
     if kind in ("yes/no", "choice"):

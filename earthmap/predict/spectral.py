@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.content import content_key
+from earthmap.predict.descriptor import describe
+from earthmap.predict.filters import mean_filter
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.rules import (
     BAND_NAMES,
@@ -29,10 +31,12 @@ from earthmap.predict.rules import (
     rules_for,
     why_not,
 )
+from earthmap.predict.vectors import little_seen, vector_answer
 from earthmap.sensors.masks import Reason, unseen
 from earthmap.sensors.registry import SENSORS
 from earthmap.tasks.answer import UNSEEN, Answer
 from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
+from earthmap.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,31 +65,6 @@ def _kind(picture: Picture) -> str:
     if sensor.is_sar:
         return SAR if sensor.calibrated else UNCALIBRATED_SAR
     return REFLECTANCE if sensor.calibrated else UNCALIBRATED
-
-
-def mean_filter(image: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
-    """Mean of the valid pixels in the square of `side_px` around each pixel; NaN where the pixel itself is NaN.
-
-    (y, x) float32 in and out. Beyond the picture there is nothing valid. Sums are taken in one fixed order, so that
-    equal neighbourhoods give equal bits wherever the picture begins (a running sum would not).
-    """
-    valid = np.isfinite(image)
-    total, count = np.where(valid, image, np.float32(0)), valid.astype(np.float32)
-    reach = side_px // 2
-    for axis in (0, 1):
-        total, count = _shifted_sum(total, axis, reach), _shifted_sum(count, axis, reach)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: NDArray[np.float32] = np.where(valid, total / count, np.float32(np.nan))
-    return mean
-
-
-def _shifted_sum(image: NDArray[np.float32], axis: int, reach: int) -> NDArray[np.float32]:
-    length = image.shape[axis]
-    padded = np.pad(image, [(reach, reach) if axis == each else (0, 0) for each in (0, 1)])
-    result = np.zeros_like(image)
-    for start in range(2 * reach + 1):
-        result += padded[start : start + length] if axis == 0 else padded[:, start : start + length]
-    return result
 
 
 class _Look:
@@ -272,13 +251,31 @@ def _scalar_answer(
     return Answer(status="answered", value=value, fraction=fraction, mask=mask, seen_px=count, notes=tuple(notes))
 
 
+def _vector(look: _Look, item: TileInput, query: Query) -> Answer:
+    """The answer of `embed`: what `earthmap.predict.descriptor` says of the seen core."""
+    picture = look.picture
+    shown = np.isfinite(picture.data[(slice(None), *item.core)]).any(axis=0)
+    seen: NDArray[np.bool_] = shown & ~unseen(picture.mask[item.core], query.unseen)
+    if not seen.any():
+        skip = _why_unseen([look], query, item.core)
+        return Answer(status="skipped", reason=skip.reason, message=skip.message)
+    vector = describe(picture, seen, item.core)
+    if vector is None:
+        message = f"no number can be made of {', '.join(picture.bands)}; expected two optical bands, radar or heat"
+        return little_seen(seen) or Answer(status="skipped", reason="missing_band", message=message)
+    return little_seen(seen) or vector_answer(vector, seen, notes=_notes([look], (), seen, item))
+
+
 def _answer(looks: Sequence[_Look], item: TileInput, query: Query) -> Answer:
-    beyond = beyond_land_cover(query)
+    is_vector = TASKS[query.task].is_vector
+    beyond = None if is_vector else beyond_land_cover(query)
     if beyond:
         return Answer(status="skipped", reason="not_supported", message=beyond)
     if len(looks) != query.dates:
         message = f"{len(looks)} pictures are given; a {query.task} question needs {query.dates}"
         return Answer(status="failed", stage="predict", reason="bad_input", message=message)
+    if is_vector:
+        return _vector(looks[0], item, query)
     sensors = sorted({look.picture.sensor for look in looks})
     if len(sensors) > 1:
         message = f"the dates are of {' and '.join(sensors)}; a change needs one sensor on both"

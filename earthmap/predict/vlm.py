@@ -24,6 +24,7 @@ from earthmap.model.engine import Slot, halving, lay_out_stem
 from earthmap.model.processing import FRAMES, MERGE, PatchGrid, patch_grid
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.replies import MASK_SIDE, NO_CHANGE, Look, Reply, make_answer
+from earthmap.predict.vectors import little_seen
 from earthmap.sensors.masks import Reason, unseen
 from earthmap.sensors.registry import SENSORS
 from earthmap.sensors.views import VIEWS, fitting, make_view, missing_views, sensor_views
@@ -264,6 +265,17 @@ class _Asked:
     pixels: NDArray[np.uint8] = field(repr=False, compare=False)
     queries: tuple[int, ...]
     """Numbers of the queries that are asked of it."""
+    seen: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
+    """By number of a query for a vector, (blocks,) what share of each block is of the seen core."""
+
+
+def _seen_blocks(look: Look) -> NDArray[np.float32]:
+    """(blocks,) the share of each merged block of the picture that is of the core and seen."""
+    whole = np.zeros((look.side_px, look.side_px), np.float32)
+    whole[look.core] = look.seen
+    side = patch_grid(*whole.shape).rows // MERGE
+    blocks = whole.reshape(side, look.side_px // side, side, look.side_px // side)
+    return np.asarray(blocks.mean(axis=(1, 3)).ravel(), np.float32)
 
 
 def _prompts(query: Query, choices: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -358,9 +370,13 @@ class VlmPredictor:
                 looks[number, index] = Look(side_px=item.side_px, core=item.core, seen=seen, notes=notes)
                 wanted.append(index)
         if wanted:
+            shares = {
+                index: _seen_blocks(looks[number, index]) for index in wanted if TASKS[queries[index].task].is_vector
+            }
             yield _Asked(
-                number=number, swapped=False, parts=parts, times=sight.times, pixels=sight.pixels, queries=tuple(wanted)
-            )
+                number=number, swapped=False, parts=parts, times=sight.times, pixels=sight.pixels,
+                queries=tuple(wanted), seen=shares,
+            )  # fmt: skip
         again = tuple(index for index in wanted if _is_swapped_too(queries[index]))
         if again:
             turned = _swapped(item)
@@ -375,7 +391,9 @@ class VlmPredictor:
         return tuple(self._model.words.opening([(name, grid) for name in sight.names], video=sight.is_video))
 
     def _tokens_of(self, query: Query) -> int:
-        """Tokens of the longest of a query's questions with its answer."""
+        """Tokens of the longest of a query's questions with its answer; none where nothing is asked in words."""
+        if TASKS[query.task].is_vector:
+            return 0
         words = self._model.words
         longest = max(len(words.asking(prompt)) for prompt in _prompts(query))
         choices = [len(words.answering(choice)) for choice in closed_choices(query)]
@@ -391,14 +409,18 @@ class VlmPredictor:
         wrong = _wrong_dates(item, query)
         if wrong:
             return _failed("bad_input", wrong)
-        for picture in item.pictures:
+        is_vector = TASKS[query.task].is_vector  # what it sees, which nobody has to teach it to tell
+        for picture in () if is_vector else item.pictures:
             why = self._model.card.refusal(query.task, picture.sensor)
             if why is not None:
                 message = f"{query.task} of {picture.sensor} is not supported by this checkpoint: {why}"
                 return Answer(status="skipped", reason="not_supported", message=message)
-        if not _seen(item, sight, query).any():
+        seen = _seen(item, sight, query)
+        if not seen.any():
             reason, message = _why_unseen(item, sight, query)
             return Answer(status="skipped", reason=reason, message=message)
+        if is_vector:
+            return little_seen(seen)
         if tokens > MAX_TOKENS:
             message = f"pictures, question and answer take {tokens:,} tokens; expected at most {MAX_TOKENS:,}"
             return _failed("bad_input", f"{message}; fix: ask a shorter question, or use fewer dates")
@@ -462,14 +484,16 @@ class VlmPredictor:
 
         engine = self._model.engine
         features = engine.encode(torch.from_numpy(np.stack([one.pixels for one in chunk])))
-        stem = engine.read_stem(lay_out_stem(chunk[0].parts, device=engine.device), features)
         wanted = {index: queries[index] for index in chunk[0].queries}
         found: list[dict[int, Reply]] = [{} for _ in chunk]
-        for answered in (
-            self._score(stem, wanted),
-            self._write(stem, wanted, times=chunk[0].times),
+        answers = [
             self._map_blocks(features, wanted, chunk[0].pixels.shape[-2:]),
-        ):
+            self._embed(features, wanted, chunk),
+        ]
+        if sum(map(len, answers)) < len(wanted):
+            stem = engine.read_stem(lay_out_stem(chunk[0].parts, device=engine.device), features)
+            answers += [self._score(stem, wanted), self._write(stem, wanted, times=chunk[0].times)]
+        for answered in answers:
             for index, replies in answered.items():
                 for of_tile, reply in zip(found, replies, strict=True):
                     of_tile[index] = reply
@@ -505,7 +529,7 @@ class VlmPredictor:
         together: dict[tuple[_Grammar | None, int], list[int]] = {}
         for index, query in wanted.items():
             kind = TASKS[query.task].answer
-            if not closed_choices(query) and kind != "share":
+            if not closed_choices(query) and kind not in ("share", "vector"):
                 bound = None
                 if query.shape and (times or kind != "tracks"):
                     bound = (query.shape, _labels(query), times if kind == "tracks" else ())
@@ -567,6 +591,27 @@ class VlmPredictor:
             ]
             for index, query in shares.items()
         }
+
+    def _embed(
+        self, features: VisualFeatures, wanted: Mapping[int, Query], chunk: Sequence[_Asked]
+    ) -> dict[int, list[Reply]]:
+        """What each tile looks like, where it is seen."""
+        indexes = [index for index, query in wanted.items() if TASKS[query.task].is_vector]
+        if not indexes:
+            return {}
+        import torch
+
+        from earthmap.model.alignment import scene_vectors
+
+        heads = self._heads()
+        aligned, found = None if isinstance(heads, ModelError) else heads, _as_float(features)
+        replies: dict[int, list[Reply]] = {}
+        with torch.inference_mode():
+            for index in indexes:
+                seen = torch.from_numpy(np.stack([one.seen[index] for one in chunk])).to(found.last.device)
+                vectors = scene_vectors(aligned, found, seen).cpu().numpy()
+                replies[index] = [Reply(vector=vector) for vector in vectors]
+        return replies
 
 
 def _both(forward: Sequence[NDArray[np.float64]], turned: Sequence[NDArray[np.float64]], tile: int) -> Reply:

@@ -19,7 +19,7 @@ from earthmap.tasks.prompts import (
     question_prompt,
 )
 from earthmap.tasks.query import MAX_TEXT, Query, beyond_land_cover, make_query, mask_legend
-from earthmap.tasks.registry import CATEGORIES, LAND_COVER_TASKS, TASKS, Task
+from earthmap.tasks.registry import CATEGORIES, LAND_COVER_TASKS, PLAIN_TASKS, TASKS, Task
 from earthmap.tasks.understanding import guess_task
 from earthmap.tasks.vocabulary import CHANGES, SYNONYMS, TARGETS
 
@@ -28,6 +28,7 @@ __all__ = [
     "CHANGES",
     "LAND_COVER_TASKS",
     "MAX_TEXT",
+    "PLAIN_TASKS",
     "PROMPT_VERSION",
     "STATUSES",
     "SYNONYMS",

@@ -66,6 +66,9 @@ class Answer:
     orders_agree: float | None = None
     """Of a change, the share of the seen ground of which the same is said when the dates are asked for in the other
     order; None where that was not asked."""
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    """(D,) of length 1, to be compared with others of the same sensor and predictor; None where no vector is asked
+    for."""
 
     def __post_init__(self) -> None:
         if self.instance_scores and len(self.instance_scores) != len(self.instances):
@@ -127,6 +130,7 @@ def answer_schema() -> pa.Schema:
             ("instances", text),  # SLIS of the picture; empty where there are none
             ("instance_scores", pa.list_(pa.float64())),
             ("orders_agree", pa.float64()),
+            ("embedding", pa.list_(pa.float32())),
             ("pair", text),  # JSON of earthmap.pipeline.pairing.Pairing, of a change
         ]
     )
@@ -159,6 +163,7 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         "instances": serialize(answer.instances[index] for index in kept) if kept else "",
         "instance_scores": [answer.instance_scores[index] for index in kept] if answer.instance_scores else [],
         "orders_agree": answer.orders_agree,
+        "embedding": None if answer.embedding is None else answer.embedding.tolist(),
     }
 
 
@@ -174,6 +179,7 @@ def answer_from_columns(row: Mapping[str, Any], *, side_px: int) -> Answer:
         scores=json.loads(row["scores"]),
         instances=parse(row["instances"]).instances,
         instance_scores=tuple(row["instance_scores"]),
+        embedding=None if row["embedding"] is None else np.array(row["embedding"], np.float32),
         **{name: row[name] for name in _PLAIN_COLUMNS},
     )
 

@@ -24,6 +24,12 @@ _SCENE = (
     r"|tiles?|images?|pictures?)"
 )
 
+ASKS_A_VECTOR = re.compile(
+    r"^embed\b|^((compute|make|give|return|get|calculate|produce|what (is|are)) )?(me )?(the |an? |its )?"
+    r"(feature |tile |scene |visual )?(embeddings?|feature vectors?)\b"
+)
+"""Words that ask for a vector."""
+
 _OPEN_PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "track",
@@ -139,6 +145,8 @@ def guess_open_task(text: str, *, with_choices: bool = False) -> str:
 
 
 def _guess(request: str) -> str:
+    if ASKS_A_VECTOR.search(request):
+        return "embed"
     for task, pattern in _OPEN:
         if pattern.search(request) and (task != "choose" or choices_in(request)):
             return task

@@ -10,7 +10,7 @@ from earthmap.content import content_key
 from earthmap.errors import QueryError
 from earthmap.sensors.masks import REASONS
 from earthmap.tasks.phrases import choices_in, shape_in, targets_in
-from earthmap.tasks.registry import LAND_COVER_TASKS, TASKS, Task
+from earthmap.tasks.registry import LAND_COVER_TASKS, PLAIN_TASKS, TASKS, Task
 from earthmap.tasks.serialization import plain_label
 from earthmap.tasks.understanding import examples, guess_task, land_cover_in, land_cover_of, refuse_beyond_land_cover
 from earthmap.tasks.vocabulary import FLOOD, PERMANENT, TARGETS, names_flood, simplified
@@ -192,7 +192,7 @@ def _task(text: str, task: str | None, *, choices: Iterable[str] | None, open_vo
     """The row of a question. Raises QueryError."""
     if task is None:
         return TASKS[guess_task(text, open_vocabulary, with_choices=choices is not None)]
-    known = tuple(TASKS) if open_vocabulary else LAND_COVER_TASKS
+    known = tuple(TASKS) if open_vocabulary else PLAIN_TASKS
     if task in known:
         return TASKS[task]
     if task in TASKS:
@@ -211,6 +211,19 @@ def _asks_for_flood(text: str, row: Task, targets: Iterable[str] | None, *, date
     if targets is not None:
         return [simplified(str(name)) for name in ([targets] if isinstance(targets, str) else targets)] == [FLOOD]
     return dated and names_flood(simplified(text))
+
+
+def _targets(text: str, row: Task, targets: Iterable[str] | None, *, open_vocabulary: bool) -> tuple[str, ...]:
+    """What is looked for: given, or named in the words; of a vector nothing. Raises QueryError."""
+    if row.is_vector:
+        if targets is not None:
+            raise QueryError(
+                f"targets are given to {row.id}, which looks for nothing", expected="none", fix="leave them out"
+            )
+        return ()
+    if open_vocabulary:
+        return _open_targets(text, row, targets)
+    return land_cover_in(text, row.id) if targets is None else land_cover_of(targets)
 
 
 def make_query(
@@ -252,7 +265,8 @@ def make_query(
         ('ship',)
     """
     question = _plain_text(text)
-    if targets is None and not open_vocabulary:
+    row = TASKS.get(task or "")
+    if targets is None and not open_vocabulary and not (row is not None and row.is_vector):
         refuse_beyond_land_cover(question)
     row = _task(question, task, choices=choices, open_vocabulary=open_vocabulary)
     flood = _asks_for_flood(question, row, targets, dated=before is not None or after is not None)
@@ -263,16 +277,10 @@ def make_query(
             expected="--task change, or a question about flood",
             fix="drop the date before",
         )
-    if flood:
-        found: tuple[str, ...] = (FLOOD,)
-    elif open_vocabulary:
-        found = _open_targets(question, row, targets)
-    else:
-        found = land_cover_in(question, row.id) if targets is None else land_cover_of(targets)
     return Query(
         text=question,
         task=row.id,
-        targets=found,
+        targets=(FLOOD,) if flood else _targets(question, row, targets, open_vocabulary=open_vocabulary),
         sensors=(sensors,) if isinstance(sensors, str) else tuple(sensors),
         unseen=_unseen(unseen),
         before=before,

@@ -24,7 +24,7 @@ class Task:
     """One of CATEGORIES."""
     answer: str
     """What comes back for a tile: `yes/no`, `share` (of the seen ground), `choice`, `labels`, `text`, `instances`,
-    `count`, `mask` or `tracks`."""
+    `count`, `mask`, `tracks` or `vector`."""
     dates: int
     """How many dates one answer looks at: 1, 2, or 0 for a series or video of any number from two on."""
     merge: str
@@ -32,11 +32,13 @@ class Task:
     again across seams, one to one)."""
     scoring: str
     """What makes the probability of a written answer: `choices` (log-probabilities, normalised over the choices),
-    `independent` (yes or no of each label by itself), `tokens` (geometric mean over the answer's tokens) or `pixels`
-    (the number is measured on the ground, from masks or blocks of the picture)."""
+    `independent` (yes or no of each label by itself), `tokens` (geometric mean over the answer's tokens), `pixels`
+    (the number is measured on the ground, from masks or blocks of the picture) or `nothing` (there is no probability of
+    a vector)."""
     template: str
     """The words that the model is given, one thought a line, with the places `{text}`, `{targets}`, `{choices}` and
-    `{shape}`; a line whose place stays empty is left out (`earthmap.tasks.prompts`)."""
+    `{shape}`; a line whose place stays empty is left out (`earthmap.tasks.prompts`). Empty where the model is asked
+    nothing, because the answer is what it sees."""
     example: str
     """A question that is plainly of this kind."""
     shapes: tuple[str, ...] = ()
@@ -53,6 +55,11 @@ class Task:
     def needs_targets(self) -> bool:
         """A query of this kind names what is looked for, because its numbers or codes are of that."""
         return self.answer in ("share", "mask")
+
+    @property
+    def is_vector(self) -> bool:
+        """A query of this kind names nothing, and has a vector for its answer, which is compared with others."""
+        return self.answer == "vector"
 
     @property
     def is_mappable(self) -> bool:
@@ -112,6 +119,16 @@ _ROWS = (
         template="{text}\nReply with what fits the whole picture best: {choices}.",
         example="What kind of land cover is this?",
         choices=TARGETS,
+    ),
+    Task(
+        id="embed",
+        category="classify",
+        answer="vector",
+        dates=1,
+        merge="tiles",
+        scoring="nothing",
+        template="",
+        example="Embed this area.",
     ),
     Task(
         id="label",
@@ -238,3 +255,6 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.id: task for task in _ROWS})
 
 LAND_COVER_TASKS = ("presence", "fraction", "segment", "change")
 """Tasks that can be asked without the vision-language model, of the land cover in TARGETS."""
+
+PLAIN_TASKS = (*LAND_COVER_TASKS, "embed")
+"""All tasks that can be asked without the vision-language model."""

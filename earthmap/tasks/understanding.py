@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 
 from earthmap.errors import QueryError
-from earthmap.tasks.open_questions import guess_open_task
-from earthmap.tasks.registry import LAND_COVER_TASKS, TASKS
+from earthmap.tasks.open_questions import ASKS_A_VECTOR, guess_open_task
+from earthmap.tasks.registry import PLAIN_TASKS, TASKS
 from earthmap.tasks.vocabulary import SYNONYMS, TARGETS, land_cover_words, simplified
 
 _NEEDS_MODEL = re.compile(
@@ -78,12 +78,14 @@ def guess_task(text: str, open_vocabulary: bool = False, *, with_choices: bool =
     if open_vocabulary:
         return guess_open_task(text, with_choices=with_choices)
     simple = simplified(text)
+    if ASKS_A_VECTOR.search(simple):
+        return "embed"
     for task, pattern in _LAND_COVER_PATTERNS:
         if pattern.search(simple):
             return task
     raise QueryError(
         "the question does not say plainly what kind of answer it wants",
-        expected=f"one of {examples(LAND_COVER_TASKS)}",
+        expected=f"one of {examples(PLAIN_TASKS)}",
         fix="ask in such words, or name the task with --task",
     )
 

@@ -85,7 +85,7 @@ def test_what_spatial_answers_cost(words: Words, text: str, tokens: int) -> None
 def test_questions_are_short(words: Words) -> None:
     for target in TARGETS:
         assert len(words.encode(target)) == 1 + 2 * target.count("-"), target
-    for task in TASKS.values():
+    for task in (row for row in TASKS.values() if row.template):
         choices = TARGETS if task.chooses else None
         targets = None if task.chooses else ("water",)
         shape = task.shapes[0] if task.shapes else None

@@ -66,6 +66,12 @@ def check_answer(answer: Answer, query: Query, item: TileInput, *, counts_pixels
     if query.task == "presence" and not counts_pixels:
         assert answer.fraction is None
         assert answer.probability is not None
+    elif TASKS[query.task].is_vector:
+        assert answer.embedding is not None
+        assert answer.value == f"{len(answer.embedding)} numbers"
+        assert answer.embedding.dtype == np.float32
+        assert np.linalg.norm(answer.embedding) == pytest.approx(1.0, abs=2e-3)
+        assert answer.probability is None
     elif TASKS[query.task].merge == "instances":
         assert answer.value == str(len(answer.instances))
         assert len(answer.instance_scores) in (0, len(answer.instances))

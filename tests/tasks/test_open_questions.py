@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthmap.errors import QueryError
-from earthmap.tasks import CATEGORIES, LAND_COVER_TASKS, TARGETS, TASKS, guess_task, make_query
+from earthmap.tasks import CATEGORIES, PLAIN_TASKS, TARGETS, TASKS, guess_task, make_query
 from earthmap.tasks.phrases import choices_in, shape_in
 from earthmap.tasks.query import MAX_CHOICES, MAX_TARGETS, MAX_TEXT
 
@@ -207,6 +207,12 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "Where do the boats go?",
         "Show the trajectories of all vehicles",
         "How is the convoy moving?",
+    ),
+    "embed": (
+        "Embed this area.",
+        "Please embed every tile",
+        "Compute the embedding of this scene",
+        "Give me feature vectors",
     ),
 }
 """By task, what people say."""
@@ -438,7 +444,7 @@ def test_options_are_normalised() -> None:
 
 def test_land_cover_alone_is_asked_as_ever() -> None:
     for task in TASKS:
-        if task not in LAND_COVER_TASKS:
+        if task not in PLAIN_TASKS:
             with pytest.raises(QueryError, match="vision-language model"):
                 make_query("Where is water?", task=task)
     with pytest.raises(QueryError, match="choices"):

@@ -30,8 +30,8 @@ labels = st.lists(st.text("abc xyz{}%<|", min_size=1, max_size=12).filter(str.st
 
 @st.composite
 def queries(draw: st.DrawFn) -> Query:
-    """Legal queries of every task."""
-    row = TASKS[draw(st.sampled_from(sorted(TASKS)))]
+    """Legal queries of every task that is asked in words."""
+    row = TASKS[draw(st.sampled_from(sorted(name for name, row in TASKS.items() if row.template)))]
     options = {
         "targets": draw(st.one_of(st.none(), labels)) or (["ship"] if row.needs_targets else None),
         "choices": draw(st.one_of(st.none(), labels)) if row.chooses else None,
@@ -93,6 +93,9 @@ def test_other_options_are_another_prompt() -> None:
 
 def test_every_template_has_the_places_of_its_row() -> None:
     for row in TASKS.values():
+        if row.is_vector:
+            assert row.template == ""
+            continue
         closed = row.scoring in ("choices", "independent")
         assert "{text}" in row.template
         assert ("{choices}" in row.template) == closed
@@ -105,7 +108,8 @@ PROMPTS = "72616d4b1e051ba7c5f4640889bd7b17"
 
 
 def test_prompts_change_with_their_version_only() -> None:
-    examples = [make_query(row.example, task=row.id, targets=["ship"], open_vocabulary=True) for row in TASKS.values()]
+    rows = [row for row in TASKS.values() if row.template]
+    examples = [make_query(row.example, task=row.id, targets=["ship"], open_vocabulary=True) for row in rows]
     said = [(question_prompt(query), closed_choices(query), label_questions(query)) for query in examples]
     name = picture_name("rgb", datetime=dt.datetime(2024, 6, 1, tzinfo=dt.UTC), seen_share=0.5)
     assert frame_name(12.25) == "<12.2 seconds>"
