@@ -165,7 +165,8 @@ def part_of(frame: GeoBox, geobox: GeoBox) -> Block:
 def _through(
     affine: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+    with np.errstate(invalid="ignore"):  # infinite where a projection has no answer
+        return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def _source_pixels(

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 LOOK_PX = 192
 """Longer side of the area in the pixels that are looked at."""
 
+FARTHEST_DEG = 140.0
+"""From the middle of an azimuthal picture, at the Earth's centre; the point opposite would be a circle."""
+
+LEAST_LOOK_PX = 16
+"""An observation that fills fewer of those pixels shows nothing: it is listed, and not looked at."""
+
 MAX_LOOKED_AT = 200
 """Observations whose overviews are read; of the rest the stated cloud is given."""
 
@@ -165,8 +171,9 @@ def list_sightings(
     narrowed = (narrow(observation, area.geometry) for observation in observe(found.scenes))
     observations = sorted((one for one in narrowed if one), key=lambda one: (one.datetime, one.id))
     most = sorted(observations, key=lambda one: -stated_clear(one, area.geometry))
-    looked_at = {one.id for one in most[:MAX_LOOKED_AT]}
     frame = _frame(area)
+    shown = frame.inside.sum() / LEAST_LOOK_PX
+    looked_at = {one.id for one in most[:MAX_LOOKED_AT] if _cover(one, area.geometry) * shown >= 1.0}
     look = partial(_look, reader=reader, area=area, frame=frame, pictures=pictures)
     with ThreadPoolExecutor(THREADS) as pool:
         looks = list(pool.map(lambda one: look(one, wanted=one.id in looked_at), observations))
@@ -253,20 +260,25 @@ def _solar_time(time: dt.datetime, area: AreaOfInterest) -> str:
 
 
 def _frame(area: AreaOfInterest) -> _Frame:
-    """The area in Lambert's azimuthal projection around its middle, in square pixels of equal area."""
+    """The area in Lambert's azimuthal projection around its middle, in square pixels of equal area; what reaches to
+    the other side of the Earth, which has no place there, on a cylinder of equal area."""
     import shapely
     from affine import Affine
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
     west, south, east, north = shapely.bounds(area.geometry)
-    crs = CRS(f"+proj=laea +lat_0={(south + north) / 2:.4f} +lon_0={middle_longitude(area.geometry):.4f} +units=m")
+    step = max(east - west, north - south, 1e-6) / 200
+    ground = shapely.segmentize(area.geometry, step)
+    longitude, latitude = middle_longitude(area.geometry), (south + north) / 2
+    crs = CRS(f"+proj=laea +lat_0={latitude:.4f} +lon_0={longitude:.4f} +units=m")
+    if _farthest_deg(ground, longitude, latitude) > FARTHEST_DEG:
+        crs = CRS(f"+proj=cea +lon_0={longitude:.4f} +units=m")
     forward = CRS("EPSG:4326").transformer_to_crs(crs)
-    step = max((east - west), (north - south), 1e-6) / 200
     flat = shapely.union_all(
         [
             shapely.transform(part, lambda xy: np.column_stack(forward(xy[:, 0], xy[:, 1])))
-            for part in shapely.get_parts(shapely.segmentize(area.geometry, step))
+            for part in shapely.get_parts(ground)
         ]
     )
     left, bottom, right, top = shapely.bounds(flat)
@@ -279,6 +291,16 @@ def _frame(area: AreaOfInterest) -> _Frame:
     rings = [ring for part in shapely.get_parts(flat) for ring in (part.exterior, *part.interiors)]
     outline = tuple((shapely.get_coordinates(ring) - (left, top)) / (size, -size) for ring in rings)
     return _Frame(geobox=geobox, inside=inside if inside.any() else np.ones(shape, np.bool_), outline=outline)
+
+
+def _farthest_deg(geometry: Any, longitude: float, latitude: float) -> float:
+    """Angle at the Earth's centre between a point and the farthest vertex."""
+    import shapely
+
+    x, y = np.radians(shapely.get_coordinates(geometry)).T
+    middle = np.radians(latitude)
+    cosine = np.sin(y) * np.sin(middle) + np.cos(y) * np.cos(middle) * np.cos(x - np.radians(longitude))
+    return float(np.degrees(np.arccos(np.clip(cosine.min(), -1.0, 1.0))))
 
 
 def _cloud(seen: Glance, frame: _Frame) -> float | None:

@@ -77,6 +77,18 @@ def test_half_covered_areas_say_so(drawn_world: World, drawn_catalog: Path) -> N
         assert not shown[:, : shown.shape[1] // 3].any()
 
 
+@pytest.mark.parametrize("bbox", [(-180.0, -90.0, 180.0, 90.0), (-170.0, -60.0, 170.0, 60.0)])
+def test_any_part_of_the_earth_is_a_picture(drawn_catalog: Path, bbox: tuple[float, float, float, float]) -> None:
+    """Also what reaches to the other side of it."""
+    found = find_sightings(request(drawn_catalog, AreaOfInterest.from_bbox(*bbox)), pictures=True)
+    assert len(found.rows) == len(found.panels)
+    for panel in found.panels:
+        outline = np.concatenate(panel.outline)
+        assert np.isfinite(outline).all()
+        assert outline.min() > -1.0
+        assert (outline.max(axis=0) <= np.array(panel.rgba.shape[1::-1]) + 1.0).all()
+
+
 def test_a_file_that_is_gone_is_said(drawn_world: World, drawn_catalog: Path, tmp_path: Path) -> None:
     import shutil
 
