@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings, Subject
+    from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.doctor import Diagnosis
     from earthmap.pipeline.respond import Follow
     from earthmap.tasks import Query
@@ -107,16 +108,15 @@ def _add_estimate(commands: Any) -> None:
     add(
         "--certainty",
         type=float,
-        default=0.5,
         metavar="SHARE",
-        help="half of an interval may be this share of the area, or there is not enough evidence (default 0.5)",
+        help="half of an interval may be this share of the area, or there is not enough evidence (default 0.5 with "
+        "labels; without, as the job asks)",
     )
     add(
         "--seen",
         type=float,
-        default=0.5,
         metavar="SHARE",
-        help="so much of the ground must have an estimate, or there is not enough evidence (default 0.5)",
+        help="so much of the ground must be seen or labelled, or there is not enough evidence (default 0.5)",
     )
     _add_output(commands.choices["estimate"])
 
@@ -204,6 +204,8 @@ def _add_map(commands: Any) -> None:
     add("--model", metavar="FOLDER", help=_MODEL_HELP)
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
+    add("--seen", type=float, metavar="SHARE", help="less ground seen is not enough evidence (default 0.5)")
+    add("--certainty", type=float, metavar="SHARE", help="± this share of a number at most, or not enough evidence")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
     add("--store", help="where cube and answers are kept, to be shared by runs (default: in the run folder)")
     add("--out", help="run folder or s3:// address")
@@ -321,7 +323,7 @@ def _add_scenes(commands: Any) -> None:
 _DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
-    "predictor", "model", "patience", "max_tiles", "cluster", "store", "out", "footprints",
+    "predictor", "model", "patience", "max_tiles", "seen", "certainty", "cluster", "store", "out", "footprints",
 )  # fmt: skip
 
 
@@ -648,22 +650,32 @@ def _estimate(arguments: argparse.Namespace) -> int:
 
     if arguments.labels is None:
         return _estimate_unlabelled(arguments)
-    run, demands = open_run(arguments.run), Demands(certainty=arguments.certainty, seen=arguments.seen)
-    trust = estimate_run(run, arguments.labels, demands=demands)
+    run = open_run(arguments.run)
+    trust = estimate_run(run, arguments.labels, demands=_demands(arguments, Demands()))
     _show_lines([*trust.lines(), f"written: {run.storage.locate(estimate_path(trust.design))}"], arguments)
     _last_line(arguments, trust.to_dict())
     return DONE
+
+
+def _demands(arguments: argparse.Namespace, usual: Demands) -> Demands:
+    """What the flags ask for, and where they do not say, what is usual."""
+    import dataclasses
+
+    said = {name: value for name in ("certainty", "seen") if (value := getattr(arguments, name)) is not None}
+    return dataclasses.replace(usual, **said)
 
 
 def _estimate_unlabelled(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import open_run
     from earthmap.pipeline.unlabelled import assess_unlabelled
 
+    run = open_run(arguments.run)
     found = assess_unlabelled(
-        open_run(arguments.run),
+        run,
         question=arguments.question,
         observation=arguments.observation,
         errors=arguments.errors,
+        demands=_demands(arguments, run.job.demands),
     )
     _show_lines(found.lines(), arguments)
     _last_line(arguments, found.to_dict())

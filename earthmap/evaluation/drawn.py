@@ -164,10 +164,15 @@ def measure_drawn(
         SensorError: for sensors that are not drawn together.
     """
     batch = draw_batch(look, tiles, first=first)
-    exams = list(_of_one_date(batch, written) if look.dates == 1 else _of_two_dates(batch, written))
+    exams = list(exams_of(look, batch, written))
     places = [str(seed) for seed in batch.tiles.recipe.seeds.tolist()]
     papers = take(exams, batch.items, model=model, spectral=spectral, places=places, data="held-out drawn scenes")
     return mark(papers)
+
+
+def exams_of(look: Look, batch: Batch, written: int) -> Iterator[Exam]:
+    """What is asked about held-out tiles; of what is written token by token each question of so many at most."""
+    return _of_one_date(batch, written) if look.dates == 1 else _of_two_dates(batch, written)
 
 
 def measure_looks(

@@ -181,7 +181,7 @@ def open_unjudged(checkpoint: str | Path, *, device: str | None = None) -> VlmPr
     from earthmap.predict.vlm import VlmPredictor
 
     model = load_earth_onevision(checkpoint, device=device)
-    model.card = replace(model.card, taught=None, answers=(), drawn=())
+    model.card = replace(model.card.unmeasured, taught=None)
     return VlmPredictor(model)
 
 

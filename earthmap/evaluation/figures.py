@@ -17,6 +17,7 @@ import numpy as np
 from earthmap.errors import ModelError
 from earthmap.metrics.intervals import interval, reach
 from earthmap.model.card import Figure, read_card, write_card
+from earthmap.model.evidence import Calibration, SceneErrors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,14 +135,21 @@ def headline(rows: Iterable[Measured]) -> tuple[Figure, ...]:
 
 
 def write_figures(
-    folder: Path, *, real: Iterable[Measured] | None = None, drawn: Iterable[Measured] | None = None
+    folder: Path,
+    *,
+    real: Iterable[Measured] | None = None,
+    drawn: Iterable[Measured] | None = None,
+    errors: Iterable[SceneErrors] | None = None,
+    calibrations: Iterable[Calibration] | None = None,
 ) -> None:
-    """Put figures into the card of the checkpoint in `folder`, in place of those of its kind; None leaves them.
+    """Put what was measured into the card of the checkpoint in `folder`, in place of what was there; None leaves it.
 
     Args:
         folder: A checkpoint.
         real: Measured on real scenes that it never learned from: what it may answer.
         drawn: Measured on drawn scenes that were held out: what it is not asked where no real scene tells.
+        errors: How wrong its maps were on real scenes that it never learned from.
+        calibrations: Temperatures of its probabilities.
 
     Raises:
         ModelError: for a folder without a card, or whose card cannot be read.
@@ -149,4 +157,6 @@ def write_figures(
     card = read_card(folder)
     answers = card.answers if real is None else headline(real)
     drafts = card.drawn if drawn is None else headline(drawn)
-    write_card(dataclasses.replace(card, answers=answers, drawn=drafts), folder)
+    kept = card.errors if errors is None else tuple(errors)
+    tempered = card.calibrations if calibrations is None else tuple(calibrations)
+    write_card(dataclasses.replace(card, answers=answers, drawn=drafts, errors=kept, calibrations=tempered), folder)

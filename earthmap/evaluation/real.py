@@ -75,6 +75,9 @@ class Scene:
     exams: tuple[Exam, ...] = field(repr=False)
     bands: tuple[str, ...] = ()
     """Those that are there, where a sensor's others were left out."""
+    known: Mapping[str, tuple[NDArray[np.uint8], ...]] = field(default_factory=dict, repr=False)
+    """By class of land cover, of each tile (y, x) 1 where it is, 0 where it is not, 255 where nobody knows: only what
+    people know, for the errors of a map are no errors against another map."""
 
 
 def measure_scene(scene: Scene, *, model: Predictor, spectral: Predictor | None) -> list[Paper]:
@@ -207,8 +210,11 @@ def _scene(
     data: str,
     shots: Sequence[Shot],
     exams: Callable[[Sequence[tuple[int, int]]], Sequence[Exam]],
+    *,
+    known: Mapping[str, NDArray[np.uint8]] | None = None,
 ) -> Scene:
-    """A scene of which `exams` knows what to ask about the tiles at some corners. Scenes of one name are one ground."""
+    """A scene of which `exams` knows what to ask about the tiles at some corners, and people where each class is.
+    Scenes of one name are one ground."""
     corners = _corners(shots[0].data.shape[1:])
     return Scene(
         name=name,
@@ -216,6 +222,7 @@ def _scene(
         items=_tiles(shots, corners),
         places=tuple(f"{name} {top} {left}" for top, left in corners),
         exams=tuple(exams(corners)),
+        known={target: tuple(cut(mask, at, fill=UNSEEN) for at in corners) for target, mask in (known or {}).items()},
     )
 
 
@@ -262,7 +269,7 @@ def _flood(data: Path) -> Iterator[Scene]:
         return ground_exams("water", [cut(water, at, fill=UNSEEN) for at in corners], outline=True)
 
     for shots in ((optical,), (radar,), (optical, radar), (rgb,)):
-        scene = _scene("flood", "flood (set 04, hand-made label)", shots, exams)
+        scene = _scene("flood", "flood (set 04, hand-made label)", shots, exams, known={"water": water})
         yield replace(scene, bands=rgb.bands) if shots[0] is rgb else scene
 
 
@@ -286,7 +293,8 @@ def _desert(data: Path) -> Iterator[Scene]:
         classify = Exam(query=_query("What kind of land cover is this?", "classify"), rule=CHOICE, truths=kinds)
         return [*ground_exams("water", water), *ground_exams("bare", bare), classify]
 
-    yield _scene("desert", "desert (set 02, the product's classification)", [shot], exams)
+    dry = np.where(clear, 0, UNSEEN).astype(np.uint8)
+    yield _scene("desert", "desert (set 02, the product's classification)", [shot], exams, known={"water": dry})
 
 
 _S2_FILES = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
@@ -364,17 +372,19 @@ def _slovenia(data: Path) -> Iterator[Scene]:
     """Three clear dates of one kilometre with a national land-use map; two cloudy ones are asked by `_clouds`."""
     scenes, cover = _slovenian(data)
     data_text = "Slovenia (set 10, a national land-use map)"
+    known = {
+        name: np.where(cover == 0, UNSEEN, np.isin(cover, codes)).astype(np.uint8) for name, codes in _LULC.items()
+    }
     for number in (2, 3, 4):
 
         def exams(corners: Sequence[tuple[int, int]]) -> list[Exam]:
             found = []
-            for name, codes in _LULC.items():
-                mask = np.where(cover == 0, UNSEEN, np.isin(cover, codes)).astype(np.uint8)
+            for name, mask in known.items():
                 found += ground_exams(name, [cut(mask, at, fill=UNSEEN) for at in corners])
             query = _query("What kind of land cover is this?", "classify")
             return [*found, Exam(query=query, rule=CHOICE, truths={0: "vegetation"})]
 
-        yield _scene("Slovenia", data_text, [_slovenian_shot(scenes[number])], exams)
+        yield _scene("Slovenia", data_text, [_slovenian_shot(scenes[number])], exams, known=known)
 
 
 def _slovenian(data: Path) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:

@@ -27,6 +27,21 @@ def reach(count: int) -> float:
     return float(((1.0 - LEVEL) / 2.0) ** (1.0 / count))
 
 
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of `count` independent answers (Wilson 1927).
+
+    Example:
+        >>> [round(edge, 3) for edge in wilson(9, 10)]
+        [0.596, 0.982]
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri((1.0 + LEVEL) / 2.0))
+    middle = (right + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * (right * (count - right) / count + z * z / 4) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def interval(scores: NDArray[np.float64], places: Sequence[str]) -> tuple[float, float]:
     """The 95 % interval of a mean by drawing places again; of scores that are all 0 or all 1 the exact binomial one.
 

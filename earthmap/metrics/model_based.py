@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from earthmap.errors import BadRequestError
+from earthmap.model.evidence import SceneErrors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,22 +36,6 @@ it has so many others."""
 
 STEPS = 2001
 """True shares that are tried, from none to all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneErrors:
-    """Pixels of one labelled scene by what the predictor and the label say of one class."""
-
-    scene: str
-    hits: int
-    misses: int
-    false_alarms: int
-    rejections: int
-    """Neither mapped nor labelled as it."""
-
-    def __post_init__(self) -> None:
-        if min(self.hits, self.misses, self.false_alarms, self.rejections) < 0:
-            raise BadRequestError(f"{self.scene} has a count below nought", expected="numbers of pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +61,7 @@ def model_based(scenes: Sequence[SceneErrors], mapped: float) -> ModelBased | No
     """The 90 % interval of the true share of an area from the mapped one.
 
     Args:
-        scenes: error matrices of the predictor on held-out scenes of the same sensor, one for each scene.
+        scenes: error matrices of the predictor on held-out scenes of the same sensor and class, one for each scene.
         mapped: share of the area's seen ground that is mapped as the class.
 
     Raises:

@@ -7,8 +7,8 @@ its pictures would have other levels than those it learned from, and nothing wou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from earthmap.content import canonical_json
 from earthmap.errors import ModelError
 from earthmap.grid.tiling import CORE_PX
+from earthmap.model.evidence import Calibration, SceneErrors
 from earthmap.model.processing import UNIT_PX
 from earthmap.sensors.registry import SENSORS, Place
 from earthmap.sensors.views import VIEWS, View
@@ -103,6 +104,10 @@ class Card:
     """What it was measured to answer on real scenes; what is not there is unvalidated."""
     drawn: tuple[Figure, ...] = ()
     """The same on drawn scenes that were held out: no evidence that it can, but what fails there is not asked."""
+    errors: tuple[SceneErrors, ...] = ()
+    """How wrong its maps were on real scenes that were held out, scene by scene."""
+    calibrations: tuple[Calibration, ...] = ()
+    """Temperatures of the probabilities that it states."""
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -113,6 +118,15 @@ class Card:
         for figures in (self.answers, self.drawn):
             if len({(figure.task, figure.sensor) for figure in figures}) < len(figures):
                 raise ModelError("two figures of one task and sensor", expected="one figure of each")
+        if len({(row.task, row.sensor) for row in self.calibrations}) < len(self.calibrations):
+            raise ModelError("two temperatures of one task and sensor", expected="one temperature of each")
+        if len({(row.scene, row.sensor, row.target) for row in self.errors}) < len(self.errors):
+            raise ModelError("the errors on a scene are given twice", expected="one entry of each scene and class")
+
+    @property
+    def unmeasured(self) -> Card:
+        """The same without anything that was measured: what holds of other weights, or is to be measured anew."""
+        return replace(self, answers=(), drawn=(), errors=(), calibrations=())
 
     @property
     def side_px(self) -> int:
@@ -122,6 +136,17 @@ class Card:
     def figure(self, task: str, sensor: str) -> Figure | None:
         """Its figure for a task and a sensor; None where it was not measured, or not with this version's prompts."""
         return self._of(self.answers, task, sensor)
+
+    def calibration(self, task: str, sensors: Sequence[str]) -> Calibration | None:
+        """What its probabilities of a task are tempered by, where these sensors look together: what was fitted for
+        them, else for all sensors; None where nothing was, or not with this version's prompts."""
+        mine = {row.sensor: row for row in self.calibrations if row.task == task and self._is_current}
+        return mine.get("+".join(dict.fromkeys(sensors))) or mine.get(None)
+
+    @property
+    def current_errors(self) -> tuple[SceneErrors, ...]:
+        """How wrong its maps were on held-out scenes; nothing where that was with other prompts than this version's."""
+        return self.errors if self._is_current else ()
 
     def refusal(self, task: str, sensor: str) -> str | None:
         """Why a task is not asked of a sensor: it beats no constant, or was never taught. None where it may be asked.

@@ -137,10 +137,10 @@ def _verdict(one: ClassEstimate, estimate: AreaEstimate, unseen: float, demands:
         share = estimate.estimated / whole
         return f"only {share:.0%} of the ground was seen and labelled; {demands.seen:.0%} are asked for"
     half = (one.area.high - one.area.low) / 2
-    if half > max(demands.certainty * one.area.value, SMALL * estimate.estimated):
+    if half > max(demands.of_labels * one.area.value, SMALL * estimate.estimated):
         return (
             f"the interval is ± {half / KM2:.3g} km² of {one.area.value / KM2:.3g} km²; "
-            f"at most ± {demands.certainty:.0%} of it, or ± {SMALL:.0%} of the ground, is asked for"
+            f"at most ± {demands.of_labels:.0%} of it, or ± {SMALL:.0%} of the ground, is asked for"
         )
     return ENOUGH
 

@@ -149,7 +149,7 @@ def _verdict(design: Design, estimate: TotalEstimate, left_out: Sequence[str], d
     if known < demands.seen * whole:
         return f"only {known / whole:.0%} of the ground was seen and counted; {demands.seen:.0%} are asked for"
     half = (estimate.total.high - estimate.total.low) / 2
-    if half > max(demands.certainty * estimate.total.value, FEW_THINGS):
-        most = f"at most ± {demands.certainty:.0%} is asked for"
+    if half > max(demands.of_labels * estimate.total.value, FEW_THINGS):
+        most = f"at most ± {demands.of_labels:.0%} is asked for"
         return f"the interval is ± {half:.3g} of {estimate.total.value:.3g}; {most}"
     return ENOUGH

@@ -24,17 +24,23 @@ ENOUGH = "enough"
 class Demands:
     """What must be known before an area is told as known."""
 
-    certainty: float = CERTAINTY
-    """Half of the interval is at most this share of the estimate, or SMALL of all ground."""
+    certainty: float | None = None
+    """Half of the interval is at most this share of the estimate, or SMALL of all ground. None: CERTAINTY of what is
+    estimated from labels; without labels, where intervals are wide or unknown, nothing is asked for."""
     seen: float = SEEN
-    """This share of the ground has estimates."""
+    """This share of the ground was seen; of an estimate from labels, has estimates."""
 
     def __post_init__(self) -> None:
-        if not (self.certainty > 0 and 0 <= self.seen <= 1):
+        if not (self.of_labels > 0 and 0 <= self.seen <= 1):
             raise BadRequestError(
-                f"a certainty of {self.certainty:g} and a seen share of {self.seen:g}",
+                f"a certainty of {self.of_labels:g} and a seen share of {self.seen:g}",
                 expected="a certainty above 0, and a share from 0 to 1",
             )
+
+    @property
+    def of_labels(self) -> float:
+        """The certainty that is asked of what is estimated from labels."""
+        return CERTAINTY if self.certainty is None else self.certainty
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -16,6 +16,7 @@ from earthmap.catalog import LOOKS, SceneRule, change_intervals, image_catalog, 
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, ModelError
 from earthmap.grid import AreaOfInterest
+from earthmap.pipeline.demands import SEEN, Demands
 from earthmap.pipeline.footprints import footprints_key
 from earthmap.pipeline.reference_water import reference_key
 from earthmap.predict import default_predictor
@@ -27,7 +28,7 @@ DEFAULT_MAX_TILES = 100_000
 TILE_SIZE = 448
 """Side of a tile's picture in pixels where nothing speaks for another."""
 
-_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience", "rush", "points"})
+_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience", "seen", "certainty", "rush", "points"})
 """What does not change what is asked, and so is in no key."""
 
 _KEYED = frozenset({"area", "queries", "model", "footprints", "reference_water"})
@@ -116,6 +117,10 @@ class JobSpec(_Record):
     """File of places that are most important then: points, or anything else that lies somewhere (docs/respond.md)."""
     patience: float = pydantic.Field(default=600.0, ge=0)
     """Seconds that are waited at most for providers that refuse or do not answer."""
+    seen: float = pydantic.Field(default=SEEN, ge=0, le=1)
+    """Share of the ground that must have been seen, or a number is told with `not enough evidence`."""
+    certainty: float | None = pydantic.Field(default=None, gt=0)
+    """Half of an interval may be at most this share of the number, or it is told so too; None asks for none."""
     out: str
     store: str | None = None
     """Where cube and answers are kept, to be shared by several runs; None for `store` in the run folder."""
@@ -184,6 +189,11 @@ class Job:
         """Key of what is asked: the same wherever the result goes, whoever computes it and on what."""
         asked = self.spec.model_dump(mode="json", exclude={*_HOW, *_KEYED})
         return content_key(asked, self.area.content_key(), [query.content_key() for query in self.queries])
+
+    @property
+    def demands(self) -> Demands:
+        """What must be known before a number is told as known."""
+        return Demands(certainty=self.spec.certainty, seen=self.spec.seen)
 
     @property
     def store(self) -> str:

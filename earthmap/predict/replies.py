@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from earthmap.predict.temperature import temper, temper_one
 from earthmap.predict.vectors import vector_answer
 from earthmap.tasks.answer import UNSEEN, Answer
 from earthmap.tasks.query import Query, mask_legend
@@ -179,7 +180,9 @@ def share_of(patches: NDArray[np.float32], look: Look) -> float:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_answer(query: Query, reply: Reply, look: Look, *, swapped: Reply | None = None) -> Answer:
+def make_answer(
+    query: Query, reply: Reply, look: Look, *, swapped: Reply | None = None, temperature: float = 1.0
+) -> Answer:
     """The answer that a reply is.
 
     Args:
@@ -187,6 +190,7 @@ def make_answer(query: Query, reply: Reply, look: Look, *, swapped: Reply | None
         reply: What the model said.
         look: What could be seen; of a mask the rest is unseen, and other answers are about the whole tile.
         swapped: What it said when the dates were given the other way round, for a change.
+        temperature: Of the probabilities that are stated; the answer is the same at any.
     """
     if not reply.is_finite:
         return Answer(
@@ -197,7 +201,7 @@ def make_answer(query: Query, reply: Reply, look: Look, *, swapped: Reply | None
         )
     kind = TASKS[query.task].answer
     if kind == "mask":
-        return _mask(query, reply, look, swapped)
+        return _surer(_mask(query, reply, look, swapped), temperature)
     notes = look.notes + (("order changed the answer",) if reply.order_matters else ())
     plain = Answer(
         status="answered",
@@ -210,13 +214,22 @@ def make_answer(query: Query, reply: Reply, look: Look, *, swapped: Reply | None
     if kind == "share":
         return _share(plain, reply, look)
     if kind in ("yes/no", "choice"):
-        return _choice(plain, query, reply, swapped)
+        return _choice(plain, query, reply, swapped, temperature=temperature)
     if kind == "labels":
-        return _labels(plain, query, reply)
+        return _labels(plain, query, reply, temperature=temperature)
     written = replace(plain, text=reply.text, notes=notes + _cut(reply), probability=sureness(reply.log_probabilities))
     if kind == "text":
-        return replace(written, value=" ".join(reply.text.split())[:MAX_VALUE])
-    return _things(written, reply, tracks=kind == "tracks")
+        return _surer(replace(written, value=" ".join(reply.text.split())[:MAX_VALUE]), temperature)
+    return _surer(_things(written, reply, tracks=kind == "tracks"), temperature)
+
+
+def _surer(written: Answer, temperature: float) -> Answer:
+    """A written answer with its probabilities, each of something that is so or is not, at a temperature."""
+    if temperature == 1.0 or written.probability is None:
+        return written
+    scores = [round(temper_one(score, temperature), _DECIMALS) for score in written.instance_scores]
+    sure = round(temper_one(written.probability, temperature), _DECIMALS)
+    return replace(written, probability=sure, instance_scores=tuple(scores))
 
 
 def _cut(reply: Reply) -> tuple[str, ...]:
@@ -244,7 +257,7 @@ def _best(names: Sequence[str], scores: Sequence[float]) -> str:
     return names[max(range(len(names)), key=lambda number: (scores[number], -number))]
 
 
-def _choice(plain: Answer, query: Query, reply: Reply, swapped: Reply | None) -> Answer:
+def _choice(plain: Answer, query: Query, reply: Reply, swapped: Reply | None, *, temperature: float) -> Answer:
     names = query.choices if TASKS[query.task].chooses else ("yes", "no")
     (scores,) = reply.scores
     best = _best(names, scores)
@@ -252,14 +265,14 @@ def _choice(plain: Answer, query: Query, reply: Reply, swapped: Reply | None) ->
     if swapped is not None:
         agree = float((_best(names, swapped.scores[0]) == NO_CHANGE) == (best == NO_CHANGE))
         notes += () if agree else (DISAGREE,)
-    rounded = _rounded(names, scores)
+    rounded = _rounded(names, temper(np.array(scores), temperature).tolist())
     return replace(plain, value=best, probability=rounded[best], scores=rounded, notes=notes, orders_agree=agree)
 
 
-def _labels(plain: Answer, query: Query, reply: Reply) -> Answer:
+def _labels(plain: Answer, query: Query, reply: Reply, *, temperature: float) -> Answer:
     """Each label by itself; the probability of the set is the product of those of its labels."""
-    yes = [of_label[0] for of_label in reply.scores]
-    said = [label for label, score in zip(query.choices, yes, strict=True) if score > 0.5]
+    said = [label for label, of_label in zip(query.choices, reply.scores, strict=True) if of_label[0] > 0.5]
+    yes = [float(temper(np.array(of_label), temperature)[0]) for of_label in reply.scores]
     return replace(
         plain,
         value="; ".join(said) or "none",

@@ -332,6 +332,7 @@ class VlmPredictor:
                 replies[tile, query, False][0],
                 dataclasses.replace(look, notes=look.notes + replies[tile, query, False][1]),
                 swapped=replies.get((tile, query, True), (None, ()))[0],
+                temperature=self._temperature(inputs[tile], queries[query])[0],
             )
         return [[answer for answer in row if answer is not None] for row in answers]
 
@@ -429,12 +430,19 @@ class VlmPredictor:
         return None
 
     def _doubts(self, item: TileInput, query: Query) -> tuple[str, ...]:
-        """`unvalidated` where nothing was measured on real scenes, and pictures of a size that it never saw."""
+        """`unvalidated` where nothing was measured on real scenes, pictures of a size that it never saw, and where its
+        probabilities were calibrated."""
         card = self._model.card
         measured = all(card.figure(query.task, picture.sensor) for picture in item.pictures)
         sizes = " or ".join(map(str, card.tile_sizes))
         odd = () if item.side_px in card.tile_sizes else (f"{item.side_px} pixels a side; learned from {sizes}",)
-        return () if measured and not odd else ("unvalidated", *odd)
+        doubts = () if measured and not odd else ("unvalidated", *odd)
+        return doubts + self._temperature(item, query)[1]
+
+    def _temperature(self, item: TileInput, query: Query) -> tuple[float, tuple[str, ...]]:
+        """What the probabilities of an answer are tempered by, and the note that says where it was fitted."""
+        found = self._model.card.calibration(query.task, [picture.sensor for picture in item.pictures])
+        return (1.0, ()) if found is None else (found.temperature, (f"probabilities calibrated on {found.domain}",))
 
     def _heads(self) -> AlignmentHeads | ModelError:
         """The alignment heads, or why there are none."""

@@ -63,7 +63,7 @@ class Origin:
         from earthmap.model.earth_onevision import load_earth_onevision
 
         model = load_earth_onevision(str(self.model), dtype="float32")
-        model.card = replace(model.card, answers=(), drawn=())
+        model.card = model.card.unmeasured
         return model
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from earthmap.errors import BadRequestError
-from earthmap.metrics.model_based import ModelBased, NoInterval, SceneErrors, model_based
+from earthmap.metrics.model_based import ModelBased, NoInterval, model_based
+from earthmap.model.card import Card, read_card, write_card
+from earthmap.model.evidence import SceneErrors
+
+ABOUT = {"sensor": "sentinel-2-l2a", "target": "water", "data": "drawn"}
 
 
 def _scene(name: str, truth: np.ndarray, mapped: np.ndarray) -> SceneErrors:
     return SceneErrors(
+        **ABOUT,
         scene=name,
         hits=int((truth & mapped).sum()),
         misses=int((truth & ~mapped).sum()),
@@ -23,7 +30,7 @@ def _even(name: str, *, found: float, taken: float, share: float = 0.3) -> Scene
     class_px, other_px = round(10_000 * share), round(10_000 * (1 - share))
     hits, alarms = round(found * class_px), round(taken * other_px)
     return SceneErrors(
-        scene=name, hits=hits, misses=class_px - hits, false_alarms=alarms, rejections=other_px - alarms
+        **ABOUT, scene=name, hits=hits, misses=class_px - hits, false_alarms=alarms, rejections=other_px - alarms
     )  # fmt: skip
 
 
@@ -82,7 +89,7 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(BadRequestError, match="twice"):
         model_based([*_some(), *_some()], 0.5)
     with pytest.raises(BadRequestError, match="below nought"):
-        SceneErrors(scene="s", hits=-1, misses=0, false_alarms=0, rejections=0)
+        SceneErrors(**ABOUT, scene="s", hits=-1, misses=0, false_alarms=0, rejections=0)
 
 
 SIDE_PX = 96
@@ -108,13 +115,19 @@ def _drawn(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return truth, np.where(anywhere, ~mapped, mapped)
 
 
-def test_90_percent_intervals_cover_200_held_out_areas() -> None:
+def test_90_percent_intervals_cover_200_held_out_areas(tmp_path: Path) -> None:
+    """The scenes' errors go through a card and back, as a run finds them."""
     random = np.random.default_rng(0)
+    scenes, areas = [], []
+    for area in range(200):
+        scenes += [_scene(f"{area} s{number}", *_drawn(random)) for number in range(12)]
+        areas.append(_drawn(random))
+    write_card(Card(errors=tuple(scenes)), tmp_path)
+    kept = read_card(tmp_path).current_errors
+    assert kept == tuple(scenes)
     covered, widths, alone = [], [], []
-    for _ in range(200):
-        scenes = [_scene(f"s{number}", *_drawn(random)) for number in range(12)]
-        truth, mapped = _drawn(random)
-        found = model_based(scenes, float(mapped.mean()))
+    for area, (truth, mapped) in enumerate(areas):
+        found = model_based(kept[12 * area : 12 * area + 12], float(mapped.mean()))
         assert isinstance(found, ModelBased)
         covered.append(found.low <= truth.mean() <= found.high)
         widths.append(found.high - found.low)

@@ -11,7 +11,8 @@ import pytest
 from earthmap.cli import main
 from earthmap.errors import BadRequestError, JobError
 from earthmap.pipeline.folder import Run
-from earthmap.pipeline.unlabelled import assess_unlabelled, read_errors
+from earthmap.pipeline.unlabelled import assess_unlabelled
+from earthmap.predict.held_out import read_errors
 
 LAYER = {
     "observation": "sentinel-2-l2a_20240504T105031_61142ec1", "sensor": "sentinel-2-l2a", "area_km2": 110.0,
@@ -46,14 +47,14 @@ def _errors(
     """Scenes in which 0.8 of the class is found and 0.1 of the rest is taken for it, give or take."""
     scenes = [
         {
-            "scene": f"s{place}", "class": "water", "hits": 800 + place, "misses": 200 - place,
+            "scene": f"s{place}", "sensor": sensor, "class": "water", "hits": 800 + place, "misses": 200 - place,
             "false_alarms": 500 + place, "rejections": 4500 - place, **changes,
         }
         for place in range(count)
     ]  # fmt: skip
     predictor = changes.get("predictor", "oracle")
     path = folder / "errors.json"
-    path.write_text(json.dumps({"predictor": predictor, "sensor": sensor, "scenes": scenes}))
+    path.write_text(json.dumps({"predictor": predictor, "scenes": scenes}))
     return str(path)
 
 
@@ -72,7 +73,7 @@ def test_an_interval_is_named_for_what_it_is_and_corrects_the_map(run: Run, tmp_
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        (None, "no error matrices of held-out scenes are given"),
+        (None, "no error matrices of held-out scenes are kept of oracle"),
         ({"count": 5}, "5 held-out scenes with the class, of 8 that are needed"),
         ({"sensor": "sentinel-1-db"}, "no evidence for sentinel-2-l2a: the error matrices are of sentinel-1-db"),
         ({"predictor": "spectral"}, "no evidence for oracle: the error matrices are of spectral"),
@@ -97,7 +98,7 @@ def test_the_number_of_things_is_not_guessed(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"sensor": "s", "scenes": [{}]}', '{"sensor": "s", "scenes": 3}', "\x00"]
+    "content", ["", "[]", "{}", '{"predictor": "s", "scenes": [{}]}', '{"predictor": "s", "scenes": 3}', "\x00"]
 )
 def test_files_that_are_no_error_matrices_are_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "errors.json"
