@@ -202,6 +202,7 @@ def _add_map(commands: Any) -> None:
     add("--nearest", metavar="DATE", help="ask the observations nearest to this date instead")
     add("--predictor", choices=["spectral", "oracle", "vlm"], help=_PREDICTOR_HELP)
     add("--model", metavar="FOLDER", help=_MODEL_HELP)
+    _add_triage(add)
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--seen", type=float, metavar="SHARE", help="less ground seen is not enough evidence (default 0.5)")
@@ -213,6 +214,18 @@ def _add_map(commands: Any) -> None:
     add("--refresh", action="store_true", help="search the catalogue again")
     add("--strict", action="store_true", help=f"exit {WITH_ERRORS} when a tile failed")
     _add_output(commands.choices["map"])
+
+
+def _add_triage(add: Callable[..., Any]) -> None:
+    """What is not asked: keys of `earthmap.pipeline.job.JobSpec` (docs/triage.md)."""
+    add("--least-seen", type=float, metavar="SHARE", help="skip tiles of which less is seen (default 0)")
+    add(
+        "--triage",
+        choices=["coarse"],
+        help="for rare targets: look on larger pixels first, and ask only tiles that may hold one",
+    )
+    add("--triage-scale", type=int, choices=[2, 4], help="how many times larger those pixels are (default 2)")
+    add("--triage-threshold", type=float, metavar="P", help="skip tiles of a lower probability (default 0.1)")
 
 
 def _add_question_details(add: Callable[..., Any]) -> None:
@@ -322,6 +335,7 @@ def _add_scenes(commands: Any) -> None:
 
 _DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
+    "least_seen", "triage", "triage_scale", "triage_threshold",
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
     "predictor", "model", "patience", "max_tiles", "seen", "certainty", "cluster", "store", "out", "footprints",
 )  # fmt: skip

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from earthmap.errors import LedgerError
 from earthmap.merge.layers import Layer
+from earthmap.merge.triaged import describe_triage, triage_counts
 from earthmap.tasks import STATUSES, TASKS, Query
 from earthmap.tasks.serialization import plain_label
 
@@ -69,6 +70,8 @@ class LayerSums:
     """The answered ground of which a change was asked in both orders of its dates."""
     disagreeing_m2: float = 0.0
     """Of that, where the orders disagree."""
+    triage: dict[str, int] = field(default_factory=dict)
+    """Tiles of a triaged query by what became of them (`earthmap.merge.triaged.triage_counts`)."""
 
     def add(self, other: LayerSums) -> None:
         """Add what another part of the layer comes to."""
@@ -79,6 +82,7 @@ class LayerSums:
         _add(self.tiles_by_answer, other.tiles_by_answer)
         _add(self.found, other.found)
         _add(self.alignments, other.alignments)
+        _add(self.triage, other.triage)
         self.observations |= other.observations
         self.notes |= other.notes
         times = sorted(self.times | other.times, key=datetime.datetime.fromisoformat)
@@ -114,6 +118,7 @@ class Sums:
                 share_m2=(row["fraction"] or 0.0) * weight,
                 shared_m2=weight,
                 alignments={json.loads(row["pair"])["alignment"]: 1} if row["pair"] else {},
+                triage=triage_counts(row, task),
                 compared_m2=0.0 if row["orders_agree"] is None else weight,
                 disagreeing_m2=(1.0 - (1.0 if row["orders_agree"] is None else row["orders_agree"])) * weight,
             )
@@ -236,6 +241,7 @@ def _layer(layer: Layer, sums: LayerSums, query: Query) -> dict[str, Any]:
         "seen_km2": _km2(sums.seen_m2),
         **_numbers(sums, query),
         **(_change_numbers(sums) if TASKS[sums.task].dates == 2 else {}),
+        **({"triage": describe_triage(sums.triage)} if sums.triage else {}),
     }
 
 

@@ -292,6 +292,7 @@ def _coverage(row: Mapping[str, Any], layer: Layer, numbers: TileNumbers, ground
         "sensor": layer.sensor or None,
         "scenes": sorted(set(row["scenes"])) if shown else [],
         **_pair(row["pair"]),
+        **_verdict(row["triage"]),
         **{name: row[name] for name in _COPIED},
     }
 
@@ -305,6 +306,12 @@ def _pair(text: str | None) -> dict[str, Any]:
         "shift_north_m": known["shift_m"].get("north"),
         "residual_px": known.get("residual_px"),
     }
+
+
+def _verdict(text: str | None) -> dict[str, Any]:
+    """What `coverage.parquet` says of triage."""
+    known = json.loads(text) if text else {}
+    return {"triage_score": known.get("score"), "triage_skips": known.get("skips"), "audited": known.get("audited")}
 
 
 _COPIED = (

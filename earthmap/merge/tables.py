@@ -79,6 +79,9 @@ def coverage_schema() -> pa.Schema:
             ("residual_px", pa.float64()),  # how far apart they lie as they were compared; null where nobody knows
             ("orders_agree", pa.float64()),  # share of the seen ground of which both orders of the dates say the same
             ("pair", text),  # all that is known of the two dates, as JSON
+            ("triage_score", pa.float64()),  # of the targets on the coarse picture; null where it did not tell
+            ("triage_skips", pa.bool_()),  # that score is too low; null where the question is not triaged
+            ("audited", pa.bool_()),  # of the sample that is asked whatever the score
         ]
     )
 

@@ -1,6 +1,7 @@
 """Figures of merit, each beside a constant answer (layer 4: pure)."""
 
 from earthmap.metrics.area import AreaEstimate, ClassEstimate, Figure, LabelledSample, Stratum, estimate_areas
+from earthmap.metrics.audits import Audit, upper_bound
 from earthmap.metrics.boxes import f1_at_half, overlap
 from earthmap.metrics.intervals import interval, reach
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
@@ -10,6 +11,7 @@ __all__ = [
     "IGNORE",
     "METRICS",
     "AreaEstimate",
+    "Audit",
     "Bootstrap",
     "ClassEstimate",
     "Drawn",
@@ -28,4 +30,5 @@ __all__ = [
     "reach",
     "score_classes",
     "score_mask",
+    "upper_bound",
 ]

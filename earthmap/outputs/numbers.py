@@ -56,6 +56,8 @@ class Numbers:
     """Tiles answered yes; None for a question that is not about presence."""
     disagreeing: float | None = None
     """Share of the answered ground of which a change says something else when its dates are swapped, 0 to 1."""
+    triage: Mapping[str, Any] | None = None
+    """What `earthmap.merge.triaged.describe_triage` says; None for a question that was asked of every tile."""
     notes: tuple[str, ...] = ()
     """What the predictor noted."""
     unseen: tuple[str, ...] = DEFAULT_UNSEEN
@@ -149,6 +151,7 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         things=_most_first(seen["count"]) if "count" in seen else None,
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
+        triage=seen.get("triage"),
         notes=tuple(str(note) for note in seen.get("notes") or ()),
     )
 
@@ -255,10 +258,34 @@ def counts(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     return rows
 
 
+def triage_lines(row: Numbers) -> list[str]:
+    """What triage left out of a question, and what its audit tells of what that missed."""
+    told = row.triage
+    if told is None:
+        return []
+    audit, at_most = told["audit"], told["missed_share_at_most"]
+    first = f"{row.text}  triage skipped {told['skipped_tiles']:,} of {row.planned:,} tiles: bounds count them as unseen"
+    found = f"{told['tiles_with_target']:,} of the others hold a target"
+    lines = [f"{first}, shares are of the others; {found}"]
+    asked = f"{row.text}  {audit['audited']:,} tiles were asked whatever triage said"
+    missed = f"{audit['missed']:,} of {audit['with_target']:,} with a target would have been skipped"
+    bound = told["absent"] or f"at most {format_share(at_most)} of all tiles with a target are missed (95 %)"
+    lines.append(f"{asked}: {missed}; {bound}")
+    held, tiles = told["skipped_with_target_at_most"], told["missed_tiles_at_most"]
+    if held is not None:
+        of_skipped = f"of the tiles that triage skips at most {format_share(held)} hold a target (95 %)"
+        lines.append(f"{row.text}  {of_skipped}, so at most {tiles:,} were missed")
+    return lines
+
+
 def _unseen_lines(summary: Mapping[str, Any]) -> Iterable[str]:
     planned = int(summary.get("planned") or 0)
+    skipped = summary.get("skipped") or {}
+    if skipped.get("triage"):
+        yield f"{skipped['triage']:,} of {planned:,} tile answers were not asked for (triage)"
     for status, verb in (("skipped", "could not be seen"), ("failed", "failed")):
-        reasons = {reason: number for reason, number in (summary.get(status) or {}).items() if number}
+        known = (summary.get(status) or {}).items()
+        reasons = {reason: number for reason, number in known if number and reason != "triage"}
         if reasons:
             listed = ", ".join(reason.replace("_", " ") for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
             yield f"{sum(reasons.values()):,} of {planned:,} tile answers {verb} ({listed})"
@@ -273,7 +300,7 @@ def headlines(summary: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for key in dict.fromkeys(row.query_key for row in rows):
         mine = [row for row in rows if row.query_key == key]
-        lines += [_sentence(row) for row in mine[:MAX_LINES]]
+        lines += [line for row in mine[:MAX_LINES] for line in (_sentence(row), *triage_lines(row))]
         if len(mine) > MAX_LINES:
             lines.append(f"{mine[0].text}  and {len(mine) - MAX_LINES} more observations")
     asked = {row.query_key for row in rows}

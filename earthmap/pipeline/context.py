@@ -12,6 +12,7 @@ from earthmap.cube import Patience, Reader
 from earthmap.errors import IsolatedError, ReadError
 from earthmap.grid import AreaOfInterest
 from earthmap.pipeline.isolation import Limits
+from earthmap.pipeline.triage import Triage
 from earthmap.pipeline.reference_water import ReferenceWater
 from earthmap.storage import Storage
 from earthmap.tasks import Query
@@ -36,6 +37,8 @@ class Context:
     reader: Reader
     limits: Limits = field(default_factory=Limits)
     patience: Patience = field(default_factory=Patience)
+    triage: Triage = field(default_factory=Triage)
+    """What the predictor is not asked."""
     by_cloud: bool = False
     """One-date questions look at the observation that shows most of the cell, as measured, of those that they name."""
     by_observation: bool = False

@@ -43,6 +43,7 @@ def follow_up_job(run: Run, questions: Sequence[Mapping[str, Any]], *, answering
     """
     values = {**run.job.to_dict(), "queries": [dict(question) for question in questions]}
     values["store"] = run.job.spec.store or f"{run.address.rstrip('/')}/store"
+    values.pop("triage", None)  # it is for what the first questions look for
     changed = {name: value for name, value in answering.items() if value is not None}
     if changed.keys() & {"predictor", "model"}:
         for name in ("predictor", "model", "model_key"):

@@ -19,6 +19,7 @@ from earthmap.grid import AreaOfInterest
 from earthmap.pipeline.demands import SEEN, Demands
 from earthmap.pipeline.footprints import footprints_key
 from earthmap.pipeline.reference_water import reference_key
+from earthmap.pipeline.triage import TRIAGED_TASKS, is_triaged
 from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, guess_task, make_query
 
@@ -110,6 +111,15 @@ class JobSpec(_Record):
     """File of water that is always there, which is no flood: polygons, or a raster of occurrence (docs/respond.md)."""
     reference_water_key: str | None = None
     """Key of the file's content; filled in here."""
+    least_seen: float = pydantic.Field(default=0.0, ge=0, le=1)
+    """Tiles of which less than this share is seen are not asked about; those of which nothing is never are."""
+    triage: Literal["coarse"] | None = None
+    """`coarse`: look on larger pixels first whether there is any of what a question looks for, and ask only tiles where
+    there may be."""
+    triage_scale: Literal[2, 4] = 2
+    """How many times larger the pixels of the coarse pass are, and how many tiles its pictures show along each side."""
+    triage_threshold: float = pydantic.Field(default=0.1, ge=0, le=1)
+    """Tiles are skipped where the coarse pass gives what is looked for a lower probability."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
     rush: bool = False
     """The most important cells first, and a map that grows while the run works; what it comes to is the same."""
@@ -385,6 +395,12 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         }
     )
     queries = _queries(spec)
+    if spec.triage and not any(is_triaged(query) for query in queries):
+        raise JobError(
+            "triage is asked for, and no question looks for named targets on one date",
+            expected=f"a question of {', '.join(TRIAGED_TASKS)} that names what it looks for",
+            fix="leave triage out: every tile must be asked",
+        )
     SceneRule(name=spec.scenes, date=spec.date)
     return Job(spec=spec, area=resolved, queries=queries)
 

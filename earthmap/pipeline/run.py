@@ -19,6 +19,7 @@ from earthmap.content import canonical_json
 from earthmap.cube import Patience, RasterioReader, Reader
 from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
 from earthmap.merge import merge_cell
+from earthmap.pipeline.audit import plan_triage
 from earthmap.pipeline.clearness import best_first
 from earthmap.pipeline.cluster import Watch, cluster, watched_rows
 from earthmap.pipeline.context import Committed, Context
@@ -147,6 +148,7 @@ def run_job(
             reader=reader or RasterioReader(),
             limits=limits or Limits(),
             patience=Patience(run_s=job.spec.patience),
+            triage=plan_triage(job, plan),
             by_cloud=job.spec.scenes == "least_cloud",
             by_observation=job.spec.scenes == "all",
             reference_water=open_reference_water(job.spec.reference_water),

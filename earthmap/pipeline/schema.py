@@ -63,6 +63,7 @@ def ledger_schema() -> pa.Schema:
             ("message", text),
             ("address", text),
             ("pair", text),  # how the two dates of a change lie on each other (JSON of Pairing); null for all else
+            ("triage", text),  # what a coarse picture decided before (JSON of Verdict); null where none was asked
             ("part", text),  # where the answer stands in the store; null where nothing could be asked
             ("execution", pa.int32()),  # which execution of this run computed it; 0 for another run's
         ]

@@ -13,18 +13,20 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from earthmap.content import content_key
 from earthmap.cube import SHIFT_FORMAT, CellGroup, TileFailure, open_cell
 from earthmap.errors import StorageError
-from earthmap.grid import Cell, Tile
+from earthmap.grid import Tile
 from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, reason_and_message, record_attempt
 from earthmap.pipeline.isolation import isolated
+from earthmap.pipeline.overview import look_first
 from earthmap.pipeline.pairing import Pairing, pair_dates
 from earthmap.pipeline.plan import CellWork, Question
 from earthmap.pipeline.reading import looked_at, manifests
+from earthmap.pipeline.triage import Verdict, unseen_answer
 from earthmap.pipeline.two_maps import compare_maps, map_queries
 from earthmap.predict import Picture, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
@@ -46,12 +48,13 @@ _Paths = tuple[tuple[str, ...], ...]
 """For each date the path in the cube of what is asked about, and then of what stands in for it."""
 
 
-def part_path(cell: Cell, query: str, groups: _Paths, context: Context) -> str:
-    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor. How two
-    dates lie on each other follows from their pixels."""
-    fitted = [SHIFT_FORMAT] if len(groups) == 2 else []
-    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor), *fitted)
-    return f"parts/{cell.id}/{key}"
+def part_path(work: CellWork, query: str, groups: _Paths, context: Context) -> str:
+    """Where the answers to `query` about the cell stand: by the content of pixels, question and predictor, and of what
+    is left out before. How two dates lie on each other follows from their pixels."""
+    parts: list[Any] = [SHIFT_FORMAT] if len(groups) == 2 else []
+    parts += context.triage.path_parts(query, [tile.id for tile in work.cell.tiles()], work.tiles)
+    key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor), *parts)
+    return f"parts/{work.cell.id}/{key}"
 
 
 def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -> dict[Question, Committed]:
@@ -67,7 +70,7 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
         if not question.observations:
             continue
         paths = tuple(tuple(groups[name] for name in names) for names in looked_at(question, manifest_of))
-        found = find_part(part_path(work.cell, question.query, paths, context), context)
+        found = find_part(part_path(work, question.query, paths, context), context)
         if found is not None:
             parts[question] = found
         else:
@@ -88,7 +91,7 @@ def find_part(clean: str, context: Context) -> Committed | None:
 def _predict(
     work: CellWork, questions: Sequence[Question], paths: _Paths, context: Context
 ) -> dict[Question, Committed]:  # fmt: skip
-    clean = [part_path(work.cell, question.query, paths, context) for question in questions]
+    clean = [part_path(work, question.query, paths, context) for question in questions]
     lone = max(record_attempt(context.store, path) for path in clean) > TRIES
     opened = {path: open_cell(context.store, path) for of_date in paths for path in of_date}
     dates = [[opened[path] for path in of_date] for of_date in paths]
@@ -96,11 +99,24 @@ def _predict(
     if len(dates) == 2:
         seen = _paired(seen, questions, context)
     queries = [context.queries[question.query] for question in questions]
-    answers = _answers(seen, queries, context, lone=lone)
+    told = _answers(seen, queries, context, tiles=work.tiles, lone=lone)
     return {
-        question: _commit_part(path, question.query, [of_tile[number] for of_tile in answers], seen, context)
+        question: _commit_part(path, question.query, [of_tile[number] for of_tile in told], seen, context)
         for number, (question, path) in enumerate(zip(questions, clean, strict=True))
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What became of one query about one tile."""
+
+    answer: Answer
+    verdict: Verdict | None = None
+    """What a coarse picture decided before; None where it was not asked for."""
+
+    def columns(self) -> dict[str, Any]:
+        """Those of `answer_schema`."""
+        return {**answer_columns(self.answer), "triage": self.verdict.to_json() if self.verdict is not None else None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +133,7 @@ class _Seen:
     pairing: Pairing | None = None
     """How the two dates of a change lie on each other."""
 
-    @property
+    @cached_property
     def pictures(self) -> tuple[Picture, ...]:
         """What is asked about: of a change the second date as it lies on the first."""
         moves = [(0.0, 0.0)] * len(self.groups)
@@ -226,11 +242,11 @@ def _failure_of(tile: Tile, group: CellGroup) -> TileFailure | None:
 
 
 def _commit_part(
-    clean: str, query: str, answers: Sequence[Answer], seen: Sequence[_Seen], context: Context
-) -> Committed:
+    clean: str, query: str, told: Sequence[_Told], seen: Sequence[_Seen], context: Context
+) -> Committed:  # fmt: skip
     rows = [
-        {"query": query, "predictor": context.predictor["name"], **_shown(item), **answer_columns(answer)}
-        for item, answer in zip(seen, answers, strict=True)
+        {"query": query, "predictor": context.predictor["name"], **_shown(item), **one.columns()}
+        for item, one in zip(seen, told, strict=True)
     ]
     return commit_rows(clean, rows, {group.manifest.key for item in seen for group in item.groups}, context)
 
@@ -254,9 +270,20 @@ def commit_rows(clean: str, rows: Sequence[Mapping[str, Any]], groups: Iterable[
     return Committed(path=path, fresh=True)
 
 
-def _answers(seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
-    """For each of `seen`, in its order, one answer for each of `queries`."""
-    rows = [[_untold(item, query) for query in queries] for item in seen]
+def _answers(
+    seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, tiles: int, lone: bool
+) -> list[list[_Told]]:
+    """For each of `seen`, in its order, what became of each of `queries`; `tiles` are the job's own as bits."""
+    least = context.triage.least_seen
+    rows = [[_untold(item, query, least_seen=least) for query in queries] for item in seen]
+    verdicts = look_first(
+        rows,
+        [(item.tile, item.groups[0]) for item in seen],
+        queries,
+        triage=context.triage,
+        tiles=tiles,
+        ask=partial(_ask, context=context, lone=lone),
+    )
     together: dict[tuple[int, ...], list[int]] = {}
     for place, row in enumerate(rows):
         open_ones = tuple(number for number, answer in enumerate(row) if answer is None)
@@ -267,7 +294,10 @@ def _answers(seen: Sequence[_Seen], queries: Sequence[Query], context: Context, 
         for place, answers in zip(places, asked, strict=True):
             for number, answer in zip(numbers, answers, strict=True):
                 rows[place][number] = _noted(answer, seen[place])
-    return [[answer for answer in row if answer is not None] for row in rows]
+    return [
+        [_Told(answer, verdicts.get((place, number))) for number, answer in enumerate(row) if answer is not None]
+        for place, row in enumerate(rows)
+    ]
 
 
 def _ask_of(
@@ -290,11 +320,13 @@ def _ask_of(
     ]
 
 
-def _untold(item: _Seen, query: Query) -> Answer | None:
+def _untold(item: _Seen, query: Query, *, least_seen: float) -> Answer | None:
     """Why `query` is not asked of a tile; None where it is."""
     if item.failure is not None:
         return _failed(item.failure)
-    return item.pairing.refusal(query) if item.pairing is not None else None
+    refused = item.pairing.refusal(query) if item.pairing is not None else None
+    core = TileInput(tile=item.tile, pictures=item.pictures).core
+    return refused or unseen_answer(item.pictures, core, query, least_seen=least_seen)
 
 
 def _failed(failure: TileFailure) -> Answer:

@@ -14,7 +14,7 @@ import numpy as np
 from earthmap.content import content_key
 from earthmap.errors import CatalogError
 from earthmap.predict.protocol import Picture, TileInput
-from earthmap.predict.standing import beyond_standing, find_things
+from earthmap.predict.standing import beyond_standing, find_any, find_things
 from earthmap.predict.vectors import little_seen, vector_answer
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
@@ -25,7 +25,7 @@ from earthmap.tasks.registry import TASKS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = "2"
+VERSION = "3"
 """Raised when anything but the world changes an answer."""
 
 
@@ -69,7 +69,8 @@ class OraclePredictor:
             seen = _seen(item, query, truths)
             return seen if isinstance(seen, Answer) else _vector(truths[0], seen)
         finds = TASKS[query.task].merge == "instances" and query.dates == 1
-        beyond = beyond_standing(query) if finds else beyond_land_cover(query)
+        things = finds or (query.task == "presence" and beyond_standing(query) is None)
+        beyond = beyond_standing(query) if things else beyond_land_cover(query)
         if beyond:
             return Answer(status="skipped", reason="not_supported", message=beyond)
         if len(truths) != query.dates:
@@ -77,7 +78,9 @@ class OraclePredictor:
         seen = _seen(item, query, truths)
         if isinstance(seen, Answer):
             return seen
-        return find_things(self.world, item, query, seen) if finds else _of_land_cover(query, truths, seen)
+        if things:
+            return find_things(self.world, item, query, seen) if finds else find_any(self.world, item, query, seen)
+        return _of_land_cover(query, truths, seen)
 
 
 def _bad_input(message: str) -> Answer:

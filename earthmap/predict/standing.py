@@ -6,6 +6,7 @@ piece would reach beyond the picture; it is the part of the thing's own box, cut
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,6 +66,16 @@ def find_things(world: World, item: TileInput, query: Query, seen: NDArray[np.bo
         instances=tuple(instances),
         instance_scores=(1.0,) * len(instances),
     )
+
+
+def find_any(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_]) -> Answer:
+    """Whether a thing that the query names has its middle in the core of a tile; `seen` are the core's pixels that are.
+    """
+    found = find_things(world, item, query, seen)
+    low, high = (edge / item.side_px for edge in (item.core[0].start, item.core[0].stop))
+    middles = [one.geometry.centroid for one in found.instances if one.geometry is not None]
+    there = any(low <= middle.x < high and low <= middle.y < high for middle in middles)
+    return replace(found, value="yes" if there else "no", instances=(), instance_scores=())
 
 
 def _shown(item: TileInput, query: Query) -> NDArray[np.bool_]:

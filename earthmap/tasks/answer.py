@@ -132,6 +132,7 @@ def answer_schema() -> pa.Schema:
             ("orders_agree", pa.float64()),
             ("embedding", pa.list_(pa.float32())),
             ("pair", text),  # JSON of earthmap.pipeline.pairing.Pairing, of a change
+            ("triage", text),  # JSON of earthmap.pipeline.triage.Verdict, where a coarse picture was asked first
         ]
     )
 
