@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from earthmap.errors import LedgerError
 from earthmap.merge.layers import Layer
 from earthmap.merge.triaged import describe_triage, triage_counts
 from earthmap.tasks import STATUSES, TASKS, Query
+from earthmap.tasks.damage import EMS_GRADES, NOT_ANALYSED
 from earthmap.tasks.serialization import plain_label
 
 if TYPE_CHECKING:
@@ -128,6 +129,19 @@ class Sums:
         """Add a number of merged things of one kind."""
         self.layers.setdefault(layer, LayerSums(task=task)).add(LayerSums(task=task, found={label: number}))
 
+    def grade(self, layer: Layer, rows: Iterable[Mapping[str, Any]], *, task: str) -> None:
+        """Add footprints (rows of `feature_schema`) by grade, those that were not analysed by reason."""
+        names = Counter(f"{NOT_ANALYSED} {row['reason']}" if row["reason"] else row["answer"] for row in rows)
+        self.layers.setdefault(layer, LayerSums(task=task)).add(LayerSums(task=task, found=dict(names)))
+
+    def over_layers(self, query: str, *, task: str) -> LayerSums:
+        """The sums of all layers of a query as one."""
+        found = LayerSums(task=task)
+        for layer, own in self.layers.items():
+            if layer.query == query:
+                found.add(own)
+        return found
+
     def update(self, cell: Sums) -> None:
         """Add what another cell comes to; the cells' order is that of the last digits."""
         self.tiles, self.seen_m2 = self.tiles + cell.tiles, self.seen_m2 + cell.seen_m2
@@ -195,6 +209,7 @@ def summarize(sums: Sums, *, area: AreaOfInterest, queries: Mapping[str, Query])
                 "task": query.task,
                 "targets": list(query.targets),
                 "observations": [_layer(layer, members, query) for layer, members in _layers(sums, key)],
+                **_over_layers(sums, key, query),
             }
             for key, query in queries.items()
         ],
@@ -249,6 +264,8 @@ def _numbers(sums: LayerSums, query: Query) -> dict[str, Any]:
     merge = TASKS[sums.task].merge
     if merge == "instances":
         return _thing_numbers(sums, query)
+    if merge == "footprints":
+        return _grade_numbers(sums)
     return _polygon_numbers(sums) if merge == "polygons" else _tile_numbers(sums)
 
 
@@ -287,6 +304,29 @@ def _thing_numbers(sums: LayerSums, query: Query) -> dict[str, Any]:
     asked = dict.fromkeys((plain_label(target) or target for target in query.targets), 0)
     found = asked | dict(sorted(sums.found.items()))
     return {"answered_tiles": sums.counts.get("answered", 0), "count": found, "total": sum(found.values())}
+
+
+def _over_layers(sums: Sums, key: str, query: Query) -> dict[str, Any]:
+    """Of footprints, those of all layers together: each is in one."""
+    if TASKS[query.task].merge != "footprints":
+        return {}
+    return _grade_numbers(sums.over_layers(key, task=query.task))
+
+
+def _grade_numbers(sums: LayerSums) -> dict[str, Any]:
+    """How many footprints have each grade, and apart from them how many have none, by reason."""
+    reasons = {
+        name.removeprefix(NOT_ANALYSED).strip(): number
+        for name, number in sorted(sums.found.items())
+        if name.startswith(NOT_ANALYSED)
+    }
+    graded = {name: sums.found.get(name, 0) for name in EMS_GRADES if name != NOT_ANALYSED}
+    return {
+        "footprints": sum(sums.found.values()),
+        "graded": sum(graded.values()),
+        "by_grade": graded,
+        "not_analysed": reasons,
+    }
 
 
 def _tile_numbers(sums: LayerSums) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import shapely
 
 from earthmap.grid import AreaOfInterest, Cell, pixel_area_m2
 from earthmap.merge.aggregate import Sums, TileNumbers
+from earthmap.merge.gradings import GivenFootprints, graded_rows
 from earthmap.merge.instances import (
     Shapes,
     View,
@@ -93,6 +94,7 @@ def merge_cell(
     queries: Mapping[str, Query],
     tiles: int,
     by_observation: bool,
+    footprints: GivenFootprints | None = None,
 ) -> CellMerge:
     """What the answers (`answer_schema`) of one cell say about the ground.
 
@@ -103,10 +105,11 @@ def merge_cell(
         queries: by content key.
         tiles: which of the cell's tiles belong to the job, as bits.
         by_observation: keep the observations of one-date questions apart, as `scenes: all` asks.
+        footprints: those that its tiles were asked about.
     """
     import pyarrow as pa
 
-    made = _Made(cell, area, _Ground.of(cell, area, tiles))
+    made = _Made(cell, area, _Ground.of(cell, area, tiles), footprints)
     for (layer, observation), members in _grouped(answers, queries, by_observation=by_observation):
         made.add(layer, observation, members, queries[layer.query])
     return CellMerge(
@@ -136,8 +139,10 @@ def _grouped(
 class _Made:
     """What a cell comes to, layer by layer."""
 
-    def __init__(self, cell: Cell, area: AreaOfInterest, ground: _Ground) -> None:
-        self.cell, self.area, self.ground = cell, area, ground
+    def __init__(
+        self, cell: Cell, area: AreaOfInterest, ground: _Ground, footprints: GivenFootprints | None
+    ) -> None:  # fmt: skip
+        self.cell, self.area, self.ground, self.footprints = cell, area, ground, footprints
         self.features: list[dict[str, Any]] = []
         self.regions: list[dict[str, Any]] = []
         self.views: list[dict[str, Any]] = []
@@ -157,6 +162,10 @@ class _Made:
             self._add_regions(codes, layer, source, query, legend=_legend(rows))
         if merge == "instances":
             self._add_things(rows, layer, query)
+        if merge == "footprints" and self.footprints is not None:
+            graded = list(graded_rows(self.footprints, rows, layer, query))
+            self.features += graded
+            self.sums.grade(layer, graded, task=query.task)
         for row in rows:
             numbers = _numbers(row, codes, self.ground)
             self.sums.add(layer, row, numbers, task=query.task)

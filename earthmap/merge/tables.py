@@ -44,6 +44,13 @@ def feature_schema() -> pa.Schema:
             ("sensor", text),
             ("predictor", text),
             ("notes", pa.list_(text)),
+            ("id", text),  # of task damage: the footprint's own
+            ("footprint", pa.int64()),  # and the number of its row in its file, from 1 on
+            ("grade_xbd", text),  # xBD's name of the grade; `answer` is that of Copernicus EMS
+            ("scores", text),  # probability of each grade by its word, as JSON
+            ("reason", text),  # why it is not analysed
+            ("message", text),  # the same for people
+            ("properties", text),  # the other columns of its row, as JSON
             ("observation", text),  # of an answer about a whole tile
             ("embedding", pa.list_(pa.float32())),  # of task embed: all of one sensor have one length
         ]
@@ -155,8 +162,9 @@ def hilbert_places(geometries: NDArray[np.object_]) -> NDArray[np.uint32]:
         return np.empty(0, np.uint32)
     west, south, east, north = shapely.bounds(geometries).T
     side = 2**_LEVEL - 1
-    x = np.floor(((west + east) / 2 + 180.0) * (side / 360.0)).astype(np.int64)
-    y = np.floor(((south + north) / 2 + 90.0) * (side / 180.0)).astype(np.int64)
+    x, y = ((west + east) / 2 + 180.0) * (side / 360.0), ((south + north) / 2 + 90.0) * (side / 180.0)
+    # What has no place, or none on the Earth, comes with what is nearest; nothing comes first.
+    x, y = (np.floor(np.clip(np.nan_to_num(axis), 0, side)).astype(np.int64) for axis in (x, y))
     place = np.zeros(len(x), np.int64)
     for level in reversed(range(_LEVEL)):
         right, up = x >> level & 1, y >> level & 1

@@ -15,6 +15,7 @@ from itertools import groupby
 from earthmap.outputs.drawing import OTHER, Look, look_of
 from earthmap.outputs.markup import escaped
 from earthmap.outputs.numbers import Numbers, format_km2, format_share, is_of_tiles
+from earthmap.tasks.damage import NOT_ANALYSED
 
 MAX_BARS = 8
 """Answers of one question that have a bar; the rest are one."""
@@ -57,6 +58,12 @@ def measured(row: Numbers) -> tuple[str, list[Measured]]:
         return "share of the seen ground", [
             Measured(answer=name, value=share, text=f"{format_share(share)} of {format_km2(row.seen_km2)}", look=look)
         ]
+    if row.grades is not None:
+        counted = {**row.grades, NOT_ANALYSED: sum(row.ungraded.values())}
+        return "footprints", [
+            Measured(answer=name, value=float(count), text=f"{count:,}", look=look_of(name, task=row.task))
+            for name, count in counted.items()
+        ]
     if row.things is not None:
         return "things", [
             Measured(
@@ -94,7 +101,7 @@ def answers_table(rows: Sequence[Numbers]) -> str:
 
 def _bars(row: Numbers) -> str:
     unit, found = measured(row)
-    shown = sorted(found, key=lambda one: -one.value)
+    shown = found if row.grades is not None else sorted(found, key=lambda one: -one.value)
     if len(shown) > MAX_BARS:
         rest = shown[MAX_BARS - 1 :]
         value = sum(one.value for one in rest)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, plane_around, pole_of
-from earthmap.outputs.numbers import Numbers, date_label, is_of_things, is_of_tiles, is_written, parse_time
+from earthmap.outputs.numbers import (
+    Numbers,
+    date_label,
+    is_of_footprints,
+    is_of_things,
+    is_of_tiles,
+    is_written,
+    parse_time,
+)
 
 if TYPE_CHECKING:
     import geopandas
@@ -51,6 +59,16 @@ CHANGE_COLOURS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Fill of each kind of change: that of the land cover that comes, where there is one."""
+DAMAGE_COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "destroyed": "#c61a1a",
+        "damaged": "#f08a24",
+        "possibly damaged": "#f6d93b",
+        "no visible damage": "#5fae57",
+        "not analysed": "#8f9aa1",
+    }
+)
+"""Fill of each grade of damage, the worst first: red, orange, yellow, green and grey, as on maps of Copernicus EMS."""
 LOST = "#d1495b"
 """Outline and hatching of what was lost, whatever it was; gained ground has its target's own colour."""
 OTHER = "#7a6c9d"
@@ -100,6 +118,9 @@ def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
     name = targets[0] if task in ("presence", "fraction") and targets else answer
     for ending in (" gained", " lost"):
         name = name.removesuffix(ending)
+    if is_of_footprints(task):
+        fill = DAMAGE_COLOURS.get(answer, OTHER)
+        return Look(fill=fill, line=_darker(fill), alpha=0.65)
     fill = COLOURS.get(name) or CHANGE_COLOURS.get(name) or _own_colour(name)
     if answer.endswith(" lost"):
         return Look(fill=LOST, line=LOST, alpha=0.22, lost=True)
@@ -124,7 +145,7 @@ def _own_colour(name: str) -> str:
 def legend_order(kind: tuple[str, str], targets: Mapping[str, Sequence[str]]) -> tuple[Any, ...]:
     """Where (query key, answer) stands in a legend: question by question, known targets first."""
     key, answer = kind
-    keys, known = list(targets), list(COLOURS)
+    keys, known = list(targets), [*COLOURS, *DAMAGE_COLOURS]
     target = answer.removesuffix(" lost").removesuffix(" gained")
     return (
         keys.index(key) if key in keys else len(keys),

@@ -67,17 +67,36 @@ def _tile(one: Evidence) -> str:
     )
 
 
+def crop_png(one: Evidence) -> bytes:
+    """The pictures of one piece of evidence side by side as a PNG, the outlines on the last."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", (len(one.rgb) * (SIDE_PX + 4) - 4, SIDE_PX), "white")
+    for number, rgb in enumerate(one.rgb):
+        last = number == len(one.rgb) - 1
+        sheet.paste(_drawn(rgb, one.outlines if last else ()), (number * (SIDE_PX + 4), 0))
+    sink = io.BytesIO()
+    sheet.save(sink, "PNG", optimize=True)
+    return sink.getvalue()
+
+
 def thumbnail(rgb: NDArray[np.uint8], outlines: Sequence[NDArray[np.float64]] = ()) -> str:
     """A picture (y, x, 3) with rings drawn on it as a `data:` address of a JPEG of SIDE_PX a side."""
+    sink = io.BytesIO()
+    _drawn(rgb, outlines).save(sink, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def _drawn(rgb: NDArray[np.uint8], outlines: Sequence[NDArray[np.float64]]) -> Any:
+    """A picture of SIDE_PX a side with rings drawn on it; a small one is enlarged smoothly."""
     from PIL import Image, ImageDraw
 
-    image: Any = Image.fromarray(rgb).resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX)
+    how = Image.Resampling.BOX if min(rgb.shape[:2]) >= SIDE_PX else Image.Resampling.BICUBIC
+    image: Any = Image.fromarray(rgb).resize((SIDE_PX, SIDE_PX), how)
     pen = ImageDraw.Draw(image)
     scale = np.array([SIDE_PX / rgb.shape[1], SIDE_PX / rgb.shape[0]])
     for ring in outlines:
         places = [tuple(place) for place in (ring * scale).tolist()]
         for colour, width in (("#1d2b33", 3), ("#ffe14d", 1)):
             pen.line(places, fill=colour, width=width)
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+    return image

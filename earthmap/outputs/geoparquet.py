@@ -78,11 +78,13 @@ class _About:
 
         shapes = shapely.from_wkb(table[GEOMETRY].to_numpy(zero_copy_only=False))
         bounds = shapely.bounds(shapes).reshape(-1, 4)
-        self.types |= {str(shape.geom_type) for shape in shapes}
-        if len(bounds):
-            self.bounds[:2] = np.fmin(self.bounds[:2], bounds[:, :2].min(axis=0))
-            self.bounds[2:] = np.fmax(self.bounds[2:], bounds[:, 2:].max(axis=0))
-        boxes = pa.StructArray.from_arrays([pa.array(edge) for edge in bounds.T], fields=list(_bbox_type()))
+        nowhere = np.isnan(bounds).any(axis=1)  # a footprint without geometry
+        self.types |= {str(shape.geom_type) for shape in shapes if shape is not None}
+        if not nowhere.all():
+            self.bounds[:2] = np.fmin(self.bounds[:2], bounds[~nowhere, :2].min(axis=0))
+            self.bounds[2:] = np.fmax(self.bounds[2:], bounds[~nowhere, 2:].max(axis=0))
+        edges = [pa.array(edge, mask=nowhere) for edge in bounds.T]
+        boxes = pa.StructArray.from_arrays(edges, fields=list(_bbox_type()))
         return table.append_column(schema.field(BBOX), boxes)
 
     def geo(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class _About:
             "geometry_types": sorted(self.types),
             "covering": {"bbox": {name: [BBOX, name] for name in ("xmin", "ymin", "xmax", "ymax")}},
         }
-        if self.types:
+        if np.isfinite(self.bounds).all():
             column["bbox"] = self.bounds.tolist()
         return {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
 

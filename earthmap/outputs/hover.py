@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from earthmap.outputs.drawing import describe_time
-from earthmap.outputs.numbers import format_km2, format_share, looks_at_two
+from earthmap.outputs.numbers import format_km2, format_share, is_of_footprints, looks_at_two
 
 HOVER = (
     ("question", "@query"),
@@ -23,7 +23,10 @@ def said_of(rows: Any) -> dict[str, list[str]]:
     """The columns of HOVER for rows of features."""
     return {
         "query": [str(text) for text in rows["query"]],
-        "answer": [_spoken(answer, task) for answer, task in zip(rows["answer"], rows["task"], strict=True)],
+        "answer": [
+            _spoken(answer, task) + more
+            for answer, task, more in zip(rows["answer"], rows["task"], _of_footprints(rows), strict=True)
+        ],
         "date": [
             describe_time(start, end, pair=looks_at_two(task))
             for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
@@ -42,6 +45,18 @@ def _spoken(answer: Any, task: str) -> str:
         return f"{format_share(float(answer))} of the seen ground" if task == "fraction" else str(answer)
     except ValueError:
         return str(answer)
+
+
+def _of_footprints(rows: Any) -> list[str]:
+    """What is said of a footprint behind its grade: xBD's name of it or why there is none, and whose it is."""
+    if "grade_xbd" not in rows:
+        return [""] * len(rows)
+    named = ("task", "grade_xbd", "message", "reason", "id")
+    found = []
+    for task, xbd, message, reason, name in zip(*(rows[column] for column in named), strict=True):
+        why = f"xBD {xbd}" if isinstance(xbd, str) else message or reason
+        found.append(f" ({why}), footprint {name}" if is_of_footprints(task) else "")
+    return found
 
 
 def _joined(values: Any, most: int = 4) -> str:

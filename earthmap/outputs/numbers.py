@@ -6,16 +6,19 @@ The only module of the outputs that knows the keys of a summary.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from earthmap.tasks import TASKS
+from earthmap.tasks.damage import EMS_GRADES
 from earthmap.tasks.query import DEFAULT_UNSEEN
 
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
 
+UNASKED = ("triage", "no_footprint")
+"""Reasons of tiles that were not asked, whatever could be seen of them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
@@ -52,6 +55,10 @@ class Numbers:
     """Tiles of each choice, or with each label, the most frequent first."""
     things: Mapping[str, int] | None = None
     """Merged things of each kind, the most frequent first; None for a question that is not about things."""
+    grades: Mapping[str, int] | None = None
+    """Footprints of each grade, the worst first; None for a question that is not about footprints."""
+    ungraded: Mapping[str, int] = field(default_factory=dict)
+    """Footprints that were not analysed, by reason, the most frequent first."""
     yes: int | None = None
     """Tiles answered yes; None for a question that is not about presence."""
     disagreeing: float | None = None
@@ -149,6 +156,8 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         bounds=_bounds(fraction, seen),
         tiles=_most_first(seen.get("tiles_by_answer") or {}),
         things=_most_first(seen["count"]) if "count" in seen else None,
+        grades={name: int(seen["by_grade"].get(name, 0)) for name in EMS_GRADES[:-1]} if "by_grade" in seen else None,
+        ungraded=_most_first(seen.get("not_analysed") or {}),
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
         triage=seen.get("triage"),
@@ -160,10 +169,19 @@ def read_numbers(summary: Mapping[str, Any]) -> list[Numbers]:
     """One record for each question and observation of a summary: questions in their order, observations by time."""
     rows = []
     for query in summary.get("queries") or ():
-        found = [_numbers(query, seen) for seen in query.get("observations") or ()]
+        found = [_numbers(query, seen) for seen in _told_apart(query)]
         last = datetime.datetime.max.replace(tzinfo=datetime.UTC)
         rows += sorted(found, key=lambda row: (row.start or last, row.end or last, row.observation))
     return rows
+
+
+def _told_apart(query: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The observations of a question; of footprints, where one looked at them, that one with what nobody looked at."""
+    told = list(query.get("observations") or ())
+    looked = [seen for seen in told if seen.get("observation")]
+    if "by_grade" not in query or len(looked) != 1:
+        return told
+    return [{**looked[0], **{name: query[name] for name in ("footprints", "graded", "by_grade", "not_analysed")}}]
 
 
 def format_km2(value: float) -> str:
@@ -183,6 +201,8 @@ def format_share(value: float) -> str:
 
 def format_answer(row: Numbers) -> str:
     """What was found, in a few words: `12.3 km² of 214 km² seen (5.7 %)`."""
+    if row.grades is not None:
+        return format_grades(row.grades, row.ungraded)
     if not row.answered:
         return "nothing could be seen"
     if row.task == "presence":
@@ -205,6 +225,16 @@ def format_answer(row: Numbers) -> str:
     return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction)})"
 
 
+def format_grades(grades: Mapping[str, int], ungraded: Mapping[str, int]) -> str:
+    """`4 destroyed, 6 damaged, 5 possibly damaged, 8 no visible damage; 2 of 25 footprints not analysed (cloud 2)`."""
+    lost, whole = sum(ungraded.values()), sum(grades.values()) + sum(ungraded.values())
+    said = ", ".join(f"{count:,} {name}" for name, count in grades.items())
+    if not lost:
+        return f"{said}, of {whole:,} footprints"
+    why = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in ungraded.items())
+    return f"{said}; {lost:,} of {whole:,} footprints not analysed ({why})"
+
+
 def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
     """How many of each: `12 × ship, 3 × car`; `nothing` where there is none."""
     said = [f"{count:,} × {name}" for name, count in list(things.items())[:most]]
@@ -220,6 +250,11 @@ def is_of_tiles(task: str) -> bool:
 def is_of_things(task: str) -> bool:
     """Whether single things are found, which are counted."""
     return task in TASKS and TASKS[task].merge == "instances"
+
+
+def is_of_footprints(task: str) -> bool:
+    """Whether each of a person's footprints has an answer."""
+    return task in TASKS and TASKS[task].merge == "footprints"
 
 
 def is_written(task: str) -> bool:
@@ -283,9 +318,11 @@ def _unseen_lines(summary: Mapping[str, Any]) -> Iterable[str]:
     skipped = summary.get("skipped") or {}
     if skipped.get("triage"):
         yield f"{skipped['triage']:,} of {planned:,} tile answers were not asked for (triage)"
+    if skipped.get("no_footprint"):
+        yield f"{skipped['no_footprint']:,} of {planned:,} tile answers were not asked for (no footprint there)"
     for status, verb in (("skipped", "could not be seen"), ("failed", "failed")):
         known = (summary.get(status) or {}).items()
-        reasons = {reason: number for reason, number in known if number and reason != "triage"}
+        reasons = {reason: number for reason, number in known if number and reason not in UNASKED}
         if reasons:
             listed = ", ".join(reason.replace("_", " ") for reason in sorted(reasons, key=lambda r: (-reasons[r], r)))
             yield f"{sum(reasons.values()):,} of {planned:,} tile answers {verb} ({listed})"

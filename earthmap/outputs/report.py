@@ -18,6 +18,7 @@ from earthmap.outputs.numbers import (
     Numbers,
     counts,
     format_answer,
+    format_grades,
     format_km2,
     format_share,
     format_tiles,
@@ -153,6 +154,8 @@ def _card(row: Numbers, others: Sequence[Numbers]) -> str:
 
 def _big(row: Numbers) -> tuple[str, str]:
     """The figure to see first, and what it is of."""
+    if row.grades is not None:
+        return f"{row.grades['destroyed']:,} destroyed", format_grades(row.grades, row.ungraded)
     if not row.answered:
         return "not seen", f"none of {row.planned:,} tiles could be seen"
     if row.task == "presence":

@@ -27,6 +27,9 @@ MAX_POLYGONS = 10_000
 MAX_VERTICES = 60_000
 """Of all features together, about 40 bytes each on the page; above it outlines are simplified."""
 
+NO_PLACE = ("outside", "no_geometry", "no_place", "no_area")
+"""Reasons of footprints that no tile asks about."""
+
 STEPS = 4_000
 """Outlines are simplified by the height of the map over this."""
 
@@ -94,6 +97,13 @@ def _features(path: Path, *, tolerance: float) -> tuple[geopandas.GeoDataFrame, 
         kept.append(table.take(own))
         first += len(table)
     frame, notes = _frame(kept, path), []
+    lost = (frame["task"] == "damage") & (frame["reason"].isin(NO_PLACE) | frame.geometry.is_empty)
+    if lost.any():
+        frame = frame[~lost]
+        notes.append(
+            f"{int(lost.sum()):,} footprints lie outside the area, or have no place on the Earth: they are not drawn; "
+            "features.parquet has them."
+        )
     if len(chosen) < len(areas):
         share = format_share(float(areas[chosen].sum() / (areas.sum() or 1.0)))
         notes.append(
@@ -113,7 +123,7 @@ def _sizes(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     areas, vertices = [np.empty(0)], [np.empty(0, np.int64)]
     for table in _batches(path, ["area_m2", "geometry"]):
         areas.append(np.nan_to_num(table["area_m2"].to_numpy()))
-        vertices.append(pc.binary_length(table["geometry"]).to_numpy().astype(np.int64) // 16)
+        vertices.append(pc.fill_null(pc.binary_length(table["geometry"]), 0).to_numpy().astype(np.int64) // 16)
     return np.concatenate(areas), np.concatenate(vertices)
 
 
@@ -138,7 +148,7 @@ def _coverage(path: Path) -> tuple[geopandas.GeoDataFrame, list[str]]:
     for table in _batches(path):
         answered = pc.equal(table["status"], "answered")
         seen.add(table.filter(answered))
-        rest = table.filter(pc.invert(answered))
+        rest = _unseen(table)
         if unseen > MAX_POLYGONS:
             blocks.add(rest)
         else:
@@ -151,6 +161,14 @@ def _coverage(path: Path) -> tuple[geopandas.GeoDataFrame, list[str]]:
     return _frame(kept, path), [said] if unseen > MAX_POLYGONS else []
 
 
+def _unseen(table: pa.Table) -> pa.Table:
+    """The rows that were not answered; where no footprint is there was nothing to see."""
+    import pyarrow.compute as pc
+
+    nothing = pc.fill_null(pc.equal(table["reason"], "no_footprint"), False)
+    return table.filter(pc.and_(pc.not_equal(table["status"], "answered"), pc.invert(nothing)))
+
+
 _LIKE = ("query_key", "observation", "sensor", "status")
 """What the tiles of a block have in common."""
 
@@ -160,8 +178,8 @@ def _block_size(path: Path) -> tuple[int, float]:
     import pyarrow.compute as pc
 
     places, kinds = [np.empty((0, 3))], dict[tuple[Any, ...], int]()
-    for table in _batches(path, [*_LIKE, "bbox"]):
-        rest = table.filter(pc.not_equal(table["status"], "answered"))
+    for table in _batches(path, [*_LIKE, "reason", "bbox"]):
+        rest = _unseen(table)
         numbers = [kinds.setdefault(kind, len(kinds)) for kind in _kinds(rest)]
         places.append(np.column_stack([np.array(numbers, float), _middles(rest)]))
     rows, per_degree = np.concatenate(places), 2.0**10

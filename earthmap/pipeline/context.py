@@ -11,6 +11,7 @@ from earthmap.catalog import Observation
 from earthmap.cube import Patience, Reader
 from earthmap.errors import IsolatedError, ReadError
 from earthmap.grid import AreaOfInterest
+from earthmap.pipeline.footprint_cells import FootprintStore
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.triage import Triage
 from earthmap.pipeline.reference_water import ReferenceWater
@@ -45,6 +46,8 @@ class Context:
     """Observations of one-date questions stay apart in the merge."""
     reference_water: ReferenceWater | None = None
     """What a file says is always under water."""
+    footprints: FootprintStore | None = None
+    """What questions of task damage are asked of, one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from earthmap.pipeline.reference_water import reference_key
 from earthmap.pipeline.triage import TRIAGED_TASKS, is_triaged
 from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, guess_task, make_query
+from earthmap.tasks.damage import DAMAGED_BUILDING, speaks_of_damage
 
 DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
@@ -53,12 +54,14 @@ class QuestionSpec(_Record):
     before: str | None = None
     after: str | None = None
 
-    def query(self, *, open_vocabulary: bool = False) -> Query:
-        """The exact query; `open_vocabulary` for the vision-language model. Raises QueryError."""
+    def query(self, *, open_vocabulary: bool = False, footprints: bool = False) -> Query:
+        """The exact query; `open_vocabulary` for the vision-language model, `footprints` where there are some, of which
+        a question about damage is asked. Raises QueryError."""
+        each = self.task == "damage" or (footprints and self.task is None and speaks_of_damage(self.text))
         return make_query(
             self.text,
-            task=self.task,
-            targets=self.targets,
+            task="damage" if each else self.task,
+            targets=self.targets or ((DAMAGED_BUILDING,) if each else None),
             choices=self.choices,
             shape=self.shape,
             sensors=self.sensors,
@@ -326,7 +329,7 @@ def _default_predictor(spec: JobSpec) -> str:
     if not has_embedded():
         return "spectral"
     asked = [
-        (question.query(open_vocabulary=True).task, sensor)
+        (question.query(open_vocabulary=True, footprints=spec.footprints is not None).task, sensor)
         for question in spec.queries
         for sensor in question.sensors or (spec.sensor or "",)
     ]
@@ -335,7 +338,11 @@ def _default_predictor(spec: JobSpec) -> str:
 
 def _queries(spec: JobSpec) -> tuple[Query, ...]:
     """The exact queries. Raises QueryError, and JobError for one that is asked twice or cannot be merged."""
-    queries = tuple(question.query(open_vocabulary=_is_open(question, spec.predictor)) for question in spec.queries)
+    given = spec.footprints is not None
+    queries = tuple(
+        question.query(open_vocabulary=_is_open(question, spec.predictor, footprints=given), footprints=given)
+        for question in spec.queries
+    )
     if len({query.content_key() for query in queries}) < len(queries):
         raise JobError("a question is asked twice", fix="leave one of them out")
     if spec.reference_water is not None and not any(query.is_flood for query in queries):
@@ -345,6 +352,11 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
         )
     for query in queries:
         change_intervals(query.before, query.after)
+        if TASKS[query.task].merge == "footprints" and not given:
+            raise JobError(
+                f"{query.text[:80]!r} grades the damage of footprints, and none are given",
+                fix="give a file of them with --footprints, or ask another task",
+            )
         if not TASKS[query.task].is_mappable:
             raise JobError(
                 f"{query.text[:80]!r} is a {query.task} question, whose answers cannot be joined over an area yet",
@@ -354,8 +366,10 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
     return queries
 
 
-def _is_open(question: QuestionSpec, predictor: str | None) -> bool:
+def _is_open(question: QuestionSpec, predictor: str | None, *, footprints: bool) -> bool:
     """Whether a question may be about anything: to the model, and to the oracle where it asks for single things."""
+    if predictor == "oracle" and footprints and speaks_of_damage(question.text):
+        return True
     if predictor == "oracle":
         task = TASKS.get(question.task or guess_task(question.text, open_vocabulary=True))
         return task is not None and task.merge == "instances"

@@ -44,6 +44,7 @@ from earthmap.catalog import (
 from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Grid, owned_ground, touched
+from earthmap.pipeline.footprint_cells import cells_with, footprints_of
 from earthmap.pipeline.job import TILE_SIZE, Job
 from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
@@ -81,7 +82,7 @@ class Question:
     """What only tells the water that is always there, of a question about flood; nothing else is asked of it."""
     unfound: str = ""
     """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare),
-    `too_coarse` (pixels that do not show what is looked for)."""
+    `too_coarse` (pixels that do not show what is looked for), `no_footprint` (nothing to grade)."""
 
     @property
     def observation(self) -> str:
@@ -192,6 +193,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
         JobError: for more tiles than the job allows.
     """
     spec = job.spec
+    footprints = footprints_of(job)  # read first: nothing is searched where none overlaps the area
     images = open_images(job)
     source = source or open_source(job, images, say=say)
     _refuse_vast(source, job)
@@ -205,6 +207,14 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, job.rule, grid=grid) for query in job.queries]
+    if footprints is not None:
+        having = set(cells_with(footprints, job.area, grid))
+        for query, of_query in zip(job.queries, asked, strict=True):
+            if TASKS[query.task].merge == "footprints":
+                of_query[:] = [
+                    _of_finest(askings, observations) if cell in having else [_Asking(unfound="no_footprint")]
+                    for cell, askings in zip(cells, of_query, strict=True)
+                ]
     table = _table(cells, bits, job.queries, asked)
     used = _used(observations, [one for of_query in asked for of_cell in of_query for one in of_cell])
     return Plan(
@@ -213,6 +223,12 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
         observations=used,
         refused=(*_unused(images, found), *((item.id, item.why) for item in found.refused)),
     )
+
+
+def _of_finest(askings: Sequence[_Asking], observations: Sequence[Observation]) -> list[_Asking]:
+    """The asking of the finest sensor: a footprint is asked about once."""
+    pixel = {one.id: _resolution(one.scenes) for one in observations}
+    return [min(askings, key=lambda asking: (max((pixel[name] for name in asking.observations), default=0.0), asking))]
 
 
 def _refuse_vast(source: CatalogSource, job: Job) -> None:

@@ -48,6 +48,7 @@ from earthmap.outputs import (
     write_parquet,
 )
 from earthmap.pipeline.area_estimate import ESTIMATE_NAME
+from earthmap.pipeline.crops import CROPS_PATH, KEPT, SHOWN, crops_of, without_footprints, worst_first, write_crops
 from earthmap.pipeline.design import SAMPLES_PATH
 from earthmap.pipeline.evidence import collect_evidence, open_observed, rgb_view
 from earthmap.pipeline.folder import (
@@ -62,6 +63,7 @@ from earthmap.pipeline.folder import (
     SUMMARY_PATH,
     Run,
 )
+from earthmap.pipeline.footprint_cells import check_footprints, rest_tables
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, read_plan
@@ -201,6 +203,9 @@ def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sum
     for table in joining.finish():
         features.add(table)
     sums.update(joining.sums)
+    for table in rest_tables(job, sums):
+        features.add(table)
+    check_footprints(job, sums)
     if rows != plan.planned:
         raise LedgerError(
             f"the ledger has {rows} different answers",
@@ -331,6 +336,8 @@ def _write_pages(
     features, coverage = selection.features, _by_layer(selection.coverage, summary)
     store = Storage(job.store)
     backdrops = list(_backdrops(plan, shown, store, pole_in(coverage)))
+    worst = worst_first(features)
+    write_crops(worst[:KEPT], plan=plan, store=store, out=files.storage, folder=CROPS_PATH)
     summary = _with_rules(summary, job)
     more = len(job.queries) - 1
     title = job.queries[0].text + (f" (and {more} more question{'s' * (more > 1)})" if more else "")
@@ -341,7 +348,10 @@ def _write_pages(
         backdrops=backdrops,
         title=title,
         provenance=_provenance(files.storage, job, plan, shown, versions),
-        evidence=collect_evidence(features, selection.coverage, plan=plan, store=store),
+        evidence=[
+            *crops_of(worst[:SHOWN], plan=plan, store=store),
+            *collect_evidence(without_footprints(features), selection.coverage, plan=plan, store=store),
+        ],
         notes=selection.notes,
     )
     picture = render_preview(features, coverage, summary, backdrops=backdrops, title=title, notes=selection.notes)

@@ -25,6 +25,7 @@ from earthmap.pipeline.cluster import Watch, cluster, watched_rows
 from earthmap.pipeline.context import Committed, Context
 from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
+from earthmap.pipeline.footprint_cells import lay_out
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.lease import Lease
@@ -152,6 +153,7 @@ def run_job(
             by_cloud=job.spec.scenes == "least_cloud",
             by_observation=job.spec.scenes == "all",
             reference_water=open_reference_water(job.spec.reference_water),
+            footprints=lay_out(job, plan.grid, Storage(job.store)),
         )
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
@@ -283,6 +285,7 @@ def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> d
     expected = work.tiles.bit_count() * len(work.questions)
     if answers.num_rows != expected:
         raise LedgerError(f"cell {work.cell.id} has {answers.num_rows} answers", expected=str(expected))
+    given = context.footprints.of_cell(work.cell) if context.footprints is not None else None
     merge = merge_cell(
         work.cell,
         answers,
@@ -290,6 +293,7 @@ def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> d
         queries=context.queries,
         tiles=work.tiles,
         by_observation=context.by_observation,
+        footprints=given.given if given is not None else None,
     )
     merged.write(merge, _ledger(answers, parts, context))
     done = CellDone(

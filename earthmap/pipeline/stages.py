@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from earthmap.content import content_key
 from earthmap.cube import SHIFT_FORMAT, CellGroup, TileFailure, open_cell
 from earthmap.errors import StorageError
-from earthmap.grid import Tile
+from earthmap.grid import Cell, Tile
 from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, reason_and_message, record_attempt
 from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.overview import look_first
@@ -31,15 +31,19 @@ from earthmap.pipeline.two_maps import compare_maps, map_queries
 from earthmap.predict import Picture, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
-from earthmap.tasks import Answer, Query, answer_columns, answer_schema
+from earthmap.tasks import TASKS, Answer, Query, answer_columns, answer_schema
 from earthmap.tasks.sizes import too_coarse
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from shapely.geometry.base import BaseGeometry
+
+    from earthmap.pipeline.footprint_cells import CellFootprints
 
 PART_FORMAT = 4
 """Raised when the rows of an answer part change their meaning."""
 
+NO_FOOTPRINT = "no footprint has its centroid in this tile"
 
 # ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,8 +57,16 @@ def part_path(work: CellWork, query: str, groups: _Paths, context: Context) -> s
     is left out before. How two dates lie on each other follows from their pixels."""
     parts: list[Any] = [SHIFT_FORMAT] if len(groups) == 2 else []
     parts += context.triage.path_parts(query, [tile.id for tile in work.cell.tiles()], work.tiles)
+    given = _given(work.cell, [context.queries[query]], context)
+    parts += [] if given is None else [["footprints", given.key]]
     key = content_key(PART_FORMAT, query, [list(of_date) for of_date in groups], key_of(context.predictor), *parts)
     return f"parts/{work.cell.id}/{key}"
+
+
+def _given(cell: Cell, queries: Iterable[Query], context: Context) -> CellFootprints | None:
+    """The footprints of a cell that some of the queries are asked of, one by one; None without any."""
+    each = any(TASKS[query.task].merge == "footprints" for query in queries)
+    return context.footprints.of_cell(cell) if each and context.footprints is not None else None
 
 
 def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -> dict[Question, Committed]:
@@ -99,6 +111,9 @@ def _predict(
     if len(dates) == 2:
         seen = _paired(seen, questions, context)
     queries = [context.queries[question.query] for question in questions]
+    given = _given(work.cell, queries, context)
+    if given is not None:
+        seen = [dataclasses.replace(item, footprints=given.of(item.tile)) for item in seen]
     told = _answers(seen, queries, context, tiles=work.tiles, lone=lone)
     return {
         question: _commit_part(path, question.query, [of_tile[number] for of_tile in told], seen, context)
@@ -132,6 +147,8 @@ class _Seen:
     """What stands in for what, and why."""
     pairing: Pairing | None = None
     """How the two dates of a change lie on each other."""
+    footprints: tuple[BaseGeometry, ...] = ()
+    """What it is asked about one by one, in coordinates of its picture."""
 
     @cached_property
     def pictures(self) -> tuple[Picture, ...]:
@@ -304,7 +321,7 @@ def _ask_of(
     seen: Sequence[_Seen], queries: Sequence[Query], context: Context, *, lone: bool
 ) -> list[list[Answer]]:  # fmt: skip
     """The answers to `queries`, tile by tile; of dates of unlike sensors those that a map of each comes to."""
-    inputs = [TileInput(tile=item.tile, pictures=item.pictures) for item in seen]
+    inputs = [TileInput(tile=item.tile, pictures=item.pictures, footprints=item.footprints) for item in seen]
     if len({group.manifest.sensor for group in seen[0].groups}) == 1:
         return _ask(inputs, queries, context, lone=lone)
     asked = [one for query in queries for one in map_queries(query)]
@@ -322,6 +339,8 @@ def _ask_of(
 
 def _untold(item: _Seen, query: Query, *, least_seen: float) -> Answer | None:
     """Why `query` is not asked of a tile; None where it is."""
+    if TASKS[query.task].merge == "footprints" and not item.footprints:
+        return Answer(status="skipped", reason="no_footprint", message=NO_FOOTPRINT)
     if item.failure is not None:
         return _failed(item.failure)
     refused = item.pairing.refusal(query) if item.pairing is not None else None
@@ -425,6 +444,7 @@ def _damaged(storage: Storage, path: str) -> StorageError:
 
 _UNFOUND = {
     "no_scene": "the catalogue holds no observation",
+    "no_footprint": "the file of footprints holds none whose centroid lies in this part",
     "too_coarse": "the catalogue holds only pixels that are too coarse for what is looked for",
     "one_date": "the catalogue holds no two observations to compare",
     "unlike_conventions": (

@@ -7,15 +7,18 @@ the pictures showed the ground.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from earthmap.content import content_key
 from earthmap.errors import CatalogError
+from earthmap.predict.grading import asks_each, grade_each
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.standing import beyond_standing, find_any, find_things
 from earthmap.predict.vectors import little_seen, vector_answer
+from earthmap.predict.true_grades import true_gradings
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
@@ -68,6 +71,8 @@ class OraclePredictor:
         if TASKS[query.task].is_vector and len(truths) == 1:
             seen = _seen(item, query, truths)
             return seen if isinstance(seen, Answer) else _vector(truths[0], seen)
+        if asks_each(item, query):
+            return grade_each(item, query, partial(true_gradings, self.world, item))
         finds = TASKS[query.task].merge == "instances" and query.dates == 1
         things = finds or (query.task == "presence" and beyond_standing(query) is None)
         beyond = beyond_standing(query) if things else beyond_land_cover(query)

@@ -15,6 +15,7 @@ from earthmap.tasks.query import Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,9 @@ class TileInput:
     tile: Tile | None
     """None where the pictures stand for themselves (`earthmap ask`): their core is all of them, without a halo."""
     pictures: tuple[Picture, ...]
+    footprints: tuple[BaseGeometry, ...] = field(default=(), repr=False)
+    """What a question of task damage is asked of, one by one: valid polygons or points in coordinates 0–1 of the
+    picture (x right, y down); the centroid of each lies in the core."""
 
     @property
     def side_px(self) -> int:

@@ -22,6 +22,7 @@ from earthmap.model.closed import Closed
 from earthmap.model.config import MAX_TOKENS
 from earthmap.model.engine import Slot, halving, lay_out_stem
 from earthmap.model.processing import FRAMES, MERGE, PatchGrid, patch_grid
+from earthmap.predict.grading import answer_each
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.predict.replies import MASK_SIDE, NO_CHANGE, Look, Reply, make_answer
 from earthmap.predict.vectors import little_seen
@@ -65,6 +66,9 @@ TEXT_TOKENS = 128
 
 ROOM = 1024
 """Tokens that pictures leave to a question and its answer. Fixed: what is asked besides drops no view."""
+
+MOST_CLOSED = 128
+"""Closed questions that are scored in one pass."""
 
 MOST_GRAMMARS = 64
 """Grammars that are kept for further tiles."""
@@ -318,6 +322,10 @@ class VlmPredictor:
 
     def predict(self, inputs: Sequence[TileInput], queries: Sequence[Query]) -> list[list[Answer]]:
         """One list for each input, one answer for each query, in order; see `earthmap.predict.Predictor`."""
+        return answer_each(self._predict, inputs, queries)
+
+    def _predict(self, inputs: Sequence[TileInput], queries: Sequence[Query]) -> list[list[Answer]]:
+        """The same of whole pictures, whatever footprints they have."""
         answers: list[list[Answer | None]] = [[None] * len(queries) for _ in inputs]
         looks: dict[tuple[int, int], Look] = {}
         asked: list[_Asked] = []
@@ -522,7 +530,7 @@ class VlmPredictor:
         if not questions:
             return {}
         shares: dict[tuple[int, bool], list[NDArray[np.float64]]] = {}
-        for (index, turned), scores in zip(places, self._model.engine.score(stem, questions), strict=True):
+        for (index, turned), scores in zip(places, self._scores(stem, questions), strict=True):
             share = scores.double().softmax(dim=1).cpu().numpy()
             shares.setdefault((index, turned), []).append(share[:, ::-1] if turned else share)
         tiles = len(stem.last)
@@ -531,6 +539,11 @@ class VlmPredictor:
             for index, turned in shares
             if not turned
         }
+
+    def _scores(self, stem: Stem, questions: Sequence[Closed]) -> Iterator[Any]:
+        """Scores of closed questions, MOST_CLOSED at once: a tile may have hundreds of footprints."""
+        for start in range(0, len(questions), MOST_CLOSED):
+            yield from self._model.engine.score(stem, questions[start : start + MOST_CLOSED])
 
     def _write(self, stem: Stem, wanted: Mapping[int, Query], *, times: tuple[str, ...]) -> dict[int, list[Reply]]:
         """Written answers, those of one grammar together."""

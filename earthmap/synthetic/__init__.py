@@ -12,9 +12,9 @@ from earthmap.synthetic.pictures import Pictures, draw_views, ground_distances, 
 from earthmap.synthetic.questions import Asked, ask
 from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
 from earthmap.synthetic.replies import regions
-from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, small_world
+from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, quake_world, small_world
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
-from earthmap.synthetic.standing import STANDING, Standing, standing_on
+from earthmap.synthetic.standing import STANDING, Standing, building_grades, standing_on
 from earthmap.synthetic.tile_scenes import write_tiles
 from earthmap.synthetic.tiles import Tiles, draw_tiles, patch_shares
 from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
@@ -38,6 +38,7 @@ __all__ = [
     "Tiles",
     "World",
     "ask",
+    "building_grades",
     "demo_world",
     "draw_tiles",
     "draw_views",
@@ -48,6 +49,7 @@ __all__ = [
     "patch_shares",
     "plan_scenes",
     "plan_tiles",
+    "quake_world",
     "regions",
     "small_world",
     "standing_on",

@@ -39,9 +39,6 @@ def slots_of(*labels: str) -> NDArray[np.bool_]:
     return np.isin(SLOT_CLASS, [OBJECT_CLASSES.index(label) for label in labels])
 
 
-GRADES = ("intact", "minor damage", "major damage", "destroyed")
-"""Grades of damage by number, as in the joint damage scale of xBD (Gupta et al. 2019, arXiv 1911.09296)."""
-
 _SMALLEST_PX = np.array([2.5, 1.2, 2.5, 6.0, 2.8])
 """Pixels along the narrow side below which a thing of each class is not drawn: it could not be told."""
 

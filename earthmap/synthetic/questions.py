@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from earthmap.synthetic.facts import Facts, Thing, direction, direction_of
-from earthmap.synthetic.objects import GRADES, OBJECT_CLASSES
+from earthmap.synthetic.objects import OBJECT_CLASSES
 from earthmap.synthetic.recipes import EVENTS
 from earthmap.synthetic.replies import (
     CANNOT_BE_SEEN,
@@ -30,10 +30,12 @@ from earthmap.synthetic.replies import (
     is_sayable,
     plural,
     series_text,
+    shape_of,
     things_text,
     tracks_text,
 )
 from earthmap.synthetic.truth import CLASSES
+from earthmap.tasks.damage import FOOTPRINT_KINDS, GRADES, damage_question, footprint_phrase
 from earthmap.tasks.query import Query, make_query
 from earthmap.tasks.registry import CATEGORIES, TASKS
 
@@ -528,8 +530,21 @@ def _damage(facts: Facts, dice: Dice) -> Asked | None:
     named = _outstanding(buildings, dice)
     if named is None or not dice.decides("damage", "", chance=1.0 if struck else 0.04):
         return None
-    text = f"How badly was {named[0]} damaged between the dates?"
-    return _asked(_query(text, "change-type", (), GRADES), GRADES[named[1].grade])
+    return _asked(_query(damage_question(named[0]), "change-type", (), GRADES), GRADES[named[1].grade])
+
+
+def _graded(facts: Facts, dice: Dice) -> Asked | None:
+    """How badly the building of a footprint was damaged: the same, of a building named by where it is."""
+    buildings = [thing for thing in facts.of("building", facts.dates - 1) if thing.seen]
+    struck = facts.event == "building damage"
+    if not buildings or not facts.tellable("building") or min(facts.seen[0], facts.seen[-1]) < 0.6:
+        return None
+    if not dice.decides("graded", "", chance=1.0 if struck else 0.04):
+        return None
+    thing = dice.choice(buildings)
+    kind = dice.choice(FOOTPRINT_KINDS)
+    text = damage_question(footprint_phrase(shape_of(thing, kind), kind))
+    return _asked(_query(text, "damage", (), GRADES), GRADES[thing.grade])
 
 
 def _series(facts: Facts, dice: Dice) -> Asked | None:
@@ -595,4 +610,6 @@ _ONE_DATE: Mapping[str, tuple[Maker, ...]] = {
     "detect": (_detect, _count),
     "segment": (_segment,),
 }
-_PAIR: tuple[Maker, ...] = (_change, _change, _change_type, _change_type, _change_caption, _struck_buildings, _damage)
+_PAIR: tuple[Maker, ...] = (
+    *(_change, _change, _change_type, _change_type, _change_caption, _struck_buildings, _damage, _graded),
+)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,6 +86,23 @@ def small_world(
         ships=ships,
         name="a small drawn valley",
     )
+
+
+def quake_world(
+    seed: int = 1,
+    *,
+    place: tuple[float, float] = (3.5, 45.7),
+    size_m: float = 960.0,
+    resolution_m: float = 0.5,
+    quake: float = 0.6,
+    cloud_share: float = 0.0,
+) -> World:
+    """Four hamlets on two dates, an earthquake between them that damages a share of the buildings; no flood.
+
+    The middle is near `place` (longitude, latitude in degrees).
+    """
+    small = small_world(seed, place=place, size_m=size_m, resolution_m=resolution_m, cloud_share=cloud_share)
+    return replace(small, scale=size_m / 6000.0, relief_m=60.0, flood_m=0.0, quake=quake, name="a drawn town")
 
 
 def plan_scenes(

@@ -204,6 +204,7 @@ def _toned(world: World, ground: Ground, date: datetime.datetime) -> tuple[NDArr
     cover = covered(world, ground, date)
     tone = np.clip(ground.tone, 0, 1)
     if _is_after(world, date):
+        tone = np.where(ground.rubble > 0, ground.rubble, tone)
         river = (cover == WATER) & (ground.height_m < world.flood_m)
         tone = np.where(ground.flooded | river, np.float32(0.85), tone)
     return np.where(cover == OUTSIDE, np.uint8(7), cover), tone.astype(np.float32)

@@ -11,7 +11,7 @@ import shapely
 
 from earthmap.synthetic.fields import hash64, look_up, uniform
 from earthmap.synthetic.ships import place_corners
-from earthmap.synthetic.truth import BUILT_UP, PLOT_M, World, ships_of, town_size_m
+from earthmap.synthetic.truth import BUILT_UP, PLOT_M, World, grades_in, ships_of, town_size_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,29 +46,40 @@ def standing_on(world: World, label: str) -> Standing:
 
 def _buildings(world: World) -> Floats:
     """Rows of rectangles of the houses that `earthmap.synthetic.truth` draws, whole inside the world."""
+    return _graded_buildings(world)[0]
+
+
+def building_grades(world: World) -> NDArray[np.uint8]:
+    """Grades of damage on the second date, numbers of `earthmap.tasks.damage.GRADES`, of `standing_on`'s buildings."""
+    return _graded_buildings(world)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _graded_buildings(world: World) -> tuple[Floats, NDArray[np.uint8]]:
     west, south, east, north = world.bounds
     size, middle = town_size_m(world), np.array([(west + east) / 2.0, (south + north) / 2.0])
     reach = ((east - west) / 2.0, (north - south) / 2.0)
     column, row = (
         axis.ravel() for axis in np.meshgrid(*(np.arange(-np.ceil(r / size), np.ceil(r / size)) for r in reach))
     )
-    rows = [_town(world, int(c), int(r), size) for c, r in zip(column, row, strict=True)]
-    found = np.concatenate([np.empty((0, 6)), *rows])
+    towns = [_town(world, int(c), int(r), size) for c, r in zip(column, row, strict=True)]
+    found = np.concatenate([np.empty((0, 6)), *(houses for houses, _ in towns)])
+    grades = np.concatenate([np.empty(0, np.uint8), *(of_town for _, of_town in towns)])
     found[:, :2] += middle
     corners = place_corners(found)
     inside = ((corners >= (west, south)) & (corners < (east, north))).all(axis=(1, 2))
-    found = found[inside]
+    found, grades = found[inside], grades[inside]
     ground = world.ground(found[:, 0], found[:, 1])
-    kept: Floats = found[(ground.cover == BUILT_UP) & (ground.height_m < 0.3 * world.relief_m)]
-    return kept
+    kept = (ground.cover == BUILT_UP) & (ground.height_m < 0.3 * world.relief_m)
+    return found[kept], grades[kept]
 
 
-def _town(world: World, column: int, row: int, size: float) -> Floats:
-    """The houses of one town, x and y from the world's middle."""
+def _town(world: World, column: int, row: int, size: float) -> tuple[Floats, NDArray[np.uint8]]:
+    """The houses of one town, x and y from the world's middle, and their grades of damage."""
     place = np.array([column]), np.array([row])
     draw = float(look_up(world.seed, "town", *place)[0])
     if draw <= 0.35:
-        return np.empty((0, 6))
+        return np.empty((0, 6)), np.empty(0, np.uint8)
     radius = (0.09 + 0.18 * draw) * size
     centre = [
         (at + 0.3 + 0.4 * float(look_up(world.seed, f"town {axis}", *place)[0])) * size
@@ -87,5 +98,6 @@ def _town(world: World, column: int, row: int, size: float) -> Floats:
     corners = place_corners(houses)
     edge = (u * u + v * v) / radius**2
     in_town = (np.floor(corners / size) == (column, row)).all(axis=(1, 2)) & (edge < 1.0)
-    kept: Floats = houses[in_town & (built > 0.15 + 0.6 * edge)]
-    return kept
+    kept = in_town & (built > 0.15 + 0.6 * edge)
+    town = np.full(across.shape, column * 4096 + row)
+    return houses[kept], grades_in(world, town, across.astype(np.int64), along.astype(np.int64))[kept]

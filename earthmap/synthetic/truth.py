@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from earthmap.content import canonical_json, content_key
 from earthmap.errors import CatalogError
 from earthmap.synthetic.fields import fractal, hash64, look_up, noise, noise_along, ramp, uniform
 from earthmap.synthetic.ships import place_ships, under
+from earthmap.tasks.damage import GRADES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +59,8 @@ class Ground:
     """Place within the class, 0 to 1: forest to crop, dark to bright soil, clear to turbid water."""
     height_m: NDArray[np.float32]
     """Metres above the river."""
+    rubble: NDArray[np.float32]
+    """Tone of what a building has become after; 0 where none has fallen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class World:
     """The date that has clouds: `before` or `after`."""
     ships: float = 0.0
     """Share of the places on open water where one fits that have a ship, 0 to 1; ships are built-up cover."""
+    quake: float = 0.0
+    """Share of the buildings that are damaged on the second date, 0 to 1, a third of them in each grade."""
     name: str = "a drawn valley"
     """What to call it in titles: every picture of it must be known as drawn."""
 
@@ -203,7 +209,8 @@ def covered(world: World, ground: Ground, date: datetime.datetime) -> NDArray[np
     """Class codes of `ground` on `date`: uint8 of its shape, 255 outside the world."""
     if not world.is_after(date):
         return ground.cover
-    return np.where(ground.flooded, np.uint8(WATER), ground.cover)
+    cover = np.where(ground.rubble > 0, np.uint8(BARE), ground.cover)
+    return np.where(ground.flooded, np.uint8(WATER), cover)
 
 
 def truth_on(world: World, geobox: GeoBox, date: datetime.datetime) -> NDArray[np.uint8]:
@@ -271,19 +278,21 @@ def _ground(world: World, x: NDArray[np.float64], y: NDArray[np.float64]) -> Gro
     height = _height(world, x, y, river_m=np.abs(river_m), stream_m=stream_m)
     cover, tone = _vegetated(world, x, y, height=height)
     _add_high_ground(world, x, y, height=height, cover=cover, tone=tone)
-    buildings = _add_settlements(world, x, y, height=height, cover=cover, tone=tone)
+    rubble = np.zeros(cover.shape, np.float32)
+    buildings = _add_settlements(world, x, y, height=height, cover=cover, tone=tone, rubble=rubble)
     road = (np.abs(river_m - 1000.0 * world.scale) < 9.0) & (height < 120.0)
-    cover[road], tone[road] = BUILT_UP, 0.1
+    cover[road], tone[road], rubble[road] = BUILT_UP, 0.1, 0.0
     water = _water(world, x, y, river_m=np.abs(river_m), stream_m=stream_m, height=height)
-    cover[water], tone[water] = WATER, 0.35
+    cover[water], tone[water], rubble[water] = WATER, 0.35, 0.0
     if world.ships:
         afloat = under(ships_of(world), x + (west + east) / 2.0, y + (south + north) / 2.0)
         cover[afloat], tone[afloat] = BUILT_UP, 0.9
         buildings |= afloat
     low = (height < world.flood_m) & (np.abs(river_m) < 2500.0 * world.scale)
-    cover[~np.broadcast_to(inside, cover.shape)] = OUTSIDE
+    outside = ~np.broadcast_to(inside, cover.shape)
+    cover[outside], rubble[outside] = OUTSIDE, 0.0
     flooded = low & (cover != WATER) & ~buildings & inside
-    return Ground(cover=cover, flooded=flooded, tone=tone, height_m=height)
+    return Ground(cover=cover, flooded=flooded, tone=tone, height_m=height, rubble=rubble)
 
 
 def town_size_m(world: World) -> float:
@@ -447,6 +456,7 @@ def _add_settlements(
     height: NDArray[np.float32],
     cover: NDArray[np.uint8],
     tone: NDArray[np.float32],
+    rubble: NDArray[np.float32],
 ) -> NDArray[np.bool_]:
     """Streets and oriented rectangles of buildings; True where a building stands (which a flood leaves standing)."""
     size = town_size_m(world)
@@ -464,8 +474,11 @@ def _add_settlements(
     u = cosine * east[near] + sine * north[near]
     v = cosine * north[near] - sine * east[near]
     edge = away[near] / (radius[near] ** 2)
-    house, street, roof = _houses(world, u, v, town=column[near] * 4096 + row[near], edge=edge)
+    town = column[near] * 4096 + row[near]
+    house, street, roof = _houses(world, u, v, town=town, edge=edge)
     buildings[near] = house
+    if world.quake:
+        rubble[near] = np.where(house, _rubble(world, u, v, town=town), np.float32(0.0))
     paved = np.zeros(near.shape, np.bool_)
     paved[near] = street | house
     cover[paved] = BUILT_UP
@@ -492,6 +505,49 @@ def _houses(
     house = (built > 0.15 + 0.6 * edge) & (across < 10.0 + 9.0 * wide) & (along < 8.0 + 11.0 * deep)
     street = (u - np.floor(u / (3 * plot)) * 3 * plot < 10.0) | (v - np.floor(v / (4 * plot)) * 4 * plot < 10.0)
     return house, street & ~house & (edge < 0.8), np.float32(0.3) + np.float32(0.7) * roof
+
+
+def grades_in(
+    world: World, town: NDArray[np.int64], column: NDArray[np.int64], row: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Grades of damage on the second date, numbers of `earthmap.tasks.damage.GRADES`, of the houses on plots of towns.
+
+    Args:
+        world: The world.
+        town: Column of the town times 4,096, and its row.
+        column: Of the plot in its town.
+        row: The same.
+    """
+    draw = uniform(hash64(world.seed, zlib.crc32(b"quake"), town, column, row))
+    if not world.quake:
+        return np.zeros(draw.shape, np.uint8)
+    worst = len(GRADES) - 1
+    return np.where(draw < world.quake, 1 + np.minimum(draw / world.quake * worst, worst - 1), 0).astype(np.uint8)
+
+
+_FALLEN = np.array([0.0, 0.22, 0.55, 1.0], np.float32)
+"""Share of a house that has fallen, by grade; of one that is destroyed some walls stand."""
+
+_BLOCK_M = 1.5
+"""Side of the pieces that a house breaks into."""
+
+
+def _rubble(
+    world: World, u: NDArray[np.float64], v: NDArray[np.float64], *, town: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Tone of fallen pieces at town coordinates, as if there were houses all over; 0 where nothing has fallen."""
+    column, row = np.floor(u / PLOT_M).astype(np.int64), np.floor(v / PLOT_M).astype(np.int64)
+    fallen = _FALLEN[grades_in(world, town, column, row)]
+    pieces = (np.floor(axis / _BLOCK_M).astype(np.int64) for axis in (u, v))
+    piece = uniform(hash64(world.seed, zlib.crc32(b"rubble"), town, *pieces))
+    across = (u / PLOT_M - column).astype(np.float32)  # 0 to 1 over the plot, of which the house takes the middle
+    whole = np.where(fallen == 1.0, piece < np.float32(0.92), across - np.float32(0.06) * piece < _edge_of(fallen))
+    return np.where((fallen > 0) & whole, np.float32(0.35) + np.float32(0.65) * piece, np.float32(0.0))
+
+
+def _edge_of(fallen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far over its plot a house of common width has fallen."""
+    return np.float32(0.5 - 14.5 / PLOT_M) + np.float32(29.0 / PLOT_M) * fallen
 
 
 def _cloud_field(world: World, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -6,8 +6,9 @@ code is named in the answer's legend. An answer about the whole tile has a mask 
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,28 @@ STATUSES = ("answered", "skipped", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grading:
+    """What is said of one footprint of a tile: a choice, or why there is none."""
+
+    value: str | None = None
+    """One of the query's choices; None where it was not asked about."""
+    probability: float | None = None
+    """Of `value`; None where the predictor has none to give."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Probability of each choice."""
+    reason: str | None = None
+    """A short stable word for why there is no value: `cloud`, `nodata`, `outside`, `too_small`, `no_building` …"""
+    message: str | None = None
+    """The same for people."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the value should know."""
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise QueryError(f"a footprint with value {self.value} and reason {self.reason}", expected="one of them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """The reply to one query about one tile at one observation (or one pair of them)."""
 
@@ -34,7 +57,8 @@ class Answer:
     """`answered`, `skipped` (a stated reason why it was not asked) or `failed` (it was, and broke)."""
     value: str | None = None
     """By the task's answer: `yes` or `no`, a share with 4 decimals, the choice, the labels said yes joined by `; `, the
-    number of things found, the text shortened to 200 characters, the largest class of a mask."""
+    number of things found, the text shortened to 200 characters, the largest class of a mask; of footprints that are
+    asked about one by one how many were."""
     probability: float | None = None
     """Of `value`, calibrated; None where the predictor has none to give."""
     fraction: float | None = None
@@ -63,6 +87,8 @@ class Answer:
     """What was found, in coordinates 0–1 of the picture (core and halo), x right and y down."""
     instance_scores: tuple[float, ...] = ()
     """Of each instance, 0 to 1; empty where the predictor has none to give."""
+    gradings: tuple[Grading, ...] = ()
+    """Of each footprint of the tile, in their order."""
     orders_agree: float | None = None
     """Of a change, the share of the seen ground of which the same is said when the dates are asked for in the other
     order; None where that was not asked."""
@@ -129,6 +155,7 @@ def answer_schema() -> pa.Schema:
             ("scores", text),  # JSON {"harbour": 0.7}
             ("instances", text),  # SLIS of the picture; empty where there are none
             ("instance_scores", pa.list_(pa.float64())),
+            ("gradings", text),  # JSON of the Grading of each footprint of the tile, in their order; null without any
             ("orders_agree", pa.float64()),
             ("embedding", pa.list_(pa.float32())),
             ("pair", text),  # JSON of earthmap.pipeline.pairing.Pairing, of a change
@@ -163,6 +190,7 @@ def answer_columns(answer: Answer) -> dict[str, Any]:
         "scores": json.dumps(dict(answer.scores), sort_keys=True, allow_nan=False),
         "instances": serialize(answer.instances[index] for index in kept) if kept else "",
         "instance_scores": [answer.instance_scores[index] for index in kept] if answer.instance_scores else [],
+        "gradings": gradings_text(answer.gradings) if answer.gradings else None,
         "orders_agree": answer.orders_agree,
         "embedding": None if answer.embedding is None else answer.embedding.tolist(),
     }
@@ -180,9 +208,21 @@ def answer_from_columns(row: Mapping[str, Any], *, side_px: int) -> Answer:
         scores=json.loads(row["scores"]),
         instances=parse(row["instances"]).instances,
         instance_scores=tuple(row["instance_scores"]),
+        gradings=parse_gradings(row["gradings"]),
         embedding=None if row["embedding"] is None else np.array(row["embedding"], np.float32),
         **{name: row[name] for name in _PLAIN_COLUMNS},
     )
+
+
+def gradings_text(gradings: Sequence[Grading]) -> str:
+    """Gradings as JSON, what is not set left out; equal ones give equal text."""
+    plain = [{name: value for name, value in dataclasses.asdict(one).items() if value} for one in gradings]
+    return json.dumps(plain, sort_keys=True, allow_nan=False)
+
+
+def parse_gradings(text: str | None) -> tuple[Grading, ...]:
+    """The inverse of `gradings_text`; none for None."""
+    return tuple(Grading(**{**one, "notes": tuple(one.get("notes", ()))}) for one in json.loads(text or "[]"))
 
 
 _PLAIN_COLUMNS = (

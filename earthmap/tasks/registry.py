@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from earthmap.tasks.damage import GRADES
 from earthmap.tasks.vocabulary import CHANGES, TARGETS
 
 CATEGORIES = ("classify", "label", "vqa", "caption", "ground", "detect", "segment", "change", "track")
@@ -216,6 +217,17 @@ _ROWS = (
         template="{text}\nReply with what happened between the dates: {choices}.",
         example="What kind of change is this?",
         choices=CHANGES,
+    ),
+    Task(
+        id="damage",
+        category="change",
+        answer="choice",
+        dates=2,
+        merge="footprints",
+        scoring="choices",
+        template="{text}\nReply with what happened between the dates: {choices}.",
+        example="Which buildings are damaged?",
+        choices=GRADES,
     ),
     Task(
         id="change-caption",

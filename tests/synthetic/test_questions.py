@@ -29,9 +29,10 @@ from earthmap.synthetic import (
     regions,
 )
 from earthmap.synthetic.facts import told_by
-from earthmap.synthetic.objects import GRADES, OBJECT_CLASSES, slots_of
+from earthmap.synthetic.objects import OBJECT_CLASSES, slots_of
 from earthmap.synthetic.replies import CANNOT_BE_SEEN, NAMES, TOO_COARSE
 from earthmap.synthetic.sky import CLOUD_OPACITY
+from earthmap.tasks.damage import GRADES, damage_question, footprint_phrase
 from earthmap.tasks.prompts import closed_choices, question_prompt
 from earthmap.tasks.query import make_query
 from earthmap.tasks.registry import CATEGORIES, TASKS
@@ -507,6 +508,18 @@ def test_grades_of_damage_are_those_of_the_building() -> None:
     assert {two.answer for two in asked} == {GRADES[0], GRADES[3]}
     still = facts_of(draw_tiles(plan_tiles(range(60), side_px=128, gsd_m=(0.5, 1.5))))
     assert not [two for one in still for two in ask(one, count=30) if "damaged" in two.query.text]
+
+
+def test_the_building_of_a_footprint_is_named_by_its_place_in_the_words_of_a_map() -> None:
+    facts = facts_of(draw_tiles(plan_tiles(range(160), side_px=128, dates=2, gsd_m=(0.5, 1.5))))
+    asked = [(one, two) for one in facts for two in ask(one, count=40) if two.query.task == "damage"]
+    assert len({two.answer for _, two in asked}) >= 3
+    for one, two in asked:
+        things = [thing for thing in one.of("building", 1) if thing.grade == GRADES.index(two.answer)]
+        shapes = [(shapely.box(*thing.box), "box") for thing in things]
+        shapes += [(shapely.Point(thing.middle), "point") for thing in things]
+        assert two.query.text in {damage_question(footprint_phrase(*shape)) for shape in shapes}
+        assert two.query.choices == GRADES
 
 
 _DAMAGE = EVENTS.index("building damage")

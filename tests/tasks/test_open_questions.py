@@ -219,7 +219,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
 
 
 def test_the_sentences_are_many_and_of_every_kind() -> None:
-    assert set(SENTENCES) == set(TASKS)
+    assert set(SENTENCES) == set(TASKS) - {"damage"}  # footprints beside the words make it that
     assert {TASKS[task].category for task in SENTENCES} == set(CATEGORIES)
     assert sum(map(len, SENTENCES.values())) >= 80
 

@@ -103,7 +103,7 @@ def test_every_template_has_the_places_of_its_row() -> None:
         assert "{targets}" in row.template or not row.needs_targets
 
 
-PROMPTS = "72616d4b1e051ba7c5f4640889bd7b17"
+PROMPTS = "b41737beb6108dbb619b264ef253c869"
 """Key of all prompts of version 1."""
 
 
