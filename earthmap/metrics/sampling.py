@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.uint8]
 
-BOUNDARY, SKIPPED, UNSEEN_GROUND, OUTSIDE = 251, 252, 253, 255
-"""Strata beside the map's classes: near another class; shown, but not looked at; not shown; no ground of the map."""
+BOUNDARY, SKIPPED, UNSEEN_GROUND, TRIAGED, OUTSIDE = 251, 252, 253, 254, 255
+"""Strata beside the map's classes: near another class; shown, but without an answer; not shown; shown, but not looked
+at, because a coarse picture has no target there; no ground of the map."""
 
 BOUNDARY_PX = 2
 """A pixel so near to one of another class, in rows and columns, is of the boundary stratum."""
@@ -33,8 +34,8 @@ MINIMUM = 50
 
 SPREAD = 0.2
 BOUNDARY_SPREAD = 0.45
-"""Standard deviation of being wrong that is expected within a class, and at its border and beyond the map: 4 and 28 %
-of the pixels. What is drawn above the minimum is shared out by area times this (Neyman 1934)."""
+"""Standard deviation of being wrong that is expected within a class and where triage skips, and at borders and beyond
+the map: 4 and 28 % of the pixels. What is drawn above the minimum is shared out by area times this (Neyman 1934)."""
 
 
 def boundary_strata(codes: Codes, *, nothing: int = OUTSIDE, width_px: int = BOUNDARY_PX) -> Codes:
@@ -75,7 +76,7 @@ def allocate(
 
 
 def _spread(key: int) -> float:
-    return SPREAD if key < BOUNDARY else BOUNDARY_SPREAD
+    return SPREAD if key < BOUNDARY or key == TRIAGED else BOUNDARY_SPREAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from earthmap.outputs.numbers import (
 from earthmap.outputs.page import mount, render_page
 from earthmap.outputs.provenance import Provenance, again_section, estimates_section
 from earthmap.outputs.swipe import find_swipes, swipe_html
+from earthmap.outputs.triage import triage_section
 from earthmap.outputs.webmap import WebMap, build_map
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def render_report(
         _details(summary, numbers),
         evidence_section(evidence),
         _counts_section(summary, numbers),
+        triage_section(numbers),
         _trust(features, summary, numbers, sampled=bool(provenance.estimates)),
         again_section(provenance),
     ]

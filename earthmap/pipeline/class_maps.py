@@ -22,9 +22,10 @@ from earthmap.content import content_key
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Tile, pixel_area_m2
 from earthmap.merge.rasters import counted_pixels
-from earthmap.metrics.sampling import BOUNDARY_PX, OUTSIDE, SKIPPED, UNSEEN_GROUND, boundary_strata
+from earthmap.metrics.sampling import BOUNDARY_PX, OUTSIDE, SKIPPED, TRIAGED, UNSEEN_GROUND, boundary_strata
 from earthmap.pipeline.folder import CLASSES_PATH, COVERAGE_PATH, Run
 from earthmap.pipeline.plan import PLAN_PATH
+from earthmap.pipeline.triage import TRIAGE
 from earthmap.sensors.masks import REASONS
 from earthmap.tasks import TASKS, UNSEEN, Query, mask_legend
 
@@ -40,7 +41,7 @@ KEY_DIGITS = 8
 """Of a sample's key in the ids of its units."""
 
 _WHY = ("status", "stage", "reason", "datetime_min")
-"""Columns of the coverage that `is_skipped` looks at."""
+"""Columns of the coverage that `unanswered_stratum` looks at."""
 
 DAYS = ("datetime_min", "datetime_max")
 """Columns of the coverage that `days_of` looks at."""
@@ -193,7 +194,7 @@ class ClassMap(AbstractContextManager["ClassMap"]):
     @cached_property
     def rasters(self) -> dict[str, str]:
         """SHA-256 of the layer's class rasters by their path in the run folder."""
-        names = {name for names, _ in self._tiles.values() for name in names}
+        names = {name for names, _ in self._cells.values() for name in names}
         paths = [
             path
             for path in self.run.storage.list(CLASSES_PATH)
@@ -202,16 +203,15 @@ class ClassMap(AbstractContextManager["ClassMap"]):
         return {path: hashlib.sha256(self.run.storage.read(path)).hexdigest() for path in paths}
 
     @cached_property
-    def _tiles(self) -> dict[str, tuple[frozenset[str], frozenset[str]]]:
-        """By cell id: observations of the layer there, and the tiles that a picture shows and that have no answer."""
-        names: dict[str, set[str]] = {}
-        skipped: dict[str, set[str]] = {}
+    def _cells(self) -> dict[str, tuple[set[str], dict[str, int]]]:
+        """By cell id: observations of the layer there, and the stratum of each tile that has no answer."""
+        cells: dict[str, tuple[set[str], dict[str, int]]] = {}
         for row in layer_coverage(self.run, self.layer):
-            cell = Tile.parse(row["tile_id"]).cell.id
-            names.setdefault(cell, set()).add(row["observation"])
-            if is_skipped(row):
-                skipped.setdefault(cell, set()).add(row["tile_id"])
-        return {cell: (frozenset(own), frozenset(skipped.get(cell, ()))) for cell, own in names.items()}
+            names, unanswered = cells.setdefault(Tile.parse(row["tile_id"]).cell.id, (set(), {}))
+            names.add(row["observation"])
+            if row["status"] != "answered":
+                unanswered[row["tile_id"]] = unanswered_stratum(row)
+        return cells
 
     def cells(self) -> Iterator[CellClasses]:
         """Every cell of the job with ground of the area, in the plan's order. Raises StorageError for a damaged run."""
@@ -229,17 +229,16 @@ class ClassMap(AbstractContextManager["ClassMap"]):
 
     def _cell(self, cell: Cell, mine: set[str]) -> CellClasses:
         counted = counted_pixels(cell, self.run.job.area)
-        skipped = np.zeros(counted.shape, bool)
-        unanswered = self._tiles.get(cell.id, (frozenset(), frozenset()))[1]
+        blank = np.full(counted.shape, UNSEEN_GROUND, np.uint8)
+        unanswered = self._cells[cell.id][1] if cell.id in self._cells else {}
         for tile in cell.tiles():
             counted[tile.core_slices] &= tile.id in mine
-            skipped[tile.core_slices] = tile.id in unanswered
+            blank[tile.core_slices] = unanswered.get(tile.id, UNSEEN_GROUND)
         around = self._read(cell)
         inner = (slice(BOUNDARY_PX, -BOUNDARY_PX), slice(BOUNDARY_PX, -BOUNDARY_PX))
         codes = around[inner]
         seen = boundary_strata(around, nothing=UNSEEN)[inner]
-        strata = np.where(codes != UNSEEN, seen, np.where(skipped, np.uint8(SKIPPED), np.uint8(UNSEEN_GROUND)))
-        strata = np.where(counted, strata, np.uint8(OUTSIDE))
+        strata = np.where(counted, np.where(codes != UNSEEN, seen, blank), np.uint8(OUTSIDE))
         return CellClasses(cell, codes, strata, np.asarray(pixel_area_m2(cell.core_geobox)))
 
     def _read(self, cell: Cell) -> Codes:
@@ -248,7 +247,7 @@ class ClassMap(AbstractContextManager["ClassMap"]):
 
         side = cell.grid.cell_core_px + 2 * BOUNDARY_PX
         codes = np.full((side, side), UNSEEN, np.uint8)
-        names = self._tiles.get(cell.id, (frozenset(), frozenset()))[0]
+        names = self._cells[cell.id][0] if cell.id in self._cells else set()
         corner, step = cell.core_geobox.affine, cell.grid.resolution_m
         for path in sorted(self.rasters):
             if _observation(path, names) is None or not path.endswith(f"_{cell.zone.id}.tif"):
@@ -274,7 +273,7 @@ class ClassMap(AbstractContextManager["ClassMap"]):
         return self._open[path]
 
 
-def _observation(path: str, names: frozenset[str] | set[str]) -> str | None:
+def _observation(path: str, names: set[str]) -> str | None:
     """Which of `names` a class raster is of; None for another's."""
     stem = path.removesuffix(".tif").rpartition("_")[0]
     return next((name for name in sorted(names) if stem.endswith(f"_{name}")), None)
@@ -301,8 +300,9 @@ def days_of(row: Mapping[str, Any]) -> str:
     return "..".join(dict.fromkeys(f"{time:%Y-%m-%d}" for time in times))
 
 
-def is_skipped(row: Mapping[str, Any]) -> bool:
-    """A picture shows the tile, and no cloud or the like is why it has no answer: someone could look and label it."""
-    if row["status"] == "answered" or row["datetime_min"] is None or row["stage"] in _READ_STAGES:
-        return False
-    return row["reason"] not in REASONS
+def unanswered_stratum(row: Mapping[str, Any]) -> int:
+    """The stratum of a tile without an answer: UNSEEN_GROUND where no picture shows it or cloud and the like hide it,
+    else TRIAGED or SKIPPED, as someone could look and label it."""
+    if row["datetime_min"] is None or row["stage"] in _READ_STAGES or row["reason"] in REASONS:
+        return UNSEEN_GROUND
+    return TRIAGED if row["reason"] == TRIAGE else SKIPPED

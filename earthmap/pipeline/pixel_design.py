@@ -11,7 +11,7 @@ import shapely
 from earthmap.errors import BadRequestError
 from earthmap.grid import Cell, pixel_to_lonlat
 from earthmap.metrics.area import Stratum
-from earthmap.metrics.sampling import BOUNDARY, OUTSIDE, SKIPPED, UNSEEN_GROUND, Drawn, StratifiedDraw
+from earthmap.metrics.sampling import BOUNDARY, OUTSIDE, SKIPPED, TRIAGED, UNSEEN_GROUND, Drawn, StratifiedDraw
 from earthmap.pipeline.class_maps import DAYS, ClassMap, MapLayer, days_of, layer_coverage
 from earthmap.pipeline.design import UNMAPPED, Design, Unit, unit_name
 from earthmap.pipeline.folder import Run
@@ -20,7 +20,7 @@ from earthmap.tasks import UNSEEN
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
-_NAMES = {BOUNDARY: "boundary", SKIPPED: "skipped", UNSEEN_GROUND: "unseen"}
+_NAMES = {BOUNDARY: "boundary", SKIPPED: "skipped", UNSEEN_GROUND: "unseen", TRIAGED: "skipped by triage"}
 
 
 def draw_pixels(run: Run, layer: MapLayer, *, total: int, seed: int, unseen: bool) -> tuple[Design, list[BaseGeometry]]:

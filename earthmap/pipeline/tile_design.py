@@ -14,8 +14,8 @@ import shapely
 from earthmap.errors import BadRequestError
 from earthmap.grid import CELL_TILES, Grid, Tile, Zone, owner
 from earthmap.metrics.area import Stratum
-from earthmap.metrics.sampling import SKIPPED, UNSEEN_GROUND, allocate
-from earthmap.pipeline.class_maps import DAYS, MapLayer, days_of, is_skipped, layer_coverage
+from earthmap.metrics.sampling import SKIPPED, TRIAGED, UNSEEN_GROUND, allocate
+from earthmap.pipeline.class_maps import DAYS, MapLayer, days_of, layer_coverage, unanswered_stratum
 from earthmap.pipeline.design import UNMAPPED, Design, Unit, unit_name
 from earthmap.pipeline.folder import FEATURES_PATH, Run
 
@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 NONE, FEW, MANY = 0, 1, 2
 """Strata by what was found: nothing, up to the median of the tiles with any, more."""
 
-_NAMES = {NONE: "none found", FEW: "few found", MANY: "many found", SKIPPED: "skipped", UNSEEN_GROUND: "unseen"}
+_NAMES = {
+    NONE: "none found",
+    FEW: "few found",
+    MANY: "many found",
+    SKIPPED: "skipped",
+    UNSEEN_GROUND: "unseen",
+    TRIAGED: "skipped by triage",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class _TileFound:
     found: int
     date: str
     kind: int
-    """SKIPPED, UNSEEN_GROUND, or NONE where it was answered."""
+    """SKIPPED, UNSEEN_GROUND, TRIAGED, or NONE where it was answered."""
 
 
 def draw_tiles(run: Run, layer: MapLayer, *, total: int, seed: int, unseen: bool) -> tuple[Design, list[BaseGeometry]]:
@@ -125,7 +132,7 @@ def _tiles(run: Run, layer: MapLayer) -> Iterator[_TileFound]:
     found = _found_in(run, layer, set(rows))
     for name, row in sorted(rows.items()):
         if row["area_km2"] > 0:
-            kind = NONE if row["status"] == "answered" else SKIPPED if is_skipped(row) else UNSEEN_GROUND
+            kind = NONE if row["status"] == "answered" else unanswered_stratum(row)
             ground = shapely.from_wkb(row["geometry"])
             yield _TileFound(Tile.parse(name), ground, row["area_km2"] * 1e6, found[name], days_of(row), kind)
 
