@@ -13,6 +13,7 @@ from typing import Any
 from earthmap.tasks import TASKS
 from earthmap.tasks.damage import EMS_GRADES
 from earthmap.tasks.query import DEFAULT_UNSEEN
+from earthmap.tasks.vocabulary import FLOOD
 
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
@@ -82,7 +83,9 @@ class Numbers:
 
     @property
     def date(self) -> str:
-        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair."""
+        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair; of a flood, which is no other hour's, with the time."""
+        if self.targets == (FLOOD,) and self.start is not None:
+            return f"{self.start:%Y-%m-%d %H:%M} UTC"
         return date_label(self.start, self.end, pair=self.is_pair)
 
 

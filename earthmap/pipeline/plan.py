@@ -297,8 +297,8 @@ def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -
     ]
     whole = [asking for asking in mine if len(asking.observations) == 1 and _of_date(query, [looked[asking]])]
     if query.dates == 1 and whole:
-        known = {name: earlier.observations[name] for asking in before for name in asking.names if not asking.members}
-        references = _References.of(query, list(known.values()), [ground])
+        names = sorted({name for asking in before for name in asking.names if not asking.members})
+        references = _References.of(query, [earlier.observations[name] for name in names], [ground])
         return list(dict.fromkeys(references.beside(asking, 0) for asking in whole))
     names = sorted({name for asking in mine for name in asking.observations if not asking.members})
     seen = list(_of_date(query, [earlier.observations[name] for name in names]))

@@ -24,15 +24,7 @@ import numpy as np
 from earthmap.catalog import Observation
 from earthmap.errors import LedgerError
 from earthmap.grid import Cell
-from earthmap.merge import (
-    COVERAGE_ORDER,
-    FEATURE_ORDER,
-    Joining,
-    Sums,
-    coverage_schema,
-    feature_schema,
-    summarize,
-)
+from earthmap.merge import CellMerge, Sums, summarize
 from earthmap.outputs import (
     Backdrop,
     Ordering,
@@ -44,7 +36,6 @@ from earthmap.outputs import (
     render_report,
     result_item,
     select_results,
-    write_geoparquet,
     write_parquet,
 )
 from earthmap.pipeline.area_estimate import ESTIMATE_NAME
@@ -65,6 +56,7 @@ from earthmap.pipeline.folder import (
 )
 from earthmap.pipeline.footprint_cells import check_footprints, rest_tables
 from earthmap.pipeline.job import Job
+from earthmap.pipeline.joined import Joined, join_cells
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
@@ -186,23 +178,17 @@ class _Rasters:
 
 def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sums, _Rasters]:
     """Write features, coverage and ledger; returns the run's sums, and what has class rasters."""
-    features = Ordering(files.folder("features"), keys=FEATURE_ORDER)
-    coverage = Ordering(files.folder("coverage"), keys=COVERAGE_ORDER)
+    joined = Joined.in_folder(files.scratch)
     ledger = Ordering(files.folder("ledger"), keys=LEDGER_ORDER)
-    sums, rasters, rows = Sums(), _Rasters(), 0
-    joining = Joining({work.cell for work in plan.work()}, job.area, _queries(job))
-    for merge, own in merged.read(work.cell for work in plan.work()):
-        sums.update(merge.sums)
+    rasters, counted = _Rasters(), list[int]()
+
+    def each(merge: CellMerge, own: pa.Table) -> None:
         rasters.add(Cell.parse(merge.cell_id), merge.classes)
-        rows += _distinct(own)
-        features.add(merge.features)
-        coverage.add(merge.coverage)
+        counted.append(_distinct(own))
         ledger.add(own)
-        for table in joining.add(merge):
-            features.add(table)
-    for table in joining.finish():
-        features.add(table)
-    sums.update(joining.sums)
+
+    join_cells(joined, (work.cell for work in plan.work()), job=job, merged=merged, each=each)
+    features, sums, rows = joined.features, joined.sums, sum(counted)
     for table in rest_tables(job, sums):
         features.add(table)
     check_footprints(job, sums)
@@ -211,8 +197,7 @@ def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sum
             f"the ledger has {rows} different answers",
             expected=f"{plan.planned}, one for each planned tile, query and observation",
         )
-    write_geoparquet(files.scratch / FEATURES_PATH, features.in_order(), feature_schema())
-    write_geoparquet(files.scratch / COVERAGE_PATH, coverage.in_order(), coverage_schema())
+    joined.write(files.scratch)
     write_parquet(files.scratch / LEDGER_PATH, ledger.in_order(), ledger_schema())
     for path in (FEATURES_PATH, COVERAGE_PATH, LEDGER_PATH):
         files.put(path)

@@ -248,8 +248,8 @@ def _check_dates(
         )
     if flood and len(earlier) < ENOUGH:
         say(
-            f"{len(earlier) or 'no'} observation before the event: the flood includes permanent water; to tell it apart "
-            "give earlier dates with --before, or --reference-water"
+            f"{len(earlier) or 'no'} observation before the event: the flood includes permanent water; "
+            "to tell it apart give earlier dates with --before, or --reference-water"
         )
 
 
@@ -281,7 +281,7 @@ class _Index:
             "questions": [query.text for query in job.queries],
             "notes": list(event.notes),
         }
-        fresh = {"event": about, "job": job.content_key(), "latest": None, "runs": []}
+        fresh: dict[str, Any] = {"event": about, "job": job.content_key(), "latest": None, "runs": []}
         try:
             content = json.loads(storage.read(EVENT_PATH))
         except FileNotFoundError:

@@ -26,6 +26,8 @@ from earthmap.pipeline.context import Committed, Context
 from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
 from earthmap.pipeline.footprint_cells import lay_out
+from earthmap.pipeline.growing import PROGRESS_PATH, Growing
+from earthmap.pipeline.importance import in_order, order_cells
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.lease import Lease
@@ -58,12 +60,15 @@ class Progress:
     """Ground of the tiles that are done."""
     failed: int
     """Rows of the ledger so far that failed."""
+    cell_id: str
+    """The cell that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellDone:
     """What comes back from the workers for one cell; what it came to stands in a file (`MergedCells`)."""
 
+    cell_id: str
     tiles: int
     failed: int
     """Rows of its ledger that failed."""
@@ -158,18 +163,44 @@ def run_job(
         say(f"{plan.tiles:,} tiles in {plan.cells:,} cells, {len(plan.observations)} observations")
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
         merged = MergedCells.of(context.store, storage, execution=lease.execution)
+        worked, heard = plan, report
+        if job.spec.rush:
+            worked, heard = _rushed(job, plan, context, merged, report=report, say=say)
         with cluster(job.spec.cluster):
-            _stream(plan, context, merged, tally, report=report, say=say)
+            _stream(worked, context, merged, tally, report=heard, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
         publishing = time.monotonic()
         tally.published = publish(storage, job=job, plan=plan, merged=merged)
         merged.remove()
+        storage.delete(PROGRESS_PATH)
         tally.seconds["publish"] = time.monotonic() - publishing
         tally.seconds["total"] = time.monotonic() - started
         say(", ".join(f"{name} {share:.0%}" for name, share in tally.shares.items()) + " of the time")
         _finish(storage, job, plan, execution=lease.execution, tally=tally)
     return Run(storage.address)
+
+
+def _rushed(
+    job: Job,
+    plan: Plan,
+    context: Context,
+    merged: MergedCells,
+    *,
+    report: Callable[[Progress], None] | None,
+    say: Callable[[str], None],
+) -> tuple[Plan, Callable[[Progress], None]]:
+    """The plan with its most important cells first, and who hears of each that is done and lets the map grow."""
+    order = order_cells(plan, context.reader, points=job.spec.points, footprints=job.spec.footprints)
+    say(f"working on {order.why}")
+    growing = Growing(storage=Storage(job.spec.out), job=job, merged=merged, planned=plan.cells, say=say)
+
+    def heard(progress: Progress) -> None:
+        if report is not None:
+            report(progress)
+        growing.add(progress.cell_id)
+
+    return in_order(plan, order), heard
 
 
 def claim(storage: Storage, job: Job) -> None:
@@ -297,6 +328,7 @@ def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> d
     )
     merged.write(merge, _ledger(answers, parts, context))
     done = CellDone(
+        cell_id=work.cell.id,
         tiles=work.tiles.bit_count(),
         failed=answers["status"].to_pylist().count("failed"),
         groups=len(reads),
@@ -358,9 +390,12 @@ def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int, gp
 
 
 def _block_sizes(cells: int, *, cpus: int) -> list[int]:
-    """How many cells each block has: as even as can be, the larger ones first."""
-    blocks = min(MAX_BLOCKS, max(-(-cells // BLOCK_CELLS), min(cells, BLOCKS_PER_CPU * max(1, cpus))))
-    return [cells // blocks + (number < cells % blocks) for number in range(blocks)]
+    """How many cells each block has: as even as can be, the larger ones first, but for one of one cell for each CPU at
+    the start, from which a first answer comes soon."""
+    soon = min(cells, max(1, cpus))
+    cells -= soon
+    blocks = min(MAX_BLOCKS - soon, max(-(-cells // BLOCK_CELLS), min(cells, BLOCKS_PER_CPU * max(1, cpus))))
+    return [1] * soon + [cells // blocks + (number < cells % blocks) for number in range(blocks)]
 
 
 def _reading_cpus(plan: Plan) -> float:
@@ -412,7 +447,10 @@ def _stream(
         failed += cell.failed
         if report is not None:
             km2 = tiles * (plan.grid.core_m / 1000) ** 2
-            report(Progress(cells=cells, tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed))
+            done = Progress(
+                cells=cells, tiles=tiles, tiles_planned=plan.tiles, km2=km2, failed=failed, cell_id=cell.cell_id
+            )
+            report(done)
     if cells != plan.cells:
         raise LedgerError(f"{cells} cells came back", expected=f"{plan.cells}")
 
