@@ -337,7 +337,7 @@ def _default_predictor(spec: JobSpec) -> str:
 
 
 def _queries(spec: JobSpec) -> tuple[Query, ...]:
-    """The exact queries. Raises QueryError, and JobError for one that is asked twice or cannot be merged."""
+    """The exact queries. Raises QueryError, and JobError for one that is asked twice."""
     given = spec.footprints is not None
     queries = tuple(
         question.query(open_vocabulary=_is_open(question, spec.predictor, footprints=given), footprints=given)
@@ -356,12 +356,6 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
             raise JobError(
                 f"{query.text[:80]!r} grades the damage of footprints, and none are given",
                 fix="give a file of them with --footprints, or ask another task",
-            )
-        if not TASKS[query.task].is_mappable:
-            raise JobError(
-                f"{query.text[:80]!r} is a {query.task} question, whose answers cannot be joined over an area yet",
-                expected=f"a task of {', '.join(task.id for task in TASKS.values() if task.is_mappable)}",
-                fix="ask it of one picture with `earthmap ask`",
             )
     return queries
 

@@ -264,7 +264,7 @@ def _members(shown: Mapping[str, Sequence[Cell]], plan: Plan) -> dict[str, set[C
     """The cells of each single observation, those of pairs among them."""
     members: dict[str, set[Cell]] = {}
     for name, cells in shown.items():
-        for single in [name] if name in plan.observations else name.split(".."):
+        for single in plan.named(name):
             members.setdefault(single, set()).update(cells)
     return members
 

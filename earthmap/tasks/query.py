@@ -72,6 +72,11 @@ class Query:
         """Whether it asks for water that is not there otherwise: a map of `flood` and of nothing else."""
         return self.task == "segment" and self.targets == (FLOOD,)
 
+    @property
+    def is_followed(self) -> bool:
+        """Single things are followed through time."""
+        return TASKS[self.task].answer == "tracks"
+
     def content_key(self) -> str:
         """Key of the question with all that it asks for."""
         return content_key(self)
