@@ -1,7 +1,8 @@
 """Put a trained `nano` into the package: `python jobs/embed_nano.py runs/nano/step-00003000 --data ../shared/data`.
 
 Weights become fp16. What is embedded is what is measured: on held-out drawn tiles and, with `--data`, on real scenes;
-the figures go into its card, which decides what it is asked, and as tables into MODEL_CARD.md.
+the figures go into its card, which decides what it is asked, and as tables into MODEL_CARD.md. So do the temperatures
+of its probabilities, fitted on further held-out tiles.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from earthmap.errors import EarthmapError, ModelError
 from earthmap.evaluation import (
     Measured,
     Paper,
+    calibrate_looks,
+    calibration_table,
     mark,
     measure_looks,
     measure_real,
@@ -28,6 +32,7 @@ from earthmap.evaluation import (
 )
 from earthmap.evaluation import table as table_of
 from earthmap.model.checkpoint import EMBEDDED_FOLDER
+from earthmap.model.evidence import Calibration
 from earthmap.model.words import NANO_WORDS, load_words, nano_words
 from earthmap.predict import SpectralPredictor
 
@@ -76,9 +81,19 @@ def embed(checkpoint: Path, folder: Path = EMBEDDED_FOLDER) -> int:
     return size
 
 
-def model_card(
-    *, state: Mapping[str, Any], machine: str, size: int, drawn: Sequence[Measured], real: Sequence[Paper]
-) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What was measured."""
+
+    drawn: Sequence[Measured]
+    """On held-out drawn tiles."""
+    real: Sequence[Paper]
+    """On real scenes."""
+    temperatures: Sequence[Calibration]
+    """Of its probabilities, on further held-out drawn tiles."""
+
+
+def model_card(*, state: Mapping[str, Any], machine: str, size: int, findings: Findings) -> str:
     """MODEL_CARD.md: what it is, what it learned from, and every figure beside its constant."""
     stages = state["table"]["stages"]
     rows = "\n".join(
@@ -112,10 +127,22 @@ checkpoint"; what was never measured on real scenes is answered with the note `u
 
 ## On drawn tiles that were held out
 
-{table_of(drawn)}
+{table_of(findings.drawn)}
+{temperatures_text(findings.temperatures)}
 ## On real scenes
 
-{_real_text(real)}"""
+{_real_text(findings.real)}"""
+
+
+def temperatures_text(temperatures: Sequence[Calibration]) -> str:
+    """The section of the page about its probabilities."""
+    return f"""## How sure it may call itself
+
+Temperatures of its probabilities, fitted on one half of further drawn tiles and told by the other half, with as many
+tiles with what presence is asked about as without. Near 1 it was as sure as it may be. Nothing is known of this on
+real scenes.
+
+{calibration_table(temperatures)}"""
 
 
 def _real_text(real: Sequence[Paper]) -> str:
@@ -125,11 +152,11 @@ def _real_text(real: Sequence[Paper]) -> str:
     return f"Measured only, never learned from; docs/real-scenes.md says what each is.\n\n{text}"
 
 
-def _measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Measured], list[Paper]]:
+def _measure(arguments: argparse.Namespace, say: Callable[[str], None]) -> Findings:
     model, spectral = open_unjudged(arguments.folder, device="cpu"), SpectralPredictor()
     drawn = measure_looks(model, spectral=spectral, tiles=arguments.tiles, written=arguments.written, say=say)
     real = measure_real(arguments.data, model=model, spectral=spectral, say=say) if arguments.data else []
-    return drawn, real
+    return Findings(drawn=drawn, real=real, temperatures=calibrate_looks(model, say=say))
 
 
 def main() -> int:
@@ -149,9 +176,9 @@ def main() -> int:
     try:
         state = json.loads((arguments.checkpoint / "state.json").read_text(encoding="utf-8"))
         size = embed(arguments.checkpoint / "model", arguments.folder)
-        drawn, real = _measure(arguments, lambda text: print(text, file=sys.stderr))
-        write_figures(arguments.folder, drawn=drawn, real=mark(real))
-        page = model_card(state=state, machine=arguments.machine, size=size, drawn=drawn, real=real)
+        found = _measure(arguments, lambda text: print(text, file=sys.stderr))
+        write_figures(arguments.folder, drawn=found.drawn, real=mark(found.real), calibrations=found.temperatures)
+        page = model_card(state=state, machine=arguments.machine, size=size, findings=found)
         (arguments.folder / "MODEL_CARD.md").write_text(page, encoding="utf-8")
     except (EarthmapError, OSError) as error:
         print(f"embed_nano: {error}", file=sys.stderr)

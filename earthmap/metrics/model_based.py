@@ -131,9 +131,8 @@ def _lacking(found: _Rates, taken: _Rates) -> str | None:
     for name, rates in (("with the class", found), ("with ground that is not the class", taken)):
         count = int(rates.told.sum())
         if count < LEAST_SCENES:
-            return (
-                f"{count} held-out scenes {name}, of {LEAST_SCENES} that are needed" if count else f"no evidence {name}"
-            )
+            scenes = f"{count} held-out scene{'s' * (count > 1)}"
+            return f"{scenes} {name}, of {LEAST_SCENES} that are needed" if count else f"no evidence {name}"
     if found.mean - taken.mean <= 2 * np.sqrt(found.spread / found.number + taken.spread / taken.number):
         return "on held-out scenes the class is mapped as often where it is not as where it is"
     return None

@@ -15,7 +15,7 @@ from earthmap.model import load_earth_onevision, nano_words, new_earth_onevision
 from earthmap.model.alignment import AlignmentHeads, save_heads
 from earthmap.model.card import read_card
 from earthmap.model.words import NANO_WORDS
-from jobs.embed_nano import embed, model_card
+from jobs.embed_nano import Findings, embed, model_card
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,8 @@ def test_what_it_cannot_do_is_measured_and_then_not_asked(checkpoint: Path, tmp_
     assert scores.max() > 0.0, "what is refused is measured all the same"
     stage = {"name": "all", "modalities": ["sar"], "steps": 9, "tokens": 5000, "replay": 0.3, "alignment_weight": 1.0}
     state = {"step": 7, "source": "abc", "table": {"stages": [stage]}, "taught": ["fraction", "presence"]}
-    page = model_card(state=json.loads(json.dumps(state)), machine="on one core", size=size, drawn=rows, real=[])
+    found = Findings(drawn=rows, real=[], temperatures=[])
+    page = model_card(state=json.loads(json.dumps(state)), machine="on one core", size=size, findings=found)
     assert "7 of 9 steps, on one core" in page
     assert "It was taught fraction, presence;" in page
     assert page.count("| thermal |") == len(rows)
