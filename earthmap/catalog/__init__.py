@@ -8,6 +8,7 @@ from earthmap.catalog.choice import (
     next_best,
     pair,
     rank_many,
+    series,
     stated_clear,
     unlike_pair,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "scene_from_item",
     "scene_to_dict",
     "search_items",
+    "series",
     "split_date",
     "stated_clear",
     "unlike_pair",

@@ -246,6 +246,36 @@ def pair(
     return min(pairs, key=lambda two: (two[0].datetime, two[0].id)) if pairs else None
 
 
+def series(
+    observations: Sequence[Observation], *, before: str | None = None, after: str | None = None, most: int
+) -> tuple[list[Observation], int]:
+    """The observations along which something is followed, in order of time, and how many others were passed over.
+
+    They share one convention, of radar one relative orbit and polarization: that of which there are most. Of more than
+    `most` those at even steps are taken, the first and the last among them. Fewer than two are none.
+
+    Args:
+        observations: narrowed to the ground that is asked about, of one sensor.
+        before: STAC datetime text from whose start on they are taken; None for the earliest of all.
+        after: the same to whose end they are taken; None for the latest of all.
+        most: how many are taken at most.
+
+    Raises:
+        JobError: for a datetime that cannot be read.
+        QueryError: where `before` lies wholly after `after`.
+    """
+    early, late = change_intervals(before, after)
+    start, end = early.start if early else None, late.end if late else None
+    ordered = sorted(observations, key=lambda observation: (observation.datetime, observation.id))
+    inside = [one for one in ordered if (not start or one.datetime >= start) and (not end or one.datetime <= end)]
+    like = [[one for one in inside if _way(one) == way] for way in dict.fromkeys(map(_way, inside))]
+    chosen = list({one.datetime: one for one in reversed(max(like, key=len, default=[]))}.values())[::-1]
+    if len(chosen) < 2:
+        return [], 0
+    steps = np.unique(np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int))
+    return [chosen[step] for step in steps.tolist()], len(inside) - len(steps)
+
+
 def next_best(
     observations: Sequence[Observation],
     two: tuple[Observation, Observation],

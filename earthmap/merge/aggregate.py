@@ -61,6 +61,10 @@ class LayerSums:
     """Tiles of each choice, or with each label."""
     found: dict[str, int] = field(default_factory=dict)
     """Things by what they are: merged ones, each once."""
+    moved: dict[str, int] = field(default_factory=dict)
+    """Of what is followed through time, those that moved."""
+    stood: dict[str, int] = field(default_factory=dict)
+    """Of what is followed through time, those that were seen on several dates in one place."""
     share_m2: float = 0.0
     """Of the answered ground that was seen, what the answers say is of the targets."""
     shared_m2: float = 0.0
@@ -82,6 +86,8 @@ class LayerSums:
         _add(self.by_answer_m2, other.by_answer_m2)
         _add(self.tiles_by_answer, other.tiles_by_answer)
         _add(self.found, other.found)
+        _add(self.moved, other.moved)
+        _add(self.stood, other.stood)
         _add(self.alignments, other.alignments)
         _add(self.triage, other.triage)
         self.observations |= other.observations
@@ -125,9 +131,12 @@ class Sums:
             )
         )
 
-    def find(self, layer: Layer, label: str, number: int, *, task: str) -> None:
-        """Add a number of merged things of one kind."""
-        self.layers.setdefault(layer, LayerSums(task=task)).add(LayerSums(task=task, found={label: number}))
+    def find(
+        self, layer: Layer, label: str, number: int, *, task: str, moved: int = 0, stood: int = 0
+    ) -> None:  # fmt: skip
+        """Add a number of merged things of one kind, and how many of them moved and stood."""
+        found = LayerSums(task=task, found={label: number}, moved={label: moved}, stood={label: stood})
+        self.layers.setdefault(layer, LayerSums(task=task)).add(found)
 
     def grade(self, layer: Layer, rows: Iterable[Mapping[str, Any]], *, task: str) -> None:
         """Add footprints (rows of `feature_schema`) by grade, those that were not analysed by reason."""
@@ -303,7 +312,19 @@ def _thing_numbers(sums: LayerSums, query: Query) -> dict[str, Any]:
     """How many of each there are on the seen ground: merged things, so that none counts twice."""
     asked = dict.fromkeys((plain_label(target) or target for target in query.targets), 0)
     found = asked | dict(sorted(sums.found.items()))
-    return {"answered_tiles": sums.counts.get("answered", 0), "count": found, "total": sum(found.values())}
+    numbers = {"answered_tiles": sums.counts.get("answered", 0), "count": found, "total": sum(found.values())}
+    return numbers | (_ways(found, sums) if query.is_followed else {})
+
+
+def _ways(found: Mapping[str, int], sums: LayerSums) -> dict[str, Any]:
+    """Of what is followed through time, how many of each moved, stood, or were seen on one date alone."""
+    ways = {name: (sums.moved.get(name, 0), sums.stood.get(name, 0)) for name in found}
+    return {
+        "tracks": {
+            name: {"moved": moved, "stood": stood, "seen_once": found[name] - moved - stood}
+            for name, (moved, stood) in ways.items()
+        }
+    }
 
 
 def _over_layers(sums: Sums, key: str, query: Query) -> dict[str, Any]:

@@ -19,13 +19,9 @@ from earthmap.grid import AreaOfInterest, Cell, pixel_area_m2
 from earthmap.merge.aggregate import Sums, TileNumbers
 from earthmap.merge.gradings import GivenFootprints, graded_rows
 from earthmap.merge.instances import (
-    Shapes,
     View,
     connected,
-    meetings,
     seen_elsewhere,
-    tell_apart,
-    thing_rows,
     view_row,
     views_of,
 )
@@ -33,6 +29,7 @@ from earthmap.merge.layers import Layer, Source, tile_names
 from earthmap.merge.rasters import cell_codes, counted_pixels
 from earthmap.merge.regions import Regions, about, clipped, feature_rows, ground_of, on_border
 from earthmap.merge.tables import coverage_schema, feature_schema, placed_table, region_schema, view_schema
+from earthmap.merge.tracks import found_rows, sightings_of, together
 from earthmap.merge.vectors import label_regions, trace
 from earthmap.tasks import TASKS, UNSEEN, Query, encode_mask
 
@@ -205,18 +202,17 @@ class _Made:
     def _add_things(self, rows: Sequence[Mapping[str, Any]], layer: Layer, query: Query) -> None:
         """What the tiles found: finished where no other cell can know of it."""
         by_label: dict[str, list[View]] = {}
+        read = sightings_of if query.is_followed else views_of
         for row in sorted(rows, key=lambda row: str(row["tile_id"])):  # so that nothing depends on their order
             source = Source.of([row])
             if row["status"] == "answered" and source is not None:
-                for label, view in views_of(row, query, source):
+                for label, view in read(row, query, source):
                     by_label.setdefault(label, []).append(view)
         for label, views in sorted(by_label.items()):
             elsewhere = seen_elsewhere(self.cell, views)
-            groups = connected(len(views), meetings(Shapes.of(views))[0])
+            groups = connected(len(views), together(views))
             finished = [[views[index] for index in own] for own in groups if not elsewhere[own].any()]
-            found = thing_rows(tell_apart(finished), layer, label, query, area=self.area)
-            self.features += found
-            self.sums.find(layer, label, len(found), task=query.task)
+            self.features += found_rows(finished, layer, label, query, area=self.area, sums=self.sums)
             for own in groups:
                 if elsewhere[own].any():
                     number = len(self.views)

@@ -12,6 +12,7 @@ Everything is decided on outlines in pixels of a zone's lattice (x eastwards, y 
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -65,6 +66,18 @@ _LOOSE = ("box", "oriented_box")
 _EARTH_M = 6_378_137.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One date of a thing that a tile follows through time."""
+
+    date: str
+    """Name of the observation, which all cells of a pass share."""
+    time: datetime.datetime
+    """When the tile's cell was seen by it (UTC)."""
+    track: int
+    """Number of the thing in the tile's answer, the same on each of its dates."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
     """What one tile's answer says of one thing."""
@@ -79,10 +92,17 @@ class View:
     cut: bool
     """It reaches the edge of the picture."""
     source: Source
+    sighting: Sighting | None = None
+    """When it was seen, and as what; None of a question about one date."""
+
+    @property
+    def date(self) -> str:
+        """What views of one date have in common; empty of a question about one date."""
+        return self.sighting.date if self.sighting is not None else ""
 
     @property
     def key(self) -> tuple[str, bytes]:
-        """What views are brought into order by."""
+        """What views of one date are brought into order by."""
         wkb: bytes = shapely.to_wkb(self.geometry)
         return self.tile.id, wkb
 
@@ -92,31 +112,38 @@ class View:
 
 def views_of(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[tuple[str, View]]:
     """The views in a row of answers (`answer_schema`), each with what it is said to be; of repetitions the first."""
+    for label, _, view in told_views(row, query, source):
+        yield label, view
+
+
+def told_views(row: Mapping[str, Any], query: Query, source: Source) -> Iterator[tuple[str, Instance, View]]:
+    """The same, each with what the tile says, which may have a time and the number of a track; the surest first."""
     instances = parse(row["instances"] or "").instances
     scores = row["instance_scores"]
     if len(scores) != len(instances):
         scores = [None] * len(instances)
     tile = Tile.parse(row["tile_id"])
     ordered = sorted(zip(instances, scores, strict=True), key=lambda pair: -(pair[1] or 0.0))
-    told = [(*_shape(instance), _label(instance, query), score) for instance, score in ordered]
+    told = [(*_shape(instance), _label(instance, query), instance, score) for instance, score in ordered]
     told = [one for one in told if one[1] is not None]
     shapes = np.empty(len(told), object)
-    shapes[:] = [shape for _, shape, _, _ in told]
+    shapes[:] = [shape for _, shape, _, _, _ in told]
     low_x, low_y, high_x, high_y = shapely.bounds(shapes).reshape(-1, 4).T
     cut = np.minimum.reduce([low_x, low_y, 1.0 - high_x, 1.0 - high_y]) < EDGE
     shapes = shapely.transform(shapes, lambda xy: _in_lattice(xy, tile))
     broken = ~shapely.is_valid(shapes)  # rounding can move a corner across the edge that it touches
     shapes[broken] = shapely.make_valid(shapes[broken], method="structure")
-    for index in _told_first(shapes, [label for _, _, label, _ in told]):
-        kind, _, label, score = told[index]
+    for index in _told_first(shapes, [f"{label}@{instance.time}" for _, _, label, instance, _ in told]):
+        kind, _, label, instance, score = told[index]
         at_edge = bool(cut[index]) and kind != "point"
-        yield label, View(tile=tile, kind=kind, geometry=shapes[index], score=score, cut=at_edge, source=source)
+        view = View(tile=tile, kind=kind, geometry=shapes[index], score=score, cut=at_edge, source=source)
+        yield label, instance, view
 
 
-def _told_first(shapes: Geometries, labels: Sequence[str]) -> list[int]:
+def _told_first(shapes: Geometries, said: Sequence[str]) -> list[int]:
     """Indices of those that are not nearly what one before them is: models repeat themselves."""
     left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    later = (left < right) & (np.array(labels, object)[left] == np.array(labels, object)[right])
+    later = (left < right) & (np.array(said, object)[left] == np.array(said, object)[right])
     order = np.lexsort((left[later], right[later]))
     left, right = left[later][order], right[later][order]
     shared = shapely.area(shapely.intersection(shapes[left], shapes[right]))
@@ -288,6 +315,17 @@ def _owned(views: Sequence[View]) -> NDArray[np.bool_]:
     return found
 
 
+def centroids_of(views: Sequence[View]) -> tuple[Floats, Floats]:
+    """Longitudes in [-180, 180) and latitudes of the centroids of views of any zones."""
+    places = np.empty((2, len(views)))
+    by_zone: dict[tuple[Grid, Zone], list[int]] = {}
+    for index, view in enumerate(views):
+        by_zone.setdefault((view.tile.grid, view.tile.zone), []).append(index)
+    for (grid, zone), members in by_zone.items():
+        places[:, members] = _centroids([views[index].geometry for index in members], grid, zone)
+    return places[0], places[1]
+
+
 def _centroids(geometries: Sequence[BaseGeometry], grid: Grid, zone: Zone) -> tuple[Floats, Floats]:
     """Longitudes in [-180, 180) and latitudes of centroids."""
     xy = shapely.get_coordinates(shapely.centroid(np.asarray(geometries, object)))
@@ -309,17 +347,27 @@ def _alone(view: View, own: bool) -> list[Thing]:
     return [Thing(view=view, tiles=frozenset([view.tile.id]), sources=frozenset([view.source]))] if own else []
 
 
+def told_apart(views: Sequence[View]) -> list[tuple[list[View], list[Thing]]]:
+    """The views by thing, each with what `tell_apart` makes of it: nothing where the tile that owns the place does not
+    know of it. No order matters."""
+    return _told_apart(list(zip(views, _owned(views).tolist(), strict=True)))
+
+
 def _things_of(marked: Sequence[tuple[View, bool]]) -> list[Thing]:
+    return [thing for _, things in _told_apart(marked) for thing in things]
+
+
+def _told_apart(marked: Sequence[tuple[View, bool]]) -> list[tuple[list[View], list[Thing]]]:
     marked = sorted(marked, key=lambda pair: pair[0].key)
     views, owned = [view for view, _ in marked], [own for _, own in marked]
     pairs, share = _all_meetings(views)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], -share))
     wholes, pieces = _clusters(views, [(one, other) for one, other in pairs[order].tolist()])
-    things = [thing for members in wholes for thing in _seen_whole(members, views, owned)]
+    found = [([views[index] for index in members], _seen_whole(members, views, owned)) for members in wholes]
     for members in pieces:
-        alone = len(members) == 1
-        things += _alone(*marked[members[0]]) if alone else _joined([views[index] for index in members])
-    return things
+        own = [views[index] for index in members]
+        found.append((own, _alone(*marked[members[0]]) if len(own) == 1 else _joined(own)))
+    return found
 
 
 def _all_meetings(views: Sequence[View]) -> tuple[NDArray[np.int64], Floats]:
@@ -595,6 +643,9 @@ def view_row(view: View, layer: Layer, label: str, *, number: int) -> dict[str, 
         "score": view.score,
         "cut": view.cut,
         "source": view.source.to_json(),
+        "date": view.date,
+        "time": view.sighting.time if view.sighting is not None else None,
+        "track": view.sighting.track if view.sighting is not None else None,
     }
 
 
@@ -611,5 +662,6 @@ def read_views(table: pa.Table) -> Iterator[tuple[Layer, str, int, View]]:
             score=row["score"],
             cut=row["cut"],
             source=sources(row["source"]),
+            sighting=Sighting(date=row["date"], time=row["time"], track=row["track"]) if row["date"] else None,
         )
         yield layer, row["answer"], row["group"], view

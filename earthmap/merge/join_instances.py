@@ -24,11 +24,10 @@ from earthmap.merge.instances import (
     near_border,
     reach_of,
     read_views,
-    tell_apart,
-    thing_rows,
 )
 from earthmap.merge.layers import Layer
 from earthmap.merge.tables import feature_schema, placed_table
+from earthmap.merge.tracks import found_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,10 +40,12 @@ BATCH = 2_000
 
 
 class _Kind(NamedTuple):
-    """What can be one thing: views of one layer, said to be the same."""
+    """What can be one thing on one date: views of one layer, said to be the same."""
 
     layer: Layer
     label: str
+    date: str
+    """Of what is followed through time; else empty."""
 
 
 class _Held(NamedTuple):
@@ -125,14 +126,12 @@ class JoiningInstances:
 
     def _settle(self) -> Iterator[pa.Table]:
         """The finished groups as features."""
-        by_kind: dict[_Kind, list[list[View]]] = {}
+        by_kind: dict[tuple[Layer, str], list[list[View]]] = {}
         for group in self._finished:
-            by_kind.setdefault(group[0].kind, []).append([held.view for held in group])
+            by_kind.setdefault(group[0].kind[:2], []).append([held.view for held in group])
         self._finished = []
         for (layer, label), groups in by_kind.items():
-            query = self.queries[layer.query]
-            rows = thing_rows(tell_apart(groups), layer, label, query, area=self.area)
-            self.sums.find(layer, label, len(rows), task=query.task)
+            rows = found_rows(groups, layer, label, self.queries[layer.query], area=self.area, sums=self.sums)
             yield placed_table(rows, feature_schema())
 
 
@@ -140,7 +139,7 @@ def _held(cell: Cell, views: pa.Table) -> list[_Held]:
     found = list(read_views(views))
     border: NDArray[np.bool_] = near_border(cell.grid, cell.zone, Shapes.of([view for *_, view in found]).outlines)
     return [
-        _Held(_Kind(layer, label), view, near)
+        _Held(_Kind(layer, label, view.date), view, near)
         for (layer, label, _, view), near in zip(found, border.tolist(), strict=True)
     ]
 

@@ -53,6 +53,10 @@ def feature_schema() -> pa.Schema:
             ("properties", text),  # the other columns of its row, as JSON
             ("observation", text),  # of an answer about a whole tile
             ("embedding", pa.list_(pa.float32())),  # of task embed: all of one sensor have one length
+            ("times", pa.list_(time)),  # of task track: when it was seen, in order
+            ("boxes", pa.list_(pa.float64())),  # and where then: west, south, east, north of each time
+            ("length_m", pa.float64()),  # of its way
+            ("speed_m_s", pa.float64()),  # the mean along it
         ]
     )
 
@@ -129,6 +133,9 @@ def view_schema() -> pa.Schema:
             ("score", pa.float64()),
             ("cut", pa.bool_()),  # by the edge of the tile's picture
             ("source", text),  # Source.to_json
+            ("date", text),  # of what is followed through time, the observation; else empty
+            ("time", pa.timestamp("us", tz="UTC")),  # and when the tile was seen by it
+            ("track", pa.int32()),  # and the number of the thing in the tile's answer
         ]
     )
 

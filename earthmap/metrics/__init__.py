@@ -6,6 +6,7 @@ from earthmap.metrics.boxes import f1_at_half, overlap
 from earthmap.metrics.intervals import interval, reach
 from earthmap.metrics.masks import IGNORE, METRICS, Bootstrap, MaskScores, Score, score_classes, score_mask
 from earthmap.metrics.sampling import Drawn, StratifiedDraw, allocate, boundary_strata
+from earthmap.metrics.tracks import IdentityScore, score_identities
 
 __all__ = [
     "IGNORE",
@@ -16,6 +17,7 @@ __all__ = [
     "ClassEstimate",
     "Drawn",
     "Figure",
+    "IdentityScore",
     "LabelledSample",
     "MaskScores",
     "Score",
@@ -29,6 +31,7 @@ __all__ = [
     "overlap",
     "reach",
     "score_classes",
+    "score_identities",
     "score_mask",
     "upper_bound",
 ]

@@ -39,6 +39,7 @@ from earthmap.catalog import (
     rank_many,
     scene_from_dict,
     scene_to_dict,
+    series,
     unlike_pair,
 )
 from earthmap.cube import CellRead
@@ -60,6 +61,9 @@ PLAN_PATH, SCENES_PATH = "plan.parquet", "scenes.parquet"
 REFERENCES = 3
 """Observations that tell permanent water, at most: two must show a pixel as water, and one may be cloudy there."""
 
+MAX_DATES = 20
+"""Observations of a series at most: as many pictures of 448 pixels as the model reads."""
+
 VAST_KM2 = 1_000_000
 """Ground from which on a few scenes are looked at before all are searched."""
 
@@ -80,14 +84,29 @@ class Question:
     """What the one observation is the median composite of, where it is one."""
     references: tuple[str, ...] = ()
     """What only tells the water that is always there, of a question about flood; nothing else is asked of it."""
+    passed_over: int = 0
+    """Of a series, how many observations of its time are not looked at."""
     unfound: str = ""
     """Why there are none: `no_scene`, `one_date` (a change needs two), `unlike_conventions` (not one to compare),
     `too_coarse` (pixels that do not show what is looked for), `no_footprint` (nothing to grade)."""
 
     @property
     def observation(self) -> str:
-        """The observation as the ledger names it: `before..after` for a pair, empty where there is none."""
-        return "..".join(self.observations)
+        """The observation as the ledger names it (`ledger_name`)."""
+        return ledger_name(self.observations)
+
+
+def ledger_name(observations: Sequence[str]) -> str:
+    """What the ledger calls observations that are looked at together: `before..after` for two, `first..last of n` for
+    more, empty for none.
+
+    Example:
+        >>> ledger_name(["a", "b", "c"])
+        'a..c of 3'
+    """
+    if len(observations) <= 2:
+        return "..".join(observations)
+    return f"{observations[0]}..{observations[-1]} of {len(observations)}"
 
 
 _LISTS = ("observations", "fallbacks", "later_fallbacks", "members", "references")
@@ -129,6 +148,23 @@ class Plan:
         return int(np.bitwise_count(bits).sum()) if len(cells) else 0
 
     @cached_property
+    def _series(self) -> dict[str, tuple[str, ...]]:
+        """The observations of each series by the ledger's name of it; cells of one name may have different ones."""
+        import pyarrow.compute as pc
+
+        found: dict[str, dict[str, None]] = {}
+        of_series = self.table.filter(pc.greater(pc.list_value_length(self.table["observations"]), 2))
+        for names in of_series["observations"].to_pylist():
+            found.setdefault(ledger_name(names), {}).update(dict.fromkeys(names))
+        return {name: tuple(sorted(names)) for name, names in found.items()}
+
+    def named(self, name: str) -> tuple[str, ...]:
+        """The observations that the ledger's name of one, of a pair or of a series stands for."""
+        if name in self.observations:
+            return (name,)
+        return self._series.get(name) or tuple(name.split(".."))
+
+    @cached_property
     def planned(self) -> int:
         """How many (tile, query, observation) the ledger will have."""
         return int(np.bitwise_count(self.table["tiles"].to_numpy()).sum())
@@ -143,8 +179,9 @@ class Plan:
                     yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
                     questions = []
                 current, bits = row["cell_id"], row["tiles"]
-                names = {name: tuple(row[name]) for name in _LISTS}
-                questions.append(Question(query=row["query"], unfound=row["unfound"], **names))
+                names: dict[str, Any] = {name: tuple(row[name]) for name in _LISTS}
+                plain: dict[str, Any] = {name: row[name] for name in ("query", "passed_over", "unfound")}
+                questions.append(Question(**plain, **names))
         if current is not None:
             yield CellWork(cell=Cell.parse(current), tiles=bits, questions=tuple(questions))
 
@@ -207,6 +244,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     found = _search(source, _search_ground(grounds), job)
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, job.rule, grid=grid) for query in job.queries]
+    _refuse_single_dates(job, asked)
     if footprints is not None:
         having = set(cells_with(footprints, job.area, grid))
         for query, of_query in zip(job.queries, asked, strict=True):
@@ -223,6 +261,19 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
         observations=used,
         refused=(*_unused(images, found), *((item.id, item.why) for item in found.refused)),
     )
+
+
+def _refuse_single_dates(job: Job, asked: Sequence[Sequence[Sequence[_Asking]]]) -> None:
+    """Raises JobError for a question about a series that no cell has two dates for."""
+    for query, of_query in zip(job.queries, asked, strict=True):
+        unfound = {one.unfound for of_cell in of_query for one in of_cell}
+        if query.dates == 0 and unfound and unfound <= {"one_date", "unlike_conventions", "no_scene"}:
+            raise JobError(
+                f"{query.text[:80]!r} is asked along a series, and no ground of the area has two dates of one sensor "
+                "and convention, of radar of one relative orbit",
+                expected="at least two observations of the same ground in its time",
+                fix="give a longer --datetime, or another sensor",
+            )
 
 
 def _of_finest(askings: Sequence[_Asking], observations: Sequence[Observation]) -> list[_Asking]:
@@ -271,7 +322,7 @@ def plan_again(job: Job, earlier: Plan) -> Plan:
     asked = [[_asked_again(query, work, earlier, job.rule) for work in works] for query in job.queries]
     for query, of_query in zip(job.queries, asked, strict=True):
         if not any(asking.observations for of_cell in of_query for asking in of_cell):
-            looks = "two dates" if query.dates == 2 else "a date"
+            looks = "a date" if query.dates == 1 else "two dates"
             none = f"{query.text[:80]!r} looks at {looks} of one sensor, and the run looked at none such"
             raise JobError(
                 too_coarse(query, earlier.grid.resolution_m) or none,
@@ -287,7 +338,7 @@ def plan_again(job: Job, earlier: Plan) -> Plan:
 
 def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -> list[_Asking]:
     """What a query looks at on a cell, by what the earlier questions about it did."""
-    before = [_Asking(one.observations, *(getattr(one, name) for name in _LISTS[1:])) for one in work.questions]
+    before = [_Asking(**{name: getattr(one, name) for name in (*_LISTS, "passed_over")}) for one in work.questions]
     ground = owned_ground(work.cell)
     looked = {asking: earlier.observations[asking.observations[0]] for asking in before if asking.observations}
     mine = [
@@ -309,6 +360,10 @@ def _asked_again(query: Query, work: CellWork, earlier: Plan, rule: SceneRule) -
             two = _pair(own, query, ground)
             known = [asking for asking in mine if two is not None and asking.observations == two.observations]
             found += known[:1] or ([_Asking(two.observations)] if two is not None else [])
+        elif query.dates == 0:
+            along = _along(own, query)
+            known = [asking for asking in mine if along is not None and asking.observations == along.observations]
+            found += known[:1] or ([along] if along is not None else [])
         else:
             (ranked,) = rank_many(own, [ground], rule=rule)
             found += [_Asking((own[index].id,)) for index in ranked[: None if rule.name == "all" else 1]]
@@ -364,6 +419,7 @@ class _Asking:
     later_fallbacks: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    passed_over: int = 0
     unfound: str = ""
     """Why there is nothing to look at."""
 
@@ -387,13 +443,16 @@ def _questions_of(
     over: list[list[Observation]] = [[] for _ in grounds]
     for sensor in sensors:
         candidates = [o for o in observations if o.sensor == sensor]
-        ranked = rank_many(candidates, grounds, rule=SceneRule(name="all") if query.dates == 2 else rule)
+        ranked = rank_many(candidates, grounds, rule=SceneRule(name="all") if query.dates != 1 else rule)
         for cell, indices in enumerate(ranked):
             best = [candidates[index] for index in indices]
             over[cell].extend(best)
             if query.dates == 2:
                 two = _pair(best, query, grounds[cell])
                 asked[cell].extend([two] if two else [])
+            elif query.dates == 0:
+                along = _along(best, query)
+                asked[cell].extend([along] if along else [])
             elif rule.name == "all":
                 asked[cell].extend(_Asking((one.id,)) for one in best)
             elif best and rule.name == "median":
@@ -505,6 +564,12 @@ def _pair(observations: Sequence[Observation], query: Query, ground: Any) -> _As
     return _Asking(asked, fallbacks=tuple(first), later_fallbacks=tuple(second))
 
 
+def _along(observations: Sequence[Observation], query: Query) -> _Asking | None:
+    """The observations of one sensor that `query` looks at one after the other; None where there are not two."""
+    chosen, passed_over = series(observations, before=query.before, after=query.after, most=MAX_DATES)
+    return _Asking(tuple(one.id for one in chosen), passed_over=passed_over) if chosen else None
+
+
 def _table(
     cells: Sequence[Cell], bits: Any, queries: Sequence[Query], asked: Sequence[Sequence[Sequence[_Asking]]]
 ) -> pa.Table:
@@ -522,6 +587,7 @@ def _table(
             columns["observations"].extend(asking.observations for asking in askings)
             for name in _LISTS[1:]:
                 columns[name].extend(getattr(asking, name) for asking in askings)
+            columns["passed_over"].extend(asking.passed_over for asking in askings)
             columns["unfound"].extend(asking.unfound for asking in askings)
     return pa.table(columns, schema=schema)
 

@@ -22,6 +22,7 @@ def plan_schema() -> pa.Schema:
             ("later_fallbacks", pa.list_(pa.string())),  # the same for the second date of a change
             ("members", pa.list_(pa.string())),  # Observation.id, what the one observation is the median composite of
             ("references", pa.list_(pa.string())),  # Observation.id, what only tells the water that is always there
+            ("passed_over", pa.int32()),  # of a series, how many observations of its time are not looked at
             ("unfound", pa.string()),  # why there are none: no_scene, one_date, unlike_conventions, too_coarse
         ]
     )

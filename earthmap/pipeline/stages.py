@@ -24,7 +24,7 @@ from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, re
 from earthmap.pipeline.isolation import isolated
 from earthmap.pipeline.overview import look_first
 from earthmap.pipeline.pairing import Pairing, pair_dates
-from earthmap.pipeline.plan import CellWork, Question
+from earthmap.pipeline.plan import CellWork, Question, ledger_name
 from earthmap.pipeline.reading import looked_at, manifests
 from earthmap.pipeline.triage import Verdict, unseen_answer
 from earthmap.pipeline.two_maps import compare_maps, map_queries
@@ -44,6 +44,10 @@ PART_FORMAT = 4
 """Raised when the rows of an answer part change their meaning."""
 
 NO_FOOTPRINT = "no footprint has its centroid in this tile"
+
+PICTURES = 32
+"""Pictures that are held at once, those of all tiles of a cell on two dates; of longer series those of fewer tiles."""
+
 
 # ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -76,7 +80,7 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
     `groups` are paths in the cube by observation.
     """
     parts: dict[Question, Committed] = {}
-    missing: dict[_Paths, list[Question]] = {}
+    missing: dict[tuple[_Paths, bool], list[Question]] = {}
     manifest_of = manifests(groups, context)
     for question in work.questions:
         if not question.observations:
@@ -86,8 +90,8 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
         if found is not None:
             parts[question] = found
         else:
-            missing.setdefault(paths, []).append(question)
-    for paths, questions in missing.items():
+            missing.setdefault((paths, context.queries[question.query].dates == 0), []).append(question)
+    for (paths, _), questions in missing.items():
         parts.update(_predict(work, questions, paths, context))
     return parts
 
@@ -107,14 +111,21 @@ def _predict(
     lone = max(record_attempt(context.store, path) for path in clean) > TRIES
     opened = {path: open_cell(context.store, path) for of_date in paths for path in of_date}
     dates = [[opened[path] for path in of_date] for of_date in paths]
-    seen = [_seen(tile, dates) for tile in work.cell.tiles()]
-    if len(dates) == 2:
-        seen = _paired(seen, questions, context)
     queries = [context.queries[question.query] for question in questions]
+    if queries[0].dates == 0:
+        seen = [_seen_along(tile, [group for group, *_ in dates]) for tile in work.cell.tiles()]
+    else:
+        seen = [_seen(tile, dates) for tile in work.cell.tiles()]
+        seen = _paired(seen, questions, context) if len(dates) == 2 else seen
     given = _given(work.cell, queries, context)
     if given is not None:
         seen = [dataclasses.replace(item, footprints=given.of(item.tile)) for item in seen]
-    told = _answers(seen, queries, context, tiles=work.tiles, lone=lone)
+    told = []
+    step = max(1, PICTURES // len(dates))
+    for first in range(0, len(seen), step):
+        # What keeps pictures is made anew, so that those of one batch go before the next comes.
+        batch = [dataclasses.replace(item) for item in seen[first : first + step]]
+        told += _answers(batch, queries, context, tiles=work.tiles, lone=lone)
     return {
         question: _commit_part(path, question.query, [of_tile[number] for of_tile in told], seen, context)
         for number, (question, path) in enumerate(zip(questions, clean, strict=True))
@@ -147,6 +158,8 @@ class _Seen:
     """What stands in for what, and why."""
     pairing: Pairing | None = None
     """How the two dates of a change lie on each other."""
+    numbers: tuple[int, ...] = ()
+    """Of a series, which of its dates the groups are."""
     footprints: tuple[BaseGeometry, ...] = ()
     """What it is asked about one by one, in coordinates of its picture."""
 
@@ -195,6 +208,27 @@ def _seen(tile: Tile, dates: Sequence[Sequence[CellGroup]]) -> _Seen:
         return _Seen(tile=tile, groups=asked)
     # What may yet come goes first, so that the tile is not given up.
     return _Seen(tile=tile, groups=asked, failure=min(failures, key=lambda failure: failure.lasting))
+
+
+def _seen_along(tile: Tile, groups: Sequence[CellGroup]) -> _Seen:
+    """What the tile is asked about along a series: the groups that have its pixels, in order of time. What is lost for
+    good is left out and named as long as two remain; nothing stands in for it, since the others are looked at already.
+    """
+    looks = [_look(tile, [group], "") for group in groups]
+    lost = [look.failure for look in looks if look.failure is not None]
+    kept = [number for number, look in enumerate(looks) if look.failure is None]
+    if len(kept) < 2 or not all(failure.lasting for failure in lost):
+        # What may yet come goes first, so that the tile is not given up.
+        return _Seen(tile=tile, groups=groups, failure=min(lost, key=lambda failure: failure.lasting))
+    reasons = ", ".join(sorted({failure.reason for failure in lost}))
+    notes = [f"{len(lost)} of {len(groups)} dates are left out: {reasons}"] if lost else []
+    return _Seen(
+        tile=tile,
+        groups=[groups[number] for number in kept],
+        notes=tuple(dict.fromkeys([*notes, *(note for number in kept for note in looks[number].notes)])),
+        message="; ".join(failure.message for failure in lost) or None,
+        numbers=tuple(kept),
+    )
 
 
 _DATES = ("first date's ", "second date's ")
@@ -408,12 +442,16 @@ def _shown(item: _Seen) -> dict[str, Any]:
     return {
         "cell_id": item.tile.cell.id,
         "tile_id": item.tile.id,
-        "observation": "..".join(manifest.observation for manifest in manifests),
+        "observation": ledger_name([manifest.observation for manifest in manifests]),
         "datetime_min": min(manifest.datetime for manifest in manifests),
         "datetime_max": max(manifest.end or manifest.datetime for manifest in manifests),
         "sensor": "..".join(dict.fromkeys(manifest.sensor for manifest in manifests)),  # of unlike ones both
         "scenes": sorted({scene for manifest in manifests for scene in manifest.scenes}),
         "pair": item.pairing.to_json() if item.pairing is not None else None,
+        "dates": [
+            {"number": number, "observation": manifest.observation, "time": manifest.datetime}
+            for number, manifest in zip(item.numbers, manifests, strict=False)
+        ],
     }
 
 
@@ -488,11 +526,25 @@ def gather(work: CellWork, parts: Mapping[Question, Committed], context: Context
 
 
 def _named(table: pa.Table, question: Question) -> pa.Table:
-    """The rows under the plan's name of the observation, which all cells of a pass share."""
+    """The rows under the plan's names of the observations, which all cells of a pass share."""
     import pyarrow as pa
 
-    column = table.schema.get_field_index("observation")
-    return table.set_column(column, "observation", pa.array([question.observation] * len(table), pa.string()))
+    names = question.observations
+    columns: dict[str, list[Any]] = {"observation": [question.observation] * len(table)}
+    if len(names) > 1:
+        columns["dates"] = [
+            [{**date, "observation": names[date["number"]]} for date in dates or ()]
+            for dates in table["dates"].to_pylist()
+        ]
+    if question.passed_over:
+        note = (
+            f"{question.passed_over} further observations were not looked at: {len(names)} of one kind, at even steps"
+        )
+        columns["notes"] = [[*notes, note] for notes in table["notes"].to_pylist()]
+    for name, values in columns.items():
+        field = table.schema.get_field_index(name)
+        table = table.set_column(field, table.schema.field(field), pa.array(values, table.schema.field(field).type))
+    return table
 
 
 def computed_by(committed: Committed, context: Context) -> int:

@@ -16,9 +16,9 @@ from earthmap.content import content_key
 from earthmap.errors import CatalogError
 from earthmap.predict.grading import asks_each, grade_each
 from earthmap.predict.protocol import Picture, TileInput
-from earthmap.predict.standing import beyond_standing, find_any, find_things
-from earthmap.predict.vectors import little_seen, vector_answer
+from earthmap.predict.standing import beyond_standing, find_any, find_things, find_tracks
 from earthmap.predict.true_grades import true_gradings
+from earthmap.predict.vectors import little_seen, vector_answer
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.truth import CLASSES, OUTSIDE, World, truth_on
 from earthmap.tasks.answer import UNSEEN, Answer
@@ -68,21 +68,24 @@ class OraclePredictor:
 
     def _answer(self, item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> Answer:
         """The answer to one query; `truths` are the core's class codes on the date of each picture."""
+        if asks_each(item, query):
+            return grade_each(item, query, partial(true_gradings, self.world, item))
+        finds = TASKS[query.task].merge == "instances"
         if TASKS[query.task].is_vector and len(truths) == 1:
             seen = _seen(item, query, truths)
             return seen if isinstance(seen, Answer) else _vector(truths[0], seen)
-        if asks_each(item, query):
-            return grade_each(item, query, partial(true_gradings, self.world, item))
-        finds = TASKS[query.task].merge == "instances" and query.dates == 1
         things = finds or (query.task == "presence" and beyond_standing(query) is None)
         beyond = beyond_standing(query) if things else beyond_land_cover(query)
         if beyond:
             return Answer(status="skipped", reason="not_supported", message=beyond)
-        if len(truths) != query.dates:
-            return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {query.dates}")
+        if len(truths) != query.dates if query.dates else len(truths) < 2:
+            needs = query.dates or "at least 2"
+            return _bad_input(f"{len(truths)} pictures are given; a {query.task} question needs {needs}")
         seen = _seen(item, query, truths)
         if isinstance(seen, Answer):
             return seen
+        if finds and query.dates != 1:
+            return find_tracks(self.world, item, query, seen)
         if things:
             return find_things(self.world, item, query, seen) if finds else find_any(self.world, item, query, seen)
         return _of_land_cover(query, truths, seen)
@@ -102,13 +105,16 @@ def _hidden(item: TileInput, picture: Picture, query: Query, truth: NDArray[np.u
 
 
 def _seen(item: TileInput, query: Query, truths: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_] | Answer:
-    """The core's pixels that every picture shows; where there are none, the answer that this is."""
-    seen = np.ones(truths[0].shape, bool)
+    """The core's pixels that every picture shows, of a series two or more; where there are none, the answer that this
+    is."""
+    shown = np.zeros(truths[0].shape, int)
     counts: dict[str, int] = {}
     for picture, truth in zip(item.pictures, truths, strict=True):
-        for reason, pixels in _hidden(item, picture, query, truth).items():
+        hidden = _hidden(item, picture, query, truth)
+        for reason, pixels in hidden.items():
             counts[reason] = counts.get(reason, 0) + int(pixels.sum())
-            seen &= ~pixels
+        shown += ~np.logical_or.reduce(list(hidden.values()))
+    seen: NDArray[np.bool_] = shown >= (query.dates or 2)
     if not seen.any():
         reason = max(sorted(counts), key=lambda name: counts[name])
         message = f"no pixel of the core could be seen; {counts[reason]} pixels are {reason}"

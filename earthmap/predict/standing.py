@@ -1,4 +1,4 @@
-"""What the oracle finds: the buildings and ships of a drawn world that a picture shows, as a model would name them.
+"""What the oracle finds: the buildings and ships of a drawn world that pictures show, as a model would name them.
 
 A thing that the picture's edge cuts is told as far as it is seen, a point where its middle is. An oriented box around a
 piece would reach beyond the picture; it is the part of the thing's own box, cut across, that lies in the picture.
@@ -6,6 +6,8 @@ piece would reach beyond the picture; it is the part of the thing's own box, cut
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,14 @@ import shapely
 
 from earthmap.grid import Tile
 from earthmap.grid.projection import plane_of
-from earthmap.predict.protocol import TileInput
+from earthmap.predict.protocol import Picture, TileInput
 from earthmap.sensors.masks import unseen
 from earthmap.synthetic.standing import STANDING, standing_on
 from earthmap.synthetic.truth import World
 from earthmap.tasks.answer import UNSEEN, Answer
 from earthmap.tasks.query import Query
 from earthmap.tasks.serialization import Instance
+from earthmap.tasks.times import time_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,13 +53,8 @@ def _kind_of(target: str) -> str | None:
 
 def find_things(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_]) -> Answer:
     """The things that the query names in the picture of a tile; `seen` are the core's pixels that are."""
-    shown, labels = _shown(item, query), dict.fromkeys(_kind_of(target) or "" for target in query.targets)
-    instances = [
-        instance
-        for label in labels
-        for instance in (instances_on(world, item.tile, label, query.shape or "box") if item.tile else [])
-        if _is_seen(instance, shown)
-    ]
+    (picture,) = item.pictures
+    instances = [instance for _, _, instance in _found(world, item, picture, query)]
     return Answer(
         status="answered",
         value=str(len(instances)),
@@ -78,9 +76,44 @@ def find_any(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_
     return replace(found, value="yes" if there else "no", instances=(), instance_scores=())
 
 
-def _shown(item: TileInput, query: Query) -> NDArray[np.bool_]:
+def find_tracks(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_]) -> Answer:
+    """The things that the query names in the pictures of a tile, each followed from date to date; `seen` are the core's
+    pixels that are on two dates or more."""
+    texts = time_texts([picture.datetime for picture in item.pictures if picture.datetime is not None])
+    found = [
+        (label, number, text, instance)
+        for picture, text in zip(item.pictures, texts, strict=True)
+        for label, number, instance in _found(world, item, picture, query)
+    ]
+    tracks = {key: place for place, key in enumerate(sorted({(label, number) for label, number, *_ in found}), 1)}
+    instances = tuple(
+        replace(instance, track=tracks[label, number], time=text) for label, number, text, instance in found
+    )
+    return Answer(
+        status="answered",
+        value=str(len(tracks)),
+        probability=1.0,
+        mask=np.where(seen, np.uint8(0), np.uint8(UNSEEN)),
+        seen_px=int(seen.sum()),
+        instances=instances,
+        instance_scores=(1.0,) * len(instances),
+    )
+
+
+def _found(world: World, item: TileInput, picture: Picture, query: Query) -> Iterator[tuple[str, int, Instance]]:
+    """What one picture shows of what the query names: kind, number and shape."""
+    shown = _shown(picture, query)
+    for label in dict.fromkeys(_kind_of(target) or "" for target in query.targets):
+        if item.tile is not None:
+            for number, instance in numbered_on(
+                world, item.tile, label, query.shape or "box", date=picture.datetime
+            ):  # fmt: skip
+                if _is_seen(instance, shown):
+                    yield label, number, instance
+
+
+def _shown(picture: Picture, query: Query) -> NDArray[np.bool_]:
     """(y, x) the picture's pixels, halo included, that the query does not call unseen."""
-    (picture,) = item.pictures
     shown: NDArray[np.bool_] = ~unseen(picture.mask, query.unseen) & np.isfinite(picture.data).any(axis=0)
     return shown
 
@@ -102,30 +135,40 @@ def instances_on(world: World, tile: Tile, label: str, kind: str) -> list[Instan
         label: One of `earthmap.synthetic.STANDING`.
         kind: Shape of the answer: box, oriented_box, point or polygon.
     """
+    return [instance for _, instance in numbered_on(world, tile, label, kind)]
+
+
+def numbered_on(
+    world: World, tile: Tile, label: str, kind: str, *, date: datetime.datetime | None = None
+) -> list[tuple[int, Instance]]:
+    """The same on a date, each with the number that the thing has on every date."""
     found = []
-    for outline in _outlines(world, tile, label):
+    for number, outline in _outlines(world, tile, label, date):
         shape = _seen_part(outline, kind)
         pixels = shapely.intersection(outline, _FRAME).area * tile.grid.picture_px**2
         if shape is not None and pixels >= SMALLEST_PX:
-            found.append(Instance(kind=kind, geometry=shape, label=label))
+            found.append((number, Instance(kind=kind, geometry=shape, label=label)))
     return found
 
 
-def _outlines(world: World, tile: Tile, label: str) -> NDArray[np.object_]:
-    """Outlines in picture coordinates 0–1 (x right, y down) of the things that the picture shows some of."""
+def _outlines(
+    world: World, tile: Tile, label: str, date: datetime.datetime | None
+) -> list[tuple[int, BaseGeometry]]:  # fmt: skip
+    """Numbers, and outlines in picture coordinates 0–1 (x right, y down), of the things that the picture shows some
+    of."""
     grid, zone = tile.grid, tile.zone
     side = grid.picture_px * grid.resolution_m
     west = grid.origin_m(zone)[0] + (tile.column * grid.core_px - grid.halo_px) * grid.resolution_m
     south = grid.origin_m(zone)[1] + (tile.row * grid.core_px - grid.halo_px) * grid.resolution_m
     frame = shapely.segmentize(shapely.box(west, south, west + side, south + side), side / 16)
-    things = standing_on(world, label)
-    near = things.tree.query(_between(np.array([frame]), zone.epsg, world.epsg)[0].buffer(grid.resolution_m))
-    outlines = _between(things.outlines[np.sort(near)], world.epsg, zone.epsg)
+    things = standing_on(world, label, date)
+    near = np.sort(things.tree.query(_between(np.array([frame]), zone.epsg, world.epsg)[0].buffer(grid.resolution_m)))
+    outlines = _between(things.outlines[near], world.epsg, zone.epsg)
     placed = shapely.transform(
         outlines, lambda xy: np.column_stack([(xy[:, 0] - west) / side, 1.0 - (xy[:, 1] - south) / side])
     )
-    shown: NDArray[np.object_] = placed[shapely.area(shapely.intersection(placed, _FRAME)) > 0.0]
-    return shown
+    shown = shapely.area(shapely.intersection(placed, _FRAME)) > 0.0
+    return list(zip(things.numbers[near[shown]].tolist(), placed[shown], strict=True))
 
 
 def _between(geometries: NDArray[np.object_], epsg: int, to: int) -> NDArray[np.object_]:

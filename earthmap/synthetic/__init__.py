@@ -12,12 +12,20 @@ from earthmap.synthetic.pictures import Pictures, draw_views, ground_distances, 
 from earthmap.synthetic.questions import Asked, ask
 from earthmap.synthetic.recipes import EVENTS, KINDS, Recipe, plan_tiles
 from earthmap.synthetic.replies import regions
-from earthmap.synthetic.scenes import DrawnScene, demo_world, footprint, plan_scenes, quake_world, small_world
+from earthmap.synthetic.scenes import (
+    DrawnScene,
+    demo_world,
+    footprint,
+    plan_scenes,
+    quake_world,
+    sea_world,
+    small_world,
+)
 from earthmap.synthetic.sensors import SENSORS, DrawnSensor, Layer
 from earthmap.synthetic.standing import STANDING, Standing, building_grades, standing_on
 from earthmap.synthetic.tile_scenes import write_tiles
 from earthmap.synthetic.tiles import Tiles, draw_tiles, patch_shares
-from earthmap.synthetic.truth import CLASSES, Ground, World, true_km2, truth_on
+from earthmap.synthetic.truth import CLASSES, Ground, World, ships_on, true_km2, truth_on
 
 __all__ = [
     "CLASSES",
@@ -51,6 +59,8 @@ __all__ = [
     "plan_tiles",
     "quake_world",
     "regions",
+    "sea_world",
+    "ships_on",
     "small_world",
     "standing_on",
     "true_km2",

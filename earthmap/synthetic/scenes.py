@@ -88,6 +88,26 @@ def small_world(
     )
 
 
+def sea_world(
+    seed: int = 1,
+    *,
+    place: tuple[float, float] = (3.5, 45.7),
+    size_m: float = 6000.0,
+    dates: int = 5,
+    gap: dt.timedelta = dt.timedelta(seconds=100),
+    ships: float = 0.15,
+) -> World:
+    """A square of open sea whose ships sail at up to 1.5 m/s, of 10 m pixels: `dates` of it, `gap` apart, no clouds.
+
+    Ships enter and leave it, pass each other, turn, and a quarter of them lie still.
+    """
+    small = small_world(seed, place=place, size_m=size_m, cloud_share=0.0)
+    times = [small.before + number * gap for number in range(dates)]
+    return replace(
+        small, between=tuple(times[1:-1]), after=times[-1], ships=ships, sailing=1.5, name="a small drawn sea"
+    )
+
+
 def quake_world(
     seed: int = 1,
     *,
@@ -97,12 +117,12 @@ def quake_world(
     quake: float = 0.6,
     cloud_share: float = 0.0,
 ) -> World:
-    """Four hamlets on two dates, an earthquake between them that damages a share of the buildings; no flood.
+    """Hamlets on two dates, an earthquake between them that damages a share of the buildings; no flood.
 
     The middle is near `place` (longitude, latitude in degrees).
     """
     small = small_world(seed, place=place, size_m=size_m, resolution_m=resolution_m, cloud_share=cloud_share)
-    return replace(small, scale=size_m / 6000.0, relief_m=60.0, flood_m=0.0, quake=quake, name="a drawn town")
+    return replace(small, scale=size_m / 3000.0, relief_m=60.0, flood_m=0.0, quake=quake, name="a drawn town")
 
 
 def plan_scenes(
@@ -131,7 +151,7 @@ def plan_scenes(
     scenes = []
     for name in sensors:
         sensor = SENSORS[name]
-        for date in (world.before, world.after):
+        for date in world.dates:
             start = date + dt.timedelta(hours=sensor.hours)
             for column, geobox in enumerate(boxes):
                 moment = start + column * _SCENE_LAG

@@ -212,7 +212,7 @@ def _toned(world: World, ground: Ground, date: datetime.datetime) -> tuple[NDArr
 
 def _light(world: World, geobox: GeoBox, date: datetime.datetime) -> _Light:
     x, y = pixel_centres(world, geobox)
-    ground = world.ground(x, y)
+    ground = world.ground(x, y, date)
     code, tone = _toned(world, ground, date)
     down, right = np.gradient(ground.height_m, world.resolution_m)
     south = np.float32(-1.0 if _is_southern(world.epsg) else 1.0)
@@ -274,7 +274,7 @@ def _scl(world: World, geobox: GeoBox, date: datetime.datetime) -> Layer:
     """The scene classification at two finest pixels, as the processor of L2A tends to get it."""
     box = coarser(geobox, 2)
     x, y = pixel_centres(world, box)
-    ground = world.ground(x, y)
+    ground = world.ground(x, y, date)
     code, _ = _toned(world, ground, date)
     data = _SCL_OF_CLASS.take(code)
     if _is_after(world, date):
@@ -312,7 +312,7 @@ _DECIBEL_STEP = np.float32(0.01)
 def draw_sentinel1(world: World, geobox: GeoBox, date: datetime.datetime) -> list[Layer]:
     """Sentinel-1 on `geobox`: VV and VH, terrain-flattened look, float32 dB, NaN outside the world."""
     x, y = pixel_centres(world, geobox)
-    code, tone = _toned(world, world.ground(x, y), date)
+    code, tone = _toned(world, world.ground(x, y, date), date)
     after = _is_after(world, date)
     layers = []
     for index, name in enumerate(("vv", "vh")):

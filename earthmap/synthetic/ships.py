@@ -1,4 +1,7 @@
-"""Ships on a drawn world's water: oriented rectangles, one at most for each place of a lattice, where one fits."""
+"""Ships on a drawn world's water: oriented rectangles, one at most for each place of a lattice, where one fits.
+
+On open sea they sail: a quarter lies still, half goes straight on, the rest turns in circles.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from earthmap.synthetic.fields import look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +60,49 @@ def place_ships(
         hull = place_corners(found, _HULL)
         fits |= is_water(hull[..., 0], hull[..., 1]).all(axis=1)
     kept: Floats = found[fits]
+    return kept
+
+
+def sail(ships: Floats, seconds: float, *, seed: int, fastest: float) -> Floats:
+    """Where ships are after `seconds`: rows as `place_ships` gives them, in the same order.
+
+    Args:
+        ships: Where they are at first.
+        seconds: May be negative: where they came from.
+        seed: Of the world.
+        fastest: Speed in m/s that none exceeds; those that sail make two fifths of it or more.
+    """
+    number, nought = np.arange(len(ships)), np.zeros(len(ships), int)
+    way, pace, bend, side = (
+        look_up(seed, f"ship {name}", number, nought).astype(float) for name in ("way", "pace", "bend", "side")
+    )
+    forward = np.where(way < 0.25, 0.0, fastest * (0.4 + 0.6 * pace)) * seconds
+    radius, left = 300.0 + 700.0 * bend, np.where(side < 0.5, 1.0, -1.0)
+    angle = np.where(way >= 0.75, forward / radius, 0.0)
+    along = np.where(way >= 0.75, radius * np.sin(angle), forward)
+    aside = np.where(way >= 0.75, left * radius * (1.0 - np.cos(angle)), 0.0)
+    moved = ships.copy()
+    cosine, sine = ships[:, 2], ships[:, 3]
+    moved[:, 0] += cosine * along - sine * aside
+    moved[:, 1] += sine * along + cosine * aside
+    turn_cosine, turn_sine = np.cos(angle), left * np.sin(angle)
+    moved[:, 2], moved[:, 3] = cosine * turn_cosine - sine * turn_sine, sine * turn_cosine + cosine * turn_sine
+    return moved
+
+
+def clear_of_others(voyages: Sequence[Floats]) -> NDArray[np.bool_]:
+    """Which ships to keep so that none comes within a length of another; (ship,) bool.
+
+    `voyages` are the rows of all ships at each of several times. Of two that meet the one behind in the order goes.
+    """
+    import shapely
+
+    kept = np.ones(len(voyages[0]), bool)
+    for ships in voyages:
+        discs = shapely.buffer(shapely.points(ships[:, :2]), ships[:, 4] + ships[:, 5], quad_segs=4)
+        one, other = shapely.STRtree(discs).query(discs, predicate="intersects")
+        for first, second in sorted(zip(one[one < other].tolist(), other[one < other].tolist(), strict=True)):
+            kept[second] &= not kept[first]
     return kept
 
 

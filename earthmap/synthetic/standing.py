@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import shapely
 
 from earthmap.synthetic.fields import hash64, look_up, uniform
 from earthmap.synthetic.ships import place_corners
-from earthmap.synthetic.truth import BUILT_UP, PLOT_M, World, grades_in, ships_of, town_size_m
+from earthmap.synthetic.truth import BUILT_UP, PLOT_M, World, grades_in, ships_on, town_size_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,19 +30,30 @@ class Standing:
     outlines: NDArray[np.object_]
     """Oriented rectangles, Polygons in metres of the world's CRS."""
     tree: shapely.STRtree
+    numbers: NDArray[np.int64]
+    """By which each is known on every date."""
 
     @classmethod
-    def of(cls, rectangles: Floats) -> Standing:
-        """Those of rows as `earthmap.synthetic.ships.place_ships` gives them."""
+    def of(cls, rectangles: Floats, numbers: NDArray[np.int64] | None = None) -> Standing:
+        """Those of rows as `earthmap.synthetic.ships.place_ships` gives them, numbered in order where nothing else is
+        said."""
         outlines = np.empty(len(rectangles), object)
         outlines[:] = [shapely.Polygon(corners) for corners in place_corners(rectangles)]
-        return cls(outlines, shapely.STRtree(outlines))
+        return cls(outlines, shapely.STRtree(outlines), np.arange(len(rectangles)) if numbers is None else numbers)
 
 
-@functools.lru_cache(maxsize=8)
-def standing_on(world: World, label: str) -> Standing:
-    """The things of a kind (one of STANDING) on a drawn world, the same on both dates; a flood leaves them standing."""
-    return Standing.of(ships_of(world) if label == "ship" else _buildings(world))
+@functools.lru_cache(maxsize=64)
+def standing_on(world: World, label: str, date: datetime.datetime | None = None) -> Standing:
+    """The things of a kind (one of STANDING) on a drawn world; a flood leaves them standing.
+
+    `date` is for ships that sail; None for the first one. What does not move is the same on every date.
+    """
+    if label == "ship":
+        numbers, ships = ships_on(world, date or world.before)
+        return Standing.of(ships, numbers)
+    if date is not None:
+        return standing_on(world, label)
+    return Standing.of(np.empty((0, 6)) if world.sailing else _buildings(world))
 
 
 def _buildings(world: World) -> Floats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import json
 import zlib
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ import numpy as np
 from earthmap.content import canonical_json, content_key
 from earthmap.errors import CatalogError
 from earthmap.synthetic.fields import fractal, hash64, look_up, noise, noise_along, ramp, uniform
-from earthmap.synthetic.ships import place_ships, under
+from earthmap.synthetic.ships import clear_of_others, place_corners, place_ships, sail, under
 from earthmap.tasks.damage import GRADES
 
 if TYPE_CHECKING:
@@ -88,11 +89,15 @@ class World:
     cloud_share: float = 0.12
     """Share of the world under cloud on `cloudy`, 0 to 1."""
     cloudy: str = "after"
-    """The date that has clouds: `before` or `after`."""
+    """The date that has clouds: `before`, `after`, or `middle` for the one in the middle of `dates`."""
     ships: float = 0.0
     """Share of the places on open water where one fits that have a ship, 0 to 1; ships are built-up cover."""
     quake: float = 0.0
     """Share of the buildings that are damaged on the second date, 0 to 1, a third of them in each grade."""
+    between: tuple[datetime.datetime, ...] = ()
+    """Further dates that are drawn, later than the first and earlier than the second (UTC), in order of time."""
+    sailing: float = 0.0
+    """Speed of the fastest ship in m/s; over 0 the world is open sea, and its ships sail."""
     name: str = "a drawn valley"
     """What to call it in titles: every picture of it must be known as drawn."""
 
@@ -105,14 +110,16 @@ class World:
         west, south, east, north = self.bounds
         if not (west < east and south < north):
             raise CatalogError(f"a world of bounds {self.bounds}", expected="west < east and south < north")
-        if self.before >= self.after:
-            raise CatalogError("a world whose second date is not after its first", expected="before < after")
-        if self.cloudy not in ("before", "after"):
-            raise CatalogError(f"a world with clouds on {self.cloudy!r}", expected="'before' or 'after'")
-        if not (self.resolution_m > 0 and self.scale > 0 and 0 <= self.cloud_share < 1 and 0 <= self.ships <= 1):
+        object.__setattr__(self, "between", tuple(self.between))
+        if any(earlier >= later for earlier, later in itertools.pairwise(self.dates)):
+            raise CatalogError("a world whose dates do not follow each other", expected="before < between < after")
+        if self.cloudy not in ("before", "middle", "after"):
+            raise CatalogError(f"a world with clouds on {self.cloudy!r}", expected="'before', 'middle' or 'after'")
+        sizes = self.resolution_m > 0 and self.scale > 0 and self.sailing >= 0
+        if not (sizes and 0 <= self.cloud_share < 1 and 0 <= self.ships <= 1):
             raise CatalogError(
                 "a world of impossible size",
-                expected="resolution_m, scale > 0; 0 <= cloud_share < 1; 0 <= ships <= 1",
+                expected="resolution_m, scale > 0; sailing >= 0; 0 <= cloud_share < 1; 0 <= ships <= 1",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,6 +140,7 @@ class World:
             values["bounds"] = tuple(values["bounds"])
             for date in ("before", "after"):
                 values[date] = datetime.datetime.fromisoformat(values[date])
+            values["between"] = tuple(datetime.datetime.fromisoformat(date) for date in values.get("between", ()))
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise CatalogError(
@@ -161,28 +169,34 @@ class World:
 
         return AreaOfInterest.from_geometry(shapely.box(*self.bounds), f"EPSG:{self.epsg}")
 
+    @property
+    def dates(self) -> tuple[datetime.datetime, ...]:
+        """All dates that are drawn of it, in order of time."""
+        return (self.before, *self.between, self.after)
+
     def is_after(self, date: datetime.datetime) -> bool:
         """True where the second date is the nearer one (or as near): the world in flood."""
         return date - self.before >= self.after - date
 
-    def ground(self, x: NDArray[Any], y: NDArray[Any]) -> Ground:
+    def ground(self, x: NDArray[Any], y: NDArray[Any], date: datetime.datetime | None = None) -> Ground:
         """Everything that is known of the points `x`, `y` (CRS metres); arrays of their broadcast shape.
 
         A row of x (1, n) with a column of y (m, 1) is the fast way to ask for a lattice. The same point has the
-        same ground in every call.
+        same ground in every call. Ships that sail are where they are on `date`; without one there are none.
         """
         x, y = _metres(x), _metres(y)
         shape = np.broadcast_shapes(x.shape, y.shape)
         if len(shape) != 2:
             flat = [np.broadcast_to(values, shape).reshape(-1, 1) for values in (x, y)]
-            return _reshaped(self.ground(flat[0], flat[1]), shape)
+            return _reshaped(self.ground(flat[0], flat[1], date), shape)
+        draw = functools.partial(_open_sea, date=date) if self.sailing else _ground
         step = max(1, _BLOCK // max(1, shape[1]))
         blocks = []
         for start in range(0, shape[0], step):
             rows = slice(start, start + step)
-            blocks.append(_ground(self, x if x.shape[0] == 1 else x[rows], y if y.shape[0] == 1 else y[rows]))
+            blocks.append(draw(self, x if x.shape[0] == 1 else x[rows], y if y.shape[0] == 1 else y[rows]))
         if not blocks:
-            blocks = [_ground(self, np.zeros((0, 1)), np.zeros((0, 1)))]
+            blocks = [draw(self, np.zeros((0, 1)), np.zeros((0, 1)))]
         joined = {
             field.name: np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Ground)
         }
@@ -190,12 +204,17 @@ class World:
 
     def classes(self, x: NDArray[Any], y: NDArray[Any], date: datetime.datetime) -> NDArray[np.uint8]:
         """Class codes at points `x`, `y` (CRS metres) on `date`: uint8 of their broadcast shape, 255 outside."""
-        return covered(self, self.ground(x, y), date)
+        return covered(self, self.ground(x, y, date), date)
+
+    def _is_cloudy(self, date: datetime.datetime) -> bool:
+        if self.cloudy == "middle":
+            return min(self.dates, key=lambda one: abs(date - one)) == self.dates[len(self.dates) // 2]
+        return self.is_after(date) == (self.cloudy == "after")
 
     def clouds(self, x: NDArray[Any], y: NDArray[Any], date: datetime.datetime) -> NDArray[np.float32]:
         """Opacity of the clouds above points `x`, `y` (CRS metres) on `date`: float32, 0 (clear) to 1."""
         x, y = _metres(x), _metres(y)
-        if self.cloud_share == 0 or self.is_after(date) != (self.cloudy == "after"):
+        if self.cloud_share == 0 or not self._is_cloudy(date):
             return np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
         edge = _cloud_edge(self)
         return ramp(_cloud_field(self, x, y), edge, edge + 0.12)
@@ -295,6 +314,22 @@ def _ground(world: World, x: NDArray[np.float64], y: NDArray[np.float64]) -> Gro
     return Ground(cover=cover, flooded=flooded, tone=tone, height_m=height, rubble=rubble)
 
 
+def _open_sea(
+    world: World, x: NDArray[np.float64], y: NDArray[np.float64], *, date: datetime.datetime | None
+) -> Ground:  # fmt: skip
+    """Water, with the ships that are on it on `date`."""
+    west, south, east, north = world.bounds
+    inside = (x >= west) & (x < east) & (y >= south) & (y < north)
+    tone = np.float32(0.35) + np.float32(0.1) * noise(world.seed, "swell", x, y, wavelength_m=300.0)
+    cover = np.where(inside, np.uint8(WATER), np.uint8(OUTSIDE))
+    if date is not None:
+        afloat = under(ships_on(world, date)[1], x, y) & inside
+        cover[afloat], tone[afloat] = BUILT_UP, 0.9
+    nowhere = np.zeros(cover.shape, np.bool_)
+    level = np.zeros(cover.shape, np.float32)
+    return Ground(cover=cover, flooded=nowhere, tone=tone, height_m=level, rubble=level)
+
+
 def town_size_m(world: World) -> float:
     """Side of the squares that have a town at most."""
     return 3000.0 * world.scale
@@ -302,7 +337,10 @@ def town_size_m(world: World) -> float:
 
 @functools.lru_cache(maxsize=8)
 def ships_of(world: World) -> NDArray[np.float64]:
-    """The ships of a world, rows as `earthmap.synthetic.ships.place_ships` gives them; they lie still on both dates."""
+    """The ships of a world, rows as `earthmap.synthetic.ships.place_ships` gives them; those that sail as they are on
+    the first date, those on their way into the world among them."""
+    if world.sailing:
+        return _fleet(world)
     bare = replace(world, ships=0.0)
 
     def is_water(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -310,6 +348,37 @@ def ships_of(world: World) -> NDArray[np.float64]:
         return found
 
     return place_ships(world.seed, world.bounds, share=world.ships, is_water=is_water)
+
+
+def _fleet(world: World) -> NDArray[np.float64]:
+    """Ships that sail, none of which comes near another on any date."""
+    way = world.sailing * (world.after - world.before).total_seconds()
+    west, south, east, north = world.bounds
+    ships = place_ships(
+        world.seed,
+        (west - way, south - way, east + way, north + way),
+        share=world.ships,
+        is_water=lambda x, y: np.ones(np.broadcast_shapes(x.shape, y.shape), bool),
+    )
+    voyages = [
+        sail(ships, (date - world.before).total_seconds(), seed=world.seed, fastest=world.sailing)
+        for date in world.dates
+    ]
+    # Ships keep the number that decides about their way, so those that meet others only leave the world.
+    ships[~clear_of_others(voyages), 0] = np.inf
+    return ships
+
+
+@functools.lru_cache(maxsize=64)
+def ships_on(world: World, date: datetime.datetime) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The ships that are whole inside the world on a date: their numbers, which they keep, and their rows."""
+    ships = ships_of(world)
+    if world.sailing:
+        ships = sail(ships, (date - world.before).total_seconds(), seed=world.seed, fastest=world.sailing)
+    west, south, east, north = world.bounds
+    corners = place_corners(ships)
+    inside = np.asarray(((corners >= (west, south)) & (corners < (east, north))).all(axis=(1, 2)) | (not world.sailing))
+    return np.flatnonzero(inside), ships[inside]
 
 
 @functools.lru_cache(maxsize=32)

@@ -128,6 +128,8 @@ def answer_schema() -> pa.Schema:
     import pyarrow as pa
 
     text, strings, time = pa.string(), pa.list_(pa.string()), pa.timestamp("us", tz="UTC")
+    # Its number among those that the question looks at, its name, and when it was measured.
+    date = pa.struct([("number", pa.int32()), ("observation", text), ("time", time)])
     return pa.schema(
         [
             ("cell_id", text),
@@ -158,6 +160,7 @@ def answer_schema() -> pa.Schema:
             ("gradings", text),  # JSON of the Grading of each footprint of the tile, in their order; null without any
             ("orders_agree", pa.float64()),
             ("embedding", pa.list_(pa.float32())),
+            ("dates", pa.list_(date)),  # of a series, what was looked at, in order of time
             ("pair", text),  # JSON of earthmap.pipeline.pairing.Pairing, of a change
             ("triage", text),  # JSON of earthmap.pipeline.triage.Verdict, where a coarse picture was asked first
         ]

@@ -62,11 +62,6 @@ class Task:
         """A query of this kind names nothing, and has a vector for its answer, which is compared with others."""
         return self.answer == "vector"
 
-    @property
-    def is_mappable(self) -> bool:
-        """`earthmap map` can merge its answers over an area; `earthmap ask` answers any about one picture."""
-        return self.dates > 0
-
 
 _ROWS = (
     Task(

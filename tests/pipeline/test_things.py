@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import shapely
 
-from earthmap.errors import JobError
 from earthmap.grid import from_lonlat
 from earthmap.pipeline import Run, parse_job, run_job
 from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH
@@ -98,8 +97,3 @@ def test_page_and_picture_show_them(run: Run) -> None:
     assert "Find the ships" in page
     assert run.storage.read("preview.png").startswith(b"\x89PNG")
     assert json.loads(run.storage.read("item.json"))["assets"]["features"]
-
-
-def test_tracks_are_not_mapped_yet(world: World, catalog: Path, tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="cannot be joined over an area yet"):
-        job_of(world, catalog, tmp_path / "run", queries=["Track the ships"])
