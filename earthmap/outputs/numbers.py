@@ -21,6 +21,10 @@ MAX_LINES = 12
 UNASKED = ("triage", "no_footprint")
 """Reasons of tiles that were not asked, whatever could be seen of them."""
 
+NOT_ENOUGH = "not enough evidence"
+"""The answer where less is known than was asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
     """What one question came to at one observation (or one pair of them)."""
@@ -66,6 +70,14 @@ class Numbers:
     """Share of the answered ground of which a change says something else when its dates are swapped, 0 to 1."""
     triage: Mapping[str, Any] | None = None
     """What `earthmap.merge.triaged.describe_triage` says; None for a question that was asked of every tile."""
+    lacking: str = ""
+    """Why there is not enough evidence to tell the number as known; empty where there is."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """`model_based` 90 % interval of each answer's ground in km², where there is one."""
+    no_interval: Mapping[str, str] = field(default_factory=dict)
+    """Why there is none, by answer."""
+    probabilities: str | None = None
+    """Where the stated probabilities were calibrated, or that they were not; None where none are stated."""
     notes: tuple[str, ...] = ()
     """What the predictor noted."""
     unseen: tuple[str, ...] = DEFAULT_UNSEEN
@@ -163,9 +175,22 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         ungraded=_most_first(seen.get("not_analysed") or {}),
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
+        lacking=_lacking(seen),
+        intervals={name: tuple(one["interval_km2"]) for name, one in _model_based(seen) if "reason" not in one},
+        no_interval={name: str(one["reason"]) for name, one in _model_based(seen) if "reason" in one},
+        probabilities=seen.get("probabilities"),
         triage=seen.get("triage"),
         notes=tuple(str(note) for note in seen.get("notes") or ()),
     )
+
+
+def _lacking(seen: Mapping[str, Any]) -> str:
+    answer, _, why = str(seen.get("evidence") or "").partition(": ")
+    return why if answer == NOT_ENOUGH else ""
+
+
+def _model_based(seen: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return (seen.get("model_based") or {}).items()
 
 
 def read_numbers(summary: Mapping[str, Any]) -> list[Numbers]:
@@ -238,6 +263,11 @@ def format_grades(grades: Mapping[str, int], ungraded: Mapping[str, int]) -> str
     return f"{said}; {lost:,} of {whole:,} footprints not analysed ({why})"
 
 
+def format_intervals(row: Numbers) -> str:
+    """`water 12.3 km² to 14.1 km²`."""
+    return ", ".join(f"{name} {format_km2(low)} to {format_km2(high)}" for name, (low, high) in row.intervals.items())
+
+
 def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
     """How many of each: `12 × ship, 3 × car`; `nothing` where there is none."""
     said = [f"{count:,} × {name}" for name, count in list(things.items())[:most]]
@@ -282,6 +312,10 @@ def format_tiles(tiles: Mapping[str, int], answered: int, *, most: int = 4) -> s
 def _sentence(row: Numbers) -> str:
     where = ", ".join(part for part in (row.date if row.start else "", row.sensor) if part)
     said = format_answer(row)
+    if row.lacking:
+        said = f"{NOT_ENOUGH}: {row.lacking}; {'on what was seen ' if row.answered else ''}{said}"
+    if row.intervals:
+        said += f"; model_based 90 % {format_intervals(row)}"
     if row.disagreeing:
         said += f"; swapped dates disagree on {format_share(row.disagreeing)} of it"
     return f"{row.text}  {where}: {said}" if where else f"{row.text}  {said}"

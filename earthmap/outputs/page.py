@@ -86,6 +86,7 @@ figcaption .quiet, caption .quiet { font-weight: 400; }
 .tile img, .tile .none { border-radius: 6px; border: 1px solid #c9d1d4; }
 .tile .none { width: 176px; height: 176px; display: grid; place-items: center; color: #5f6f78;
   background: repeating-linear-gradient(45deg, #fff 0 6px, #f0e4e2 6px 7px); }
+.reliability { max-width: 304px; margin: 0; } .reliability .quiet { font-size: 12.5px; margin: 4px 0; }
 .tile figcaption { font-size: 13px; max-width: 178px; } .tile figcaption > * { display: block; }
 .scroll { overflow-x: auto; }
 a { color: var(--accent); } :focus-visible { outline: 2px solid #1f6fb2; outline-offset: 2px; }

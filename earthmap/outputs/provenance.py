@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from earthmap.model.evidence import Calibration
 from earthmap.outputs.markup import escaped
 from earthmap.outputs.numbers import format_km2
 
@@ -26,6 +27,8 @@ class Provenance:
     """Id, date and sensor of each scene that answers are about, by time."""
     estimates: Sequence[Mapping[str, Any]] = ()
     """What `earthmap estimate` wrote, each as its `estimate.json` holds it."""
+    calibrations: Sequence[Calibration] = ()
+    """Of the probabilities that answers state."""
 
 
 def estimates_section(estimates: Sequence[Mapping[str, Any]]) -> str:

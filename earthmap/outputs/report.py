@@ -15,9 +15,11 @@ from earthmap.outputs.drawing import in_one_piece, list_moments, look_of, moment
 from earthmap.outputs.evidence import Evidence, evidence_section
 from earthmap.outputs.markup import escaped
 from earthmap.outputs.numbers import (
+    NOT_ENOUGH,
     Numbers,
     counts,
     format_answer,
+    format_intervals,
     format_grades,
     format_km2,
     format_share,
@@ -28,6 +30,7 @@ from earthmap.outputs.numbers import (
 )
 from earthmap.outputs.page import mount, render_page
 from earthmap.outputs.provenance import Provenance, again_section, estimates_section
+from earthmap.outputs.reliability import reliability_section
 from earthmap.outputs.swipe import find_swipes, swipe_html
 from earthmap.outputs.triage import triage_section
 from earthmap.outputs.webmap import WebMap, build_map
@@ -77,6 +80,7 @@ def render_report(
         estimates_section(provenance.estimates),
         _details(summary, numbers),
         evidence_section(evidence),
+        reliability_section(provenance.calibrations),
         _counts_section(summary, numbers),
         triage_section(numbers),
         _trust(features, summary, numbers, sampled=bool(provenance.estimates)),
@@ -142,7 +146,7 @@ def latest_by_sensor(rows: Sequence[Numbers]) -> list[Numbers]:
 
 
 def _card(row: Numbers, others: Sequence[Numbers]) -> str:
-    figure, rest = _big(row)
+    figure, rest = _big(row) if not row.lacking else (NOT_ENOUGH, f"{row.lacking}; {format_answer(row)}")
     also = "".join(
         f'<p class="quiet also">{escaped(other.date)} · {escaped(other.sensor)}: {escaped(format_answer(other))}</p>'
         for other in others
@@ -231,12 +235,35 @@ def _counts_section(summary: Mapping[str, Any], numbers: Sequence[Numbers]) -> s
     return _section(f"What became of {planned:,} planned tile answers", bars + table)
 
 
+def _without_labels(numbers: Sequence[Numbers]) -> list[str]:
+    """Intervals from held-out scenes, or why there are none; where evidence lacks; where probabilities come from."""
+    lines = [
+        f"{row.text} ({row.date}, {row.sensor}), model_based 90 % interval, if this ground is like the held-out "
+        f"scenes: {format_intervals(row)}."
+        for row in numbers
+        if row.intervals
+    ]
+    absent = {
+        f"There is no model_based interval of {name} ({row.sensor or 'no sensor'}): {why}."
+        for row in numbers
+        for name, why in row.no_interval.items()
+    }
+    said = {
+        f"Probabilities of {row.task} answers ({row.sensor}): {row.probabilities}."
+        for row in numbers
+        if row.probabilities
+    }
+    lacking = [f"{row.text} ({row.date}): {NOT_ENOUGH}: {row.lacking}." for row in numbers if row.lacking]
+    return [*lines, *sorted(absent), *lacking, *sorted(said)]
+
+
 def _trust(
     features: geopandas.GeoDataFrame, summary: Mapping[str, Any], numbers: Sequence[Numbers], *, sampled: bool
 ) -> str:
-    lines = ["No labelled sample of this ground was drawn, so the figures carry no confidence interval."]
+    lines = ["No labelled sample of this ground was drawn, so no figure carries an interval from labels."]
     if sampled:
-        lines = ["Areas from a labelled sample stand above with their intervals; all other figures carry none."]
+        lines = ["Areas from a labelled sample stand above with their intervals; no other figure has one from labels."]
+    lines += _without_labels(numbers)
     predictors = sorted(set(features["predictor"].astype(str))) if len(features) else []
     if features["probability"].isna().all():
         lines.append(

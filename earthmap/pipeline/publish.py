@@ -7,6 +7,7 @@ temporary folder (TMPDIR says where).
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import re
@@ -60,6 +61,7 @@ from earthmap.pipeline.joined import Joined, join_cells
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
+from earthmap.pipeline.trust import calibrations_of, with_trust
 from earthmap.storage import Storage
 from earthmap.tasks import TASKS, Query, decode_mask, mask_legend
 
@@ -103,7 +105,7 @@ def publish(storage: Storage, *, job: Job, plan: Plan, merged: MergedCells) -> d
         with _clocked(seconds, "classes"):
             titles = _write_classes(files, job, rasters, merged)
         with _clocked(seconds, "pages"):
-            summary = summarize(sums, area=job.area, queries=_queries(job))
+            summary = with_trust(summarize(sums, area=job.area, queries=_queries(job)), job)
             storage.write(SUMMARY_PATH, _json(summary))
             shown = _shown(files.scratch / LEDGER_PATH)
             storage.write(ITEM_PATH, _json(_item(job, _names(shown, plan), summary, titles)))
@@ -332,7 +334,9 @@ def _write_pages(
         summary,
         backdrops=backdrops,
         title=title,
-        provenance=_provenance(files.storage, job, plan, shown, versions),
+        provenance=dataclasses.replace(
+            _provenance(files.storage, job, plan, shown, versions), calibrations=calibrations_of(summary, job)
+        ),
         evidence=[
             *crops_of(worst[:SHOWN], plan=plan, store=store),
             *collect_evidence(without_footprints(features), selection.coverage, plan=plan, store=store),
