@@ -7,11 +7,12 @@ docs/decisions/0025-flood-is-water-less-permanent-water.md says why so.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from earthmap.outputs import headlines
 from earthmap.pipeline.event import Event
 from earthmap.pipeline.flood import ENOUGH
 from earthmap.pipeline.folder import RUN_PATH, Run
+from earthmap.pipeline.importance import read_places
 from earthmap.pipeline.job import Job, parse_job
 from earthmap.pipeline.plan import open_images, open_source
 from earthmap.storage import Storage
@@ -114,6 +116,8 @@ def respond(
     watcher = watcher or Watcher()
     dated = dated_questions(values, event)
     job = _job_of(values, event, dated, folder=None)
+    if job.spec.points is not None:
+        read_places(job.spec.points)
     index = _Index.opened(job, event)
     for note in event.notes:
         watcher.say(note)
@@ -123,12 +127,24 @@ def respond(
         new = [one for one in passes if not index.has(one)]
         if new:
             watcher.say(f"{len(new)} of {len(passes)} passes after the event are not mapped yet: {_dates(new)}")
-            with cluster(job.spec.cluster):
+            with cluster(job.spec.cluster), _forbearing(follow is not None, watcher.say):
                 for one in new:
                     watcher.mapped(_mapped(one, values, event, dated, index=index, watcher=watcher))
         if follow is None or not follow.wait():
             return index.runs()
-        passes = _look_again(job, event, passes, watcher.say)
+        with _forbearing(True, watcher.say):
+            passes = _look(job, event)[1]
+
+
+@contextlib.contextmanager
+def _forbearing(waiting: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Say that the catalogue does not answer, where there will be another look. Raises CatalogError where not."""
+    try:
+        yield
+    except CatalogError as error:
+        if not waiting:
+            raise
+        say(f"the catalogue could not be searched, and is asked again later: {error}")
 
 
 def dated_questions(values: Mapping[str, Any], event: Event) -> list[dict[str, Any]]:
@@ -192,13 +208,17 @@ def _mapped(
 def _look(job: Job, event: Event) -> tuple[list[Observation], list[_Pass]]:
     """Observations of the event's ground before it, and the passes after it, the latest first. Raises CatalogError."""
     source = open_source(job, open_images(job))
-    found = find_scenes(
-        source,
-        job.area.geometry,
-        datetime=job.spec.datetime,
-        collections=job.spec.collections or None,
-        sensor=job.spec.sensor,
-    )
+    try:
+        found = find_scenes(
+            source,
+            job.area.geometry,
+            datetime=job.spec.datetime,
+            collections=job.spec.collections or None,
+            sensor=job.spec.sensor,
+        )
+    except CatalogError as error:
+        error.fix = (error.fix or "").replace("--datetime", "--before or --after").replace("--area", "--event") or None
+        raise
     seen = observe(found.scenes)
     earlier = [one for one in seen if _at(one).overlaps(event.before)]
     later = sorted((one for one in seen if _at(one).overlaps(event.after)), key=lambda one: (one.datetime, one.id))
@@ -211,15 +231,6 @@ def _look(job: Job, event: Event) -> tuple[list[Observation], list[_Pass]]:
 
 def _at(observation: Observation) -> Interval:
     return Interval(start=observation.datetime, end=observation.datetime)
-
-
-def _look_again(job: Job, event: Event, passes: list[_Pass], say: Callable[[str], None]) -> list[_Pass]:
-    """The passes that there are now; those known where the catalogue does not answer."""
-    try:
-        return _look(job, event)[1]
-    except CatalogError as error:
-        say(f"the catalogue could not be searched, and is asked again later: {error}")
-        return passes
 
 
 def _check_dates(
