@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_sample(commands)
     _add_estimate(commands)
+    _add_similar(commands)
+    _add_cluster(commands)
     _add_doctor(commands)
     _add_finetune(commands)
     return parser
@@ -119,6 +121,33 @@ def _add_estimate(commands: Any) -> None:
         help="so much of the ground must be seen or labelled, or there is not enough evidence (default 0.5)",
     )
     _add_output(commands.choices["estimate"])
+
+
+def _add_similar(commands: Any) -> None:
+    about = "rank the tiles of a run by how much they look like the one at a place"
+    add = commands.add_parser("similar", help=about).add_argument
+    add("run", help="folder of a finished run with vectors (task embed), or s3:// address")
+    add("--to", required=True, metavar="LON,LAT", help="the place, in degrees (--to=-3.5,45.7)")
+    add("--n", type=int, default=20, metavar="TILES", help="how many beside the place's own (default 20)")
+    _add_vectors(add)
+    add("--out", metavar="FILE", help=".parquet (GeoParquet) or .geojson; a picture is written beside it")
+    _add_output(commands.choices["similar"])
+
+
+def _add_cluster(commands: Any) -> None:
+    add = commands.add_parser("cluster", help="group the tiles of a run by how they look").add_argument
+    add("run", help="folder of a finished run with vectors (task embed), or s3:// address")
+    add("-k", type=int, required=True, metavar="N", help="how many clusters")
+    _add_vectors(add)
+    add("--seed", type=int, default=0, help="of the first centres (default 0)")
+    add("--out", metavar="FOLDER", help="or s3:// address (default: RUN/clusters/…)")
+    _add_output(commands.choices["cluster"])
+
+
+def _add_vectors(add: Callable[..., Any]) -> None:
+    """Which of a run's vectors are meant."""
+    add("--sensor", metavar="ID", help="whose vectors, where the run has several sensors'")
+    add("--observation", metavar="ID", help="as the summary names it (default: the latest of each tile)")
 
 
 def _add_doctor(commands: Any) -> None:
@@ -294,7 +323,7 @@ def _add_ask(commands: Any) -> None:
         help="image as of `earthmap map --image`, PNG or JPEG; the folder of a run: all of its ground, or one tile "
         "with --at; or of its store, with --at",
     )
-    add("question", help="question, such as 'How much of this is water?'")
+    add("question", nargs="?", help="question, such as 'How much of this is water?'; of --task embed none is needed")
     add("--at", metavar="PLACE", help="LON,LAT in degrees (--at=-3.5,45.7), a tile_id, or X,Y in a photograph")
     add(
         "--date",
@@ -429,10 +458,24 @@ def _show_pass(run: Run, arguments: argparse.Namespace) -> None:
         _console().print(f"[bold]{escape(run.storage.locate('report.html'))}[/bold]")
 
 
+def _take_question(arguments: argparse.Namespace) -> None:
+    """Make the last of the pictures the question, which stands behind any number of them; a vector needs none."""
+    from earthmap.tasks import TASKS
+
+    task = TASKS.get(arguments.task or "")
+    if len(arguments.pictures) > 1:
+        *arguments.pictures, arguments.question = arguments.pictures
+    elif task is not None and task.is_vector:
+        arguments.question = task.example
+    else:
+        raise JobError("nothing is asked", expected="a picture, then a question in quotes")
+
+
 def _ask(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import ask_about, draw
     from earthmap.predict import build_predictor
 
+    _take_question(arguments)
     if arguments.at is None and arguments.draw is None and len(arguments.pictures) == 1:
         from earthmap.pipeline import is_run
 
@@ -696,6 +739,33 @@ def _estimate_unlabelled(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _similar(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import find_similar, open_run
+    from earthmap.pipeline.likeness import tell_similar, write_similar
+
+    run = open_run(arguments.run)
+    found = find_similar(
+        run, arguments.to, n=arguments.n, sensor=arguments.sensor, observation=arguments.observation
+    )  # fmt: skip
+    files = write_similar(run, found, arguments.out) if arguments.out else ()
+    _show_lines([*tell_similar(found), *(f"written: {name}" for name in files)], arguments)
+    rows = json.loads(found.drop(columns="geometry").to_json(date_format="iso", orient="records"))
+    _last_line(arguments, {"tiles": rows, "files": list(files)})
+    return DONE
+
+
+def _cluster(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import cluster_run, open_run
+    from earthmap.pipeline.clustering import write_clusters
+
+    run, which = open_run(arguments.run), {"sensor": arguments.sensor, "observation": arguments.observation}
+    found = cluster_run(run, arguments.k, seed=arguments.seed, **which)
+    files = write_clusters(run, found, out=arguments.out)
+    _show_lines([*found.lines(), *(f"written: {name}" for name in files)], arguments)
+    _last_line(arguments, {**found.to_dict(), "files": files})
+    return DONE
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     import dataclasses
 
@@ -899,7 +969,8 @@ def _last_line(arguments: argparse.Namespace, content: dict[str, Any]) -> None:
 _COMMANDS = {
     "map": _map, "ask": _ask, "respond": _respond,
     "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
-    "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate,
+    "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate, "similar": _similar,
+    "cluster": _cluster,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
     from earthmap.pipeline.area_estimate import Trust
     from earthmap.pipeline.ask import Reply, ask_about, draw, tell
+    from earthmap.pipeline.clustering import Clusters, cluster_run
     from earthmap.pipeline.count_estimate import CountTrust
     from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.estimate import Estimate, explain
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.follow_up import ask_run, is_run
     from earthmap.pipeline.isolation import Limits
     from earthmap.pipeline.job import Job, parse_job, read_job
+    from earthmap.pipeline.likeness import find_similar
     from earthmap.pipeline.plan import Plan, make_plan, open_images
     from earthmap.pipeline.publish import publish_report
     from earthmap.pipeline.run import Progress, run_job
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.subject import Sight, Subject, open_subject
 
 __all__ = [
+    "Clusters",
     "CountTrust",
     "Demands",
     "Estimate",
@@ -45,12 +48,14 @@ __all__ = [
     "Trust",
     "ask_about",
     "ask_run",
+    "cluster_run",
     "draw",
     "draw_sample",
     "estimate_run",
     "explain",
     "export_run",
     "find_sightings",
+    "find_similar",
     "is_run",
     "make_plan",
     "map_area",
@@ -65,6 +70,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Clusters": "clustering",
     "CountTrust": "count_estimate",
     "Demands": "demands",
     "Estimate": "estimate",
@@ -84,12 +90,14 @@ _HOMES = {
     "Trust": "area_estimate",
     "ask_about": "ask",
     "ask_run": "follow_up",
+    "cluster_run": "clustering",
     "draw": "ask",
     "draw_sample": "sampling",
     "estimate_run": "estimating",
     "explain": "estimate",
     "export_run": "export",
     "find_sightings": "sightings",
+    "find_similar": "likeness",
     "is_run": "follow_up",
     "make_plan": "plan",
     "map_area": "api",
