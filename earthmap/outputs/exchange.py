@@ -216,10 +216,22 @@ def write_geojson(source: Path, asked: Mapping[str, Asked], *, path: Path) -> in
 
 
 def write_flatgeobuf(source: Path, asked: Mapping[str, Asked], *, path: Path) -> int:
-    """A FlatGeobuf file with its spatial index; returns its features."""
+    """A FlatGeobuf file with its spatial index, which one with rows without geometry cannot have; returns its features."""
     kinds = kinds_in(source)
     kind, batches = _of_one_type(exported(source, asked), kinds[0] if len(kinds) == 1 else None)
-    return _write(batches, exported_schema(source, asked), path=path, driver="FlatGeobuf", kind=kind, layer=path.stem)
+    options = {"SPATIAL_INDEX": "NO"} if _lacks_geometry(source) else {}
+    return _write(
+        batches, exported_schema(source, asked), path=path, driver="FlatGeobuf", kind=kind, layer=path.stem,
+        layer_options=options,
+    )  # fmt: skip
+
+
+def _lacks_geometry(path: Path) -> bool:
+    """Whether some row has none, as a footprint may."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return any(batch["geometry"].null_count for batch in file.iter_batches(columns=["geometry"]))
 
 
 def write_geopackage_layer(
@@ -262,6 +274,8 @@ def _promoted(batch: pa.RecordBatch, kind: str, only: str | None) -> pa.RecordBa
     shapes = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
     if only:
         mine = shapely.get_dimensions(shapes) == KINDS.index(only)
+        if only == KINDS[-1]:
+            mine |= shapes == None  # noqa: E711 - element by element: what has no geometry is left out of no layer
         batch, shapes = batch.filter(pa.array(mine)), shapes[mine]
     parts, row = shapely.get_parts(shapes, return_index=True)
     whole = np.empty(len(shapes), object)

@@ -54,10 +54,14 @@ class QuestionSpec(_Record):
     before: str | None = None
     after: str | None = None
 
+    def grades(self, *, footprints: bool) -> bool:
+        """Whether it asks for the damage of each footprint."""
+        return self.task == "damage" or (footprints and self.task is None and speaks_of_damage(self.text))
+
     def query(self, *, open_vocabulary: bool = False, footprints: bool = False) -> Query:
         """The exact query; `open_vocabulary` for the vision-language model, `footprints` where there are some, of which
         a question about damage is asked. Raises QueryError."""
-        each = self.task == "damage" or (footprints and self.task is None and speaks_of_damage(self.text))
+        each = self.grades(footprints=footprints)
         return make_query(
             self.text,
             task="damage" if each else self.task,
@@ -339,6 +343,12 @@ def _default_predictor(spec: JobSpec) -> str:
 def _queries(spec: JobSpec) -> tuple[Query, ...]:
     """The exact queries. Raises QueryError, and JobError for one that is asked twice."""
     given = spec.footprints is not None
+    lacking = [question.text for question in spec.queries if question.grades(footprints=given) and not given]
+    if lacking:
+        raise JobError(
+            f"{lacking[0][:80]!r} grades the damage of footprints, and none are given",
+            fix="give a file of them with --footprints, or ask another task",
+        )
     queries = tuple(
         question.query(open_vocabulary=_is_open(question, spec.predictor, footprints=given), footprints=given)
         for question in spec.queries
@@ -362,7 +372,7 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
 
 def _is_open(question: QuestionSpec, predictor: str | None, *, footprints: bool) -> bool:
     """Whether a question may be about anything: to the model, and to the oracle where it asks for single things."""
-    if predictor == "oracle" and footprints and speaks_of_damage(question.text):
+    if predictor == "oracle" and question.grades(footprints=footprints):
         return True
     if predictor == "oracle":
         task = TASKS.get(question.task or guess_task(question.text, open_vocabulary=True))

@@ -219,7 +219,10 @@ def answer_from_columns(row: Mapping[str, Any], *, side_px: int) -> Answer:
 
 def gradings_text(gradings: Sequence[Grading]) -> str:
     """Gradings as JSON, what is not set left out; equal ones give equal text."""
-    plain = [{name: value for name, value in dataclasses.asdict(one).items() if value} for one in gradings]
+    plain = [
+        {name: value for name, value in dataclasses.asdict(one).items() if value not in (None, {}, ())}
+        for one in gradings
+    ]
     return json.dumps(plain, sort_keys=True, allow_nan=False)
 
 
