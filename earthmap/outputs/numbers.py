@@ -13,7 +13,7 @@ from typing import Any
 from earthmap.tasks import TASKS
 from earthmap.tasks.damage import EMS_GRADES
 from earthmap.tasks.query import DEFAULT_UNSEEN
-from earthmap.tasks.vocabulary import FLOOD
+from earthmap.tasks.vocabulary import FLOOD, PERMANENT
 
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
@@ -95,7 +95,7 @@ class Numbers:
 
     @property
     def date(self) -> str:
-        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair; of a flood, which is no other hour's, with the time."""
+        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair; of a flood with the hour."""
         if self.targets == (FLOOD,) and self.start is not None:
             return f"{self.start:%Y-%m-%d %H:%M} UTC"
         return date_label(self.start, self.end, pair=self.is_pair)
@@ -242,7 +242,7 @@ def format_answer(row: Numbers) -> str:
     if row.is_pair:
         changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
         return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
-    if row.task == "segment" and len(row.km2) > 1:
+    if row.task == "segment" and (len(row.km2) > 1 or PERMANENT in row.km2):
         found = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items())
         return f"{found}, of {format_km2(row.seen_km2)} seen"
     if row.fraction is None:

@@ -34,6 +34,7 @@ from earthmap.outputs.reliability import reliability_section
 from earthmap.outputs.swipe import find_swipes, swipe_html
 from earthmap.outputs.triage import triage_section
 from earthmap.outputs.webmap import WebMap, build_map
+from earthmap.tasks.vocabulary import PERMANENT
 
 if TYPE_CHECKING:
     import geopandas
@@ -176,7 +177,7 @@ def _big(row: Numbers) -> tuple[str, str]:
         first = f"{number:,} × {name}" if row.things else name
         rest = ", ".join(f"{other:,} × {kind}" for kind, other in list(row.things.items())[1:4])
         return first, "; ".join(part for part in (rest, f"in {format_km2(row.seen_km2)} seen") if part)
-    if len(row.km2) > 1 or row.is_pair:
+    if len(row.km2) > 1 or PERMANENT in row.km2 or row.is_pair:
         if not sum(row.km2.values()):
             return "no change" if row.is_pair else "0 km²", f"in {format_km2(row.seen_km2)} seen"
         name, value = max(row.km2.items(), key=lambda answer: answer[1])

@@ -59,7 +59,9 @@ def compare_water(
     counts = np.bincount(codes[seen], minlength=3)
     counted = (told & seen).any()
     legend = {code: names[code] for code, there in ((1, counted), (2, counts[2] or not counted)) if there}
-    notes = [MOMENT, UNDETECTABLE, BY_DATES if known is None else BY_FILE]
+    notes = [MOMENT, UNDETECTABLE]
+    if counted:
+        notes.append(BY_DATES if known is None else BY_FILE)
     if counts[2]:
         notes.append(INCLUDED if known is None else INCLUDED_BY_FILE)
     largest = 1 if counts[1] >= counts[2] else 2

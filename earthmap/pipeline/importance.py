@@ -141,7 +141,8 @@ def _by_places(works: Sequence[CellWork], where: NDArray[np.float64]) -> NDArray
 def _by_change(
     works: Sequence[CellWork], observations: Mapping[str, Observation], reader: Reader
 ) -> NDArray[np.float64]:
-    """How much each cell seems to have changed between the dates that its questions compare; 0 where nobody knows."""
+    """How much each cell seems to have changed between the dates that its questions compare, all of its tiles together;
+    0 where nobody knows."""
     merits = np.zeros(len(works))
     pairs: dict[tuple[str, str, str], list[int]] = {}
     for place, work in enumerate(works):
@@ -153,6 +154,7 @@ def _by_change(
             break
         cells = [works[place].cell for place in places]
         changed = _changed(cells, observations[before], observations[after], reader)
+        changed *= [works[place].tiles.bit_count() for place in places]
         merits[places] = np.maximum(merits[places], changed)
     return merits
 

@@ -59,7 +59,7 @@ from earthmap.pipeline.footprint_cells import check_footprints, rest_tables
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.joined import Joined, join_cells
 from earthmap.pipeline.merged import MergedCells
-from earthmap.pipeline.plan import Plan, read_plan
+from earthmap.pipeline.plan import REFERENCES, Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
 from earthmap.pipeline.trust import calibrations_of, with_trust
 from earthmap.storage import Storage
@@ -271,6 +271,17 @@ def _members(shown: Mapping[str, Sequence[Cell]], plan: Plan) -> dict[str, set[C
     return members
 
 
+def _with_references(shown: Mapping[str, Sequence[Cell]], plan: Plan, *, most: int) -> dict[str, list[Cell]]:
+    """The same with the best of each question's references, which no answer is about."""
+    found = {name: list(cells) for name, cells in shown.items()}
+    for work in plan.work() if any(plan.table["references"].to_pylist()) else ():
+        for name in dict.fromkeys(name for question in work.questions for name in question.references[:most]):
+            cells = found.setdefault(name, [])
+            if len(cells) <= MAX_BACKDROP_CELLS:
+                cells.append(work.cell)
+    return found
+
+
 def _names(shown: Mapping[str, Sequence[Cell]], plan: Plan) -> list[Observation]:
     """The observations that answers are about, in order of time."""
     return sorted((plan.observations[name] for name in _members(shown, plan)), key=lambda one: (one.datetime, one.id))
@@ -322,7 +333,7 @@ def _write_pages(
     selection = select_results(files.scratch / FEATURES_PATH, files.scratch / COVERAGE_PATH)
     features, coverage = selection.features, _by_layer(selection.coverage, summary)
     store = Storage(job.store)
-    backdrops = list(_backdrops(plan, shown, store, pole_in(coverage)))
+    backdrops = list(_backdrops(plan, _with_references(shown, plan, most=1), store, pole_in(coverage)))
     worst = worst_first(features)
     write_crops(worst[:KEPT], plan=plan, store=store, out=files.storage, folder=CROPS_PATH)
     summary = _with_rules(summary, job)
@@ -421,7 +432,7 @@ def _provenance(
 ) -> Provenance:
     scenes = {
         scene.id: (scene.id, f"{scene.datetime:%Y-%m-%d %H:%M}", observation.sensor)
-        for observation in _names(shown, plan)
+        for observation in _names(_with_references(shown, plan, most=REFERENCES), plan)
         for scene in observation.scenes
     }
     estimates = [path for path in storage.list(SAMPLES_PATH) if path.endswith(f"/{ESTIMATE_NAME}")]
