@@ -8,9 +8,10 @@ as large), so that predictors need to know nothing of this. It depends on the ce
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,28 +53,30 @@ def coarse_tile(tile: Tile, scale: int) -> Tile:
     return Tile(larger, tile.zone, tile.row // scale, tile.column // scale)
 
 
-def coarse_picture(whole: Picture, tile: Tile, scale: int) -> Picture:
-    """What a cell with its halo ring shows of `coarse_tile(tile, scale)`.
+def coarse_cell(whole: Picture, scale: int) -> Picture:
+    """A cell with its halo ring on pixels `scale` times as large.
 
     A pixel has the commonest reason of those that it is made of, the first of the reason mask of equally common ones,
-    and their mean: linear power and reflectance are averaged as they are. What the ring does not reach is nodata.
+    and their mean: linear power and reflectance are averaged as they are.
     """
-    grid = tile.grid
-    side, reach = scale * grid.picture_px, (scale - 1) * grid.halo_px
-    blocks = CELL_TILES // scale
-    down = (blocks - 1 - tile.row // scale % blocks) * scale * grid.core_px - reach
-    right = tile.column // scale % blocks * scale * grid.core_px - reach
-    mask = np.full((side, side), Reason.NODATA, np.uint8)
-    there, here = zip(*(_overlap(start, side, len(whole.mask)) for start in (down, right)), strict=True)
-    mask[here] = whole.mask[there]
-    reasons = _commonest(mask, scale)
-    alike = mask == reasons.repeat(scale, axis=0).repeat(scale, axis=1)
-    data = np.empty((len(whole.data), grid.picture_px, grid.picture_px), np.float32)
-    for number, band in enumerate(whole.data):
-        values = np.full((side, side), np.nan, np.float32)
-        values[here] = band[there]
-        data[number] = _mean(values, alike & ~np.isnan(values), scale)
+    reasons, mixed = _commonest(whole.mask, scale)
+    data = np.stack([_mean(band, whole.mask, reasons, mixed, scale) for band in whole.data])
     return dataclasses.replace(whole, data=data, mask=reasons)
+
+
+def coarse_picture(coarse: Picture, tile: Tile, scale: int) -> Picture:
+    """What `coarse_cell` shows of `coarse_tile(tile, scale)`; what the cell's halo ring does not reach is nodata."""
+    grid = tile.grid
+    blocks, reach = CELL_TILES // scale, grid.halo_px - grid.halo_px // scale
+    down = (blocks - 1 - tile.row // scale % blocks) * grid.core_px - reach
+    right = tile.column // scale % blocks * grid.core_px - reach
+    side = grid.picture_px
+    there, here = zip(*(_overlap(start, side, len(coarse.mask)) for start in (down, right)), strict=True)
+    mask = np.full((side, side), Reason.NODATA, np.uint8)
+    data = np.full((len(coarse.data), side, side), np.nan, np.float32)
+    mask[here] = coarse.mask[there]
+    data[(slice(None), *here)] = coarse.data[(slice(None), *there)]
+    return dataclasses.replace(coarse, data=data, mask=mask)
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
@@ -82,27 +85,45 @@ def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:
     return slice(first, last), slice(first - start, last - start)
 
 
-def _sums(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Over squares of `scale` pixels, in one fixed order."""
-    sums = np.zeros((len(values) // scale, len(values) // scale), np.float32)
-    for down in range(scale):
-        for right in range(scale):
-            sums += values[down::scale, right::scale]
+def _pooled(values: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Sums over squares of `scale` pixels, in one fixed order."""
+    rows = functools.reduce(np.add, [values[down::scale] for down in range(scale)])
+    sums: NDArray[Any] = functools.reduce(np.add, [rows[:, right::scale] for right in range(scale)])
     return sums
 
 
-def _commonest(mask: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+def _commonest(mask: NDArray[np.uint8], scale: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The commonest code of each square, and where there are others too."""
     codes = np.unique(mask)
-    counts = np.stack([_sums((mask == code).astype(np.float32), scale) for code in codes.tolist()])
-    found: NDArray[np.uint8] = codes[counts.argmax(axis=0)]
-    return found
+    counts = np.stack([_pooled((mask == code).view(np.uint8), scale) for code in codes.tolist()])
+    best = counts.argmax(axis=0)
+    mixed: NDArray[np.bool_] = counts.max(axis=0) < scale**2
+    return codes[best], mixed
 
 
-def _mean(values: NDArray[np.float32], counted: NDArray[np.bool_], scale: int) -> NDArray[np.float32]:
-    total, count = _sums(np.where(counted, values, np.float32(0)), scale), _sums(counted.astype(np.float32), scale)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean: NDArray[np.float32] = np.where(count > 0, total / count, np.float32(np.nan))
+def _mean(
+    band: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    reasons: NDArray[np.uint8],
+    mixed: NDArray[np.bool_],
+    scale: int,
+) -> NDArray[np.float32]:
+    """The mean of each square over its pixels that have its reason and a number; NaN where there are none."""
+    mean = np.asarray(_pooled(band, scale) / scale**2, np.float32)
+    odd = mixed | np.isnan(mean)
+    rows, columns = np.nonzero(odd)
+    if len(rows):
+        values, codes = (_squares(image, scale)[rows, :, columns, :] for image in (band, mask))
+        counted = (codes == reasons[odd][:, None, None]) & ~np.isnan(values)
+        total, count = np.where(counted, values, np.float32(0)).sum(axis=(1, 2)), counted.sum(axis=(1, 2))
+        mean[odd] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return mean
+
+
+def _squares(image: NDArray[Any], scale: int) -> NDArray[Any]:
+    """(rows, scale, columns, scale)"""
+    side = len(image) // scale
+    return image.reshape(side, scale, side, scale)
 
 
 # ── what it decides ───────────────────────────────────────────────────────────────────────────────────────────
@@ -167,10 +188,6 @@ class _Block:
     tiles: dict[Tile, None] = field(default_factory=dict)
     queries: set[int] = field(default_factory=set)
 
-    def picture(self, scale: int) -> Picture:
-        """What it shows. Raises StorageError."""
-        return coarse_picture(self.group.whole(), next(iter(self.tiles)), scale)
-
 
 def coarse_scores(
     wanted: Mapping[int, Sequence[tuple[Tile, CellGroup]]], queries: Sequence[Query], *, scale: int, ask: Ask
@@ -186,16 +203,19 @@ def coarse_scores(
         ask: the predictor.
     """
     together: dict[tuple[int, ...], list[_Block]] = {}
-    for block in _blocks(wanted, scale):
+    found = _blocks(wanted, scale)
+    cells = {block.group.path: coarse_cell(block.group.whole(), scale) for block in found}
+    for block in found:
         together.setdefault(tuple(sorted(block.queries)), []).append(block)
     scores: dict[tuple[str, int], float] = {}
     for numbers, blocks in together.items():
-        inputs = [TileInput(tile=block.coarse, pictures=(block.picture(scale),)) for block in blocks]
-        found = ask(inputs, [presence_query(queries[number]) for number in numbers])
-        for block, answers in zip(blocks, found, strict=True):
+        shown = [coarse_picture(cells[block.group.path], next(iter(block.tiles)), scale) for block in blocks]
+        inputs = [TileInput(tile=block.coarse, pictures=(one,)) for block, one in zip(blocks, shown, strict=True)]
+        told = ask(inputs, [presence_query(queries[number]) for number in numbers])
+        for block, answers in zip(blocks, told, strict=True):
             for number, answer in zip(numbers, answers, strict=True):
-                told = {(tile.id, number): _score(answer, tile, scale) for tile in block.tiles}
-                scores |= {place: score for place, score in told.items() if score is not None}
+                of_tiles = {(tile.id, number): _score(answer, tile, scale) for tile in block.tiles}
+                scores |= {place: score for place, score in of_tiles.items() if score is not None}
     return scores
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earthmap.grid import CELL_TILES, Cell, Grid, Zone
-from earthmap.pipeline.overview import SCALES, coarse_picture, coarse_tile, presence_query
+from earthmap.pipeline.overview import SCALES, coarse_cell, coarse_picture, coarse_tile, presence_query
 from earthmap.predict import Picture
 from earthmap.sensors.masks import Reason
 from earthmap.tasks import make_query
@@ -44,7 +44,7 @@ def test_a_coarse_pixel_lies_where_its_tile_says(
     data = np.stack(np.broadcast_arrays(x[None, :], y[:, None]))
     tile = cell.tiles()[place]
     coarse = coarse_tile(tile, scale)
-    found = coarse_picture(_whole(cell, data), tile, scale)
+    found = coarse_picture(coarse_cell(_whole(cell, data), scale), tile, scale)
     there = coarse.geobox
     xs, ys = (
         np.asarray(there.coordinates[name].values) - origin for name, origin in zip("xy", _corner(cell), strict=True)
@@ -76,7 +76,7 @@ def test_a_pixel_has_the_commonest_reason_and_the_mean_of_what_has_it() -> None:
     mask[at, at] = [[Reason.CLEAR, Reason.CLOUD], [Reason.CLEAR, Reason.CLOUD]]
     data[0, at, halo + 2 : halo + 4] = [[1.0, 8.0], [4.0, np.nan]]
     mask[at, halo + 2 : halo + 4] = [[Reason.CLEAR, Reason.CLOUD], [Reason.CLOUD, Reason.CLOUD]]
-    found = coarse_picture(_whole(cell, data, mask), cell.tiles()[0], 2)
+    found = coarse_picture(coarse_cell(_whole(cell, data, mask), 2), cell.tiles()[0], 2)
     assert found.mask[halo, halo : halo + 2].tolist() == [Reason.CLEAR, Reason.CLOUD]
     assert found.data[0, halo, halo : halo + 2].tolist() == [2.0, 6.0]
 
