@@ -58,7 +58,7 @@ def calibrate_looks(
         for task, answers in state_drawn(look, model=model, tiles=tiles, written=written, first=first).items():
             found.setdefault(task, {}).setdefault("+".join(look.sensors), []).extend(answers)
         say(f"{look.modality}, {' + '.join(look.sensors)} × {look.dates}: {time.perf_counter() - start:.0f} s")
-    domain = f"drawn tiles, {{}}, seeds {first} to {first + tiles - 1}"
+    domain = f"{tiles} drawn tiles, {{}}, seeds from {first}"
     return list(_calibrations(found, domain))
 
 

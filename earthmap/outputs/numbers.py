@@ -263,6 +263,11 @@ def format_grades(grades: Mapping[str, int], ungraded: Mapping[str, int]) -> str
     return f"{said}; {lost:,} of {whole:,} footprints not analysed ({why})"
 
 
+def format_known(row: Numbers) -> str:
+    """What was found, behind `not enough evidence` where less is known than was asked for."""
+    return f"{NOT_ENOUGH}; {format_answer(row)}" if row.lacking else format_answer(row)
+
+
 def format_intervals(row: Numbers) -> str:
     """`water 12.3 km² to 14.1 km²`."""
     return ", ".join(f"{name} {format_km2(low)} to {format_km2(high)}" for name, (low, high) in row.intervals.items())

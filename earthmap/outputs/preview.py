@@ -30,7 +30,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
     width_m,
 )
-from earthmap.outputs.numbers import Numbers, format_answer, is_written, moment_id, read_numbers
+from earthmap.outputs.numbers import Numbers, format_known, is_written, moment_id, read_numbers
 from earthmap.outputs.panels import SIDE_IN, WIDTH_IN, lay_out, letters, shorten, wrap
 from earthmap.outputs.pictures import hidden
 
@@ -154,7 +154,7 @@ def _panels(numbers: Sequence[Numbers], backdrops: Sequence[Backdrop]) -> list[_
     moments = list_moments(numbers)
     if not moments:
         return [_Panel(title="", note="no observation", moment="", picture=0 if backdrops else None)]
-    if len(moments) == 1 and moments[0].is_pair:
+    if len(moments) == 1 and numbers[0].is_pair:
         return _pair_panels(moments[0], numbers, backdrops)
     return [_panel(moment, numbers, backdrops) for moment in _chosen(moments)]
 
@@ -182,7 +182,7 @@ def _panel(moment: Moment, numbers: Sequence[Numbers], backdrops: Sequence[Backd
     first, second = backdrops_of(moment, backdrops)
     rows = [row for row in numbers if row.moment == moment.id]
     several = len({row.query_key for row in numbers}) > 1
-    note = format_answer(rows[0]) if rows else ""
+    note = format_known(rows[0]) if rows else ""
     if several:
         note = f"{moment.label.removeprefix(moment.question + ' · ')}: {note}"
     return _Panel(

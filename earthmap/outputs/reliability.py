@@ -10,7 +10,7 @@ from earthmap.metrics.intervals import wilson
 from earthmap.model.evidence import Bin, Calibration, Change
 from earthmap.outputs.markup import escaped
 
-SIDE, LEFT, RIGHT, TOP, BOTTOM = 250, 44, 10, 10, 40
+SIDE, LEFT, RIGHT, TOP, BOTTOM = 240, 44, 20, 10, 40
 """Of one diagram, and beside its square."""
 
 NUDGE = 3

@@ -22,6 +22,7 @@ from earthmap.outputs.numbers import (
     format_intervals,
     format_grades,
     format_km2,
+    format_known,
     format_share,
     format_tiles,
     headlines,
@@ -149,7 +150,7 @@ def latest_by_sensor(rows: Sequence[Numbers]) -> list[Numbers]:
 def _card(row: Numbers, others: Sequence[Numbers]) -> str:
     figure, rest = _big(row) if not row.lacking else (NOT_ENOUGH, f"{row.lacking}; {format_answer(row)}")
     also = "".join(
-        f'<p class="quiet also">{escaped(other.date)} · {escaped(other.sensor)}: {escaped(format_answer(other))}</p>'
+        f'<p class="quiet also">{escaped(other.date)} · {escaped(other.sensor)}: {escaped(format_known(other))}</p>'
         for other in others
     )
     where = " · ".join(part for part in (row.date if row.start else "", row.sensor) if part)
@@ -208,7 +209,7 @@ def _details(summary: Mapping[str, Any], numbers: Sequence[Numbers]) -> str:
     lines = "".join(f"<li>{escaped(line)}</li>" for line in headlines(summary))
     rows = "".join(
         f"<tr><td>{escaped(row.date)}</td><td>{escaped(row.sensor)}</td><td>{escaped(row.text)}</td>"
-        f'<td>{escaped(format_answer(row))}</td><td class="n">{escaped(_bounds(row))}</td></tr>'
+        f'<td>{escaped(format_known(row))}</td><td class="n">{escaped(_bounds(row))}</td></tr>'
         for row in numbers
     )
     table = (
@@ -250,9 +251,9 @@ def _without_labels(numbers: Sequence[Numbers]) -> list[str]:
         for name, why in row.no_interval.items()
     }
     said = {
-        f"Probabilities of {row.task} answers ({row.sensor}): {row.probabilities}."
+        f"Probabilities of {row.task} answers ({row.sensor}) are not calibrated."
         for row in numbers
-        if row.probabilities
+        if row.probabilities == "not calibrated"  # of what is calibrated the predictor's notes say it
     }
     lacking = [f"{row.text} ({row.date}): {NOT_ENOUGH}: {row.lacking}." for row in numbers if row.lacking]
     return [*lines, *sorted(absent), *lacking, *sorted(said)]
