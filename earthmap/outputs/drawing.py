@@ -78,6 +78,8 @@ PALETTE = ("#E69F00", "#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#0
 the last is water's, nearly."""
 DISC = 1 / 160
 """Radius at which a point is drawn, beside the height of the map."""
+STRIP, HEAD = 0.25, 0.7
+"""Half the width of a line, and the radius of what it ends in, beside that of a disc."""
 INK, QUIET, UNSEEN, FAILED = "#1d2b33", "#5f6f78", "#414e56", "#b5402f"
 
 _SEAM_DEG = 1e-7
@@ -99,7 +101,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What is shown together: one question at one observation, or at one pair of them."""
+    """What is shown together: one question at one observation, or at several that are looked at together."""
 
     id: str
     """`earthmap.outputs.numbers.moment_id`."""
@@ -111,6 +113,7 @@ class Moment:
     start: dt.datetime | None
     end: dt.datetime | None
     is_pair: bool
+    """There are a first and a last date."""
 
 
 def look_of(answer: str, *, task: str, targets: Sequence[str] = ()) -> Look:
@@ -194,11 +197,11 @@ def list_moments(numbers: Sequence[Numbers]) -> list[Moment]:
     taken = list(labels.values())
     for key, row in first.items():
         if taken.count(labels[key]) > 1:
-            labels[key] += f" {row.start:%H:%M} UTC" if row.start and not row.is_pair else f" ({row.observation})"
+            labels[key] += f" {row.start:%H:%M} UTC" if row.start and not row.is_of_several else f" ({row.observation})"
     moments = [
         Moment(
             id=key, query_key=row.query_key, question=row.text, label=labels[key], sensor=row.sensor, start=row.start,
-            end=row.end, is_pair=row.is_pair,
+            end=row.end, is_pair=row.is_of_several,
         )
         for key, row in first.items()
     ]  # fmt: skip
@@ -275,14 +278,18 @@ def in_one_piece(
 
 
 def _as_areas(shapes: NDArray[np.object_], frame: Bounds, squeeze: float) -> NDArray[np.object_]:
-    """Points as discs and lines as strips that can be seen; areas as they are."""
+    """Points as discs, and lines as strips with a head where they end, that can be seen; areas as they are."""
     import shapely
 
     thin = shapely.get_dimensions(shapes) < 2
     if not thin.any():
         return shapes
     radius, result = DISC * max(frame[3] - frame[1], 1e-6), shapes.copy()
-    round_ones = shapely.buffer(shapely.transform(shapes[thin], lambda xy: xy * (squeeze, 1.0)), radius, quad_segs=4)
+    placed = shapely.transform(shapes[thin], lambda xy: xy * (squeeze, 1.0))
+    points = shapely.get_dimensions(placed) == 0
+    round_ones = shapely.buffer(placed, np.where(points, radius, radius * STRIP), quad_segs=4)
+    last = shapely.get_point(shapely.get_geometry(placed[~points], -1), -1)
+    round_ones[~points] = shapely.union(round_ones[~points], shapely.buffer(last, radius * HEAD, quad_segs=4))
     result[thin] = shapely.transform(round_ones, lambda xy: xy / (squeeze, 1.0))
     return result
 

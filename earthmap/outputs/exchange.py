@@ -17,7 +17,7 @@ import shapely
 
 from earthmap.errors import StorageError
 from earthmap.outputs.drawing import Look, is_shared, legend_name, legend_order, look_of
-from earthmap.outputs.numbers import date_label, looks_at_two, parse_time
+from earthmap.outputs.numbers import date_label, looks_at_several, parse_time
 from earthmap.outputs.selection import READ_ROWS
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _as_exported(batch: pa.RecordBatch, asked: Mapping[str, Asked], *, lists: bo
     keys = batch["query_key"].to_pylist()
     columns: dict[str, Any] = {}
     for name in batch.schema.names:
-        column = batch[name]
+        column = _texts_of_times(batch[name])
         if pa.types.is_list(column.type) and not lists:
             column = pa.array([None if row is None else _json(row) for row in column.to_pylist()], pa.string())
         columns[name] = column
@@ -187,6 +187,16 @@ def _as_exported(batch: pa.RecordBatch, asked: Mapping[str, Asked], *, lists: bo
             columns["query"] = pa.array([asked[key].text for key in keys], pa.string())
     columns[PLACE] = pa.array(_places(batch, [asked[key].task for key in keys]), pa.string())
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _texts_of_times(column: pa.Array) -> pa.Array:
+    """Lists of times as lists of texts, `2024-06-01T10:30:00Z`: no other format has the former."""
+    import pyarrow as pa
+
+    if not pa.types.is_list(column.type) or not pa.types.is_timestamp(column.type.value_type):
+        return column
+    rows = [None if row is None else [f"{time:%Y-%m-%dT%H:%M:%SZ}" for time in row] for row in column.to_pylist()]
+    return pa.array(rows, pa.list_(pa.string()))
 
 
 def _json(value: Any) -> str:
@@ -197,7 +207,7 @@ def _places(batch: pa.RecordBatch, tasks: Sequence[str]) -> list[str]:
     times = ([parse_time(value) for value in batch[name].to_pylist()] for name in ("datetime_min", "datetime_max"))
     rows = zip(*times, batch["sensor"].to_pylist(), tasks, strict=True)
     return [
-        ", ".join(part for part in (date_label(start, end, pair=looks_at_two(task)), sensor) if part)
+        ", ".join(part for part in (date_label(start, end, pair=looks_at_several(task)), sensor) if part)
         for start, end, sensor, task in rows
     ]
 
@@ -216,7 +226,7 @@ def write_geojson(source: Path, asked: Mapping[str, Asked], *, path: Path) -> in
 
 
 def write_flatgeobuf(source: Path, asked: Mapping[str, Asked], *, path: Path) -> int:
-    """A FlatGeobuf file with its spatial index, which one with rows without geometry cannot have; returns its features."""
+    """A FlatGeobuf file, with its spatial index unless a row has no geometry; returns its features."""
     kinds = kinds_in(source)
     kind, batches = _of_one_type(exported(source, asked), kinds[0] if len(kinds) == 1 else None)
     options = {"SPATIAL_INDEX": "NO"} if _lacks_geometry(source) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from earthmap.outputs.drawing import describe_time
-from earthmap.outputs.numbers import format_km2, format_share, is_of_footprints, looks_at_two
+from earthmap.outputs.numbers import format_km2, format_share, is_of_footprints, looks_at_several
 
 HOVER = (
     ("question", "@query"),
@@ -24,11 +24,13 @@ def said_of(rows: Any) -> dict[str, list[str]]:
     return {
         "query": [str(text) for text in rows["query"]],
         "answer": [
-            _spoken(answer, task) + more
-            for answer, task, more in zip(rows["answer"], rows["task"], _of_footprints(rows), strict=True)
+            _spoken(answer, task) + more + way
+            for answer, task, more, way in zip(
+                rows["answer"], rows["task"], _of_footprints(rows), _of_tracks(rows), strict=True
+            )
         ],
         "date": [
-            describe_time(start, end, pair=looks_at_two(task))
+            describe_time(start, end, pair=looks_at_several(task))
             for start, end, task in zip(rows["datetime_min"], rows["datetime_max"], rows["task"], strict=True)
         ],
         "probability": [
@@ -45,6 +47,18 @@ def _spoken(answer: Any, task: str) -> str:
         return f"{format_share(float(answer))} of the seen ground" if task == "fraction" else str(answer)
     except ValueError:
         return str(answer)
+
+
+def _of_tracks(rows: Any) -> list[str]:
+    """What is said of the way of a thing: on how many dates it was seen, and how far and how fast it went."""
+    if "times" not in rows:
+        return [""] * len(rows)
+    found = []
+    for times, length, speed in zip(rows["times"], rows["length_m"], rows["speed_m_s"], strict=True):
+        seen = 0 if times is None or isinstance(times, float) else len(times)
+        went = f"{length:,.0f} m, {speed:.3g} m/s" if seen > 1 and length > 0 else "not moved"
+        found.append(f", seen on {seen} dates, {went}" if seen > 1 else ", seen once" if seen else "")
+    return found
 
 
 def _of_footprints(rows: Any) -> list[str]:

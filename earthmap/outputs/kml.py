@@ -23,7 +23,10 @@ from earthmap.outputs.numbers import format_km2, format_share
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SHOWN = ("query", "answer", "probability", PLACE, "area_m2", "scenes", "notes", "predictor")
+_SHOWN = (
+    "query", "answer", "probability", PLACE, "area_m2", "length_m", "speed_m_s", "times", "scenes", "notes",
+    "predictor",
+)  # fmt: skip
 """Columns of a description."""
 
 _UNSEEN = {"skipped": Look(fill=UNSEEN, line=UNSEEN, alpha=0.35), "failed": Look(fill=FAILED, line=FAILED, alpha=0.35)}

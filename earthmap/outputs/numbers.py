@@ -64,6 +64,8 @@ class Numbers:
     """Footprints of each grade, the worst first; None for a question that is not about footprints."""
     ungraded: Mapping[str, int] = field(default_factory=dict)
     """Footprints that were not analysed, by reason, the most frequent first."""
+    ways: Mapping[str, int] = field(default_factory=dict)
+    """Of things that are followed through time, how many `moved`, `stood`, and were `seen_once`; empty of others."""
     yes: int | None = None
     """Tiles answered yes; None for a question that is not about presence."""
     disagreeing: float | None = None
@@ -94,11 +96,16 @@ class Numbers:
         return looks_at_two(self.task)
 
     @property
+    def is_of_several(self) -> bool:
+        """Whether two dates were compared, or those of a series looked at together."""
+        return looks_at_several(self.task)
+
+    @property
     def date(self) -> str:
-        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for a pair; of a flood with the hour."""
+        """`2019-09-18`, or `2019-08-01 → 2019-09-18` for several; of a flood with the hour."""
         if self.targets == (FLOOD,) and self.start is not None:
             return f"{self.start:%Y-%m-%d %H:%M} UTC"
-        return date_label(self.start, self.end, pair=self.is_pair)
+        return date_label(self.start, self.end, pair=self.is_of_several)
 
 
 def moment_id(query_key: str, observation: str) -> str:
@@ -116,11 +123,13 @@ def parse_time(value: Any) -> datetime.datetime | None:
 
 
 def date_label(start: datetime.datetime | None, end: datetime.datetime | None, *, pair: bool = False) -> str:
-    """The day, or both days of a pair; `no date` where there is none."""
+    """The day, or the first and the last of several dates (of one day with their hours); `no date` without one."""
     if start is None:
         return "no date"
     first = f"{start:%Y-%m-%d}"
-    return f"{first} → {end:%Y-%m-%d}" if pair and end is not None else first
+    if not pair or end is None:
+        return first
+    return f"{first} → {end:%Y-%m-%d}" if end.date() != start.date() else f"{first} {start:%H:%M} → {end:%H:%M} UTC"
 
 
 def _share(task: str, seen: Mapping[str, Any]) -> float | None:
@@ -140,6 +149,12 @@ def _bounds(fraction: float | None, seen: Mapping[str, Any]) -> tuple[float, flo
         return None
     found = fraction * seen_km2
     return min(1.0, found / area), min(1.0, (found + max(0.0, area - seen_km2)) / area)
+
+
+def _ways(tracks: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """How many things of any kind moved, stood, and were seen once."""
+    names = ("moved", "stood", "seen_once")
+    return {name: sum(int(way[name]) for way in tracks.values()) for name in names} if tracks else {}
 
 
 def _most_first(counted: Mapping[str, Any]) -> dict[str, int]:
@@ -173,6 +188,7 @@ def _numbers(query: Mapping[str, Any], seen: Mapping[str, Any]) -> Numbers:
         things=_most_first(seen["count"]) if "count" in seen else None,
         grades={name: int(seen["by_grade"].get(name, 0)) for name in EMS_GRADES[:-1]} if "by_grade" in seen else None,
         ungraded=_most_first(seen.get("not_analysed") or {}),
+        ways=_ways(seen.get("tracks") or {}),
         yes=None if yes is None else int(yes),
         disagreeing=seen.get("orders_disagree_share"),
         lacking=_lacking(seen),
@@ -238,7 +254,8 @@ def format_answer(row: Numbers) -> str:
     if is_of_tiles(row.task):
         return format_tiles(row.tiles, row.answered)
     if row.things is not None:
-        return f"{format_things(row.things)}, in {format_km2(row.seen_km2)} seen"
+        ways = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in row.ways.items())
+        return f"{format_things(row.things)}{f' ({ways})' if ways else ''}, in {format_km2(row.seen_km2)} seen"
     if row.is_pair:
         changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
         return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
@@ -298,6 +315,11 @@ def is_of_footprints(task: str) -> bool:
 def is_written(task: str) -> bool:
     """Whether an answer is a text of its own, of which there may be as many as tiles."""
     return task in TASKS and TASKS[task].answer == "text"
+
+
+def looks_at_several(task: str) -> bool:
+    """Whether several dates are looked at together: two, or those of a series."""
+    return task in TASKS and TASKS[task].dates != 1
 
 
 def looks_at_two(task: str) -> bool:

@@ -19,7 +19,7 @@ from earthmap.cube import CellGroup, CellRead, find_cell, open_cell
 from earthmap.errors import GridError, StorageError
 from earthmap.grid import Tile, owned_ground
 from earthmap.outputs.evidence import Evidence
-from earthmap.outputs.numbers import date_label, format_share, looks_at_two, parse_time
+from earthmap.outputs.numbers import date_label, format_share, looks_at_several, parse_time
 from earthmap.pipeline.context import failed_path
 from earthmap.sensors import SENSORS, default_view, make_view
 from earthmap.tasks import TASKS
@@ -105,7 +105,7 @@ def _found(features: geopandas.GeoDataFrame, row: int, group: str) -> _Chosen:
     sure = one["probability"]
     lines = [
         str(one["query"]),
-        f"{date_label(start, end, pair=looks_at_two(str(one['task'])))} · {one['sensor']}",
+        f"{date_label(start, end, pair=looks_at_several(str(one['task'])))} · {one['sensor']}",
         *([f"probability {format_share(float(sure))}"] if sure == sure and sure is not None else []),
     ]
     title, task = str(one["answer"]), str(one["task"])

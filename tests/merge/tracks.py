@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import geopandas
 import numpy as np
 import pyarrow as pa
 import shapely
+import shapely.affinity
 
-from earthmap.grid import AreaOfInterest, Grid, Tile, touched
+from earthmap.grid import AreaOfInterest, Cell, Grid, Tile, touched
 from earthmap.merge import CellMerge, merge_cell
 from earthmap.predict.oracle import OraclePredictor
 from earthmap.predict.protocol import Picture, TileInput
 from earthmap.synthetic import World, ships_on, standing_on
 from earthmap.tasks import Answer, Query, answer_columns, answer_schema, make_query
+from earthmap.tasks.serialization import Instance
 from tests.merge.maps import Merged, joined
 
+FRAME = shapely.box(0, 0, 1, 1)
 Says = Callable[[Tile], Answer]
 
 
@@ -70,13 +75,42 @@ def merges_of(says: Says, query: Query, world: World, area: AreaOfInterest, grid
     for cell, bits in zip(*touched(area, grid), strict=True):
         mine = [tile for bit, tile in enumerate(cell.tiles()) if int(bits) >> bit & 1]
         rows = [row_of(tile, query, says(tile), world) for tile in mine]
-        table = pa.Table.from_pylist(rows, schema=answer_schema())
-        merges.append(
-            merge_cell(
-                cell, table, area=area, queries={query.content_key(): query}, tiles=int(bits), by_observation=False
-            )
-        )  # fmt: skip
+        merges.append(merge_rows(cell, rows, query, area, int(bits)))
     return merges
+
+
+def merge_rows(
+    cell: Cell, rows: Sequence[Mapping[str, Any]], query: Query, area: AreaOfInterest, tiles: int
+) -> CellMerge:
+    """What rows of answers of one cell come to."""
+    table = pa.Table.from_pylist(list(rows), schema=answer_schema())
+    queries = {query.content_key(): query}
+    return merge_cell(cell, table, area=area, queries=queries, tiles=tiles, by_observation=False)
+
+
+def jittered(says: Says, *, seed: int, bins: int, dropped: float, lost: float = 0.0) -> Says:
+    """The same answers with boxes moved by up to some steps of SLIS, a share of the pieces at the edges of pictures not
+    said, and a share of all states."""
+
+    def say(tile: Tile) -> Answer:
+        dice = random.Random(f"{seed} {tile.id}")
+        answer = says(tile)
+        kept = tuple(
+            _moved(one, dice, bins)
+            for one in answer.instances
+            if dice.random() >= (lost if FRAME.contains_properly(one.geometry) else max(dropped, lost))
+        )
+        return replace(answer, instances=kept, instance_scores=(1.0,) * len(kept))
+
+    return say
+
+
+def _moved(instance: Instance, dice: random.Random, bins: int) -> Instance:
+    low, high = (np.array(instance.geometry.bounds)[part] for part in (slice(2), slice(2, 4)))
+    step = np.array([dice.randint(-bins, bins) / 1000 for _ in range(2)])
+    at_edge = (low <= 0.0005) | (high >= 0.9995)
+    step = np.where(at_edge, 0.0, np.clip(step, 0.001 - low, 0.999 - high))
+    return replace(instance, geometry=shapely.affinity.translate(instance.geometry, *step.tolist()))
 
 
 def merged(world: World, grid: Grid, *, query: Query | None = None, says: Says | None = None) -> Merged:
