@@ -8,7 +8,6 @@ torch is imported when something is computed.
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +40,7 @@ from earthmap.tasks.prompts import (
 )
 from earthmap.tasks.query import Query, mask_legend
 from earthmap.tasks.registry import TASKS
+from earthmap.tasks.times import day_text, time_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from earthmap.model.vision import VisualFeatures
     from earthmap.model.writing import Written
 
-VERSION = "1"
+VERSION = "2"
 """Raised when anything but the weights changes an answer: how questions are scored, what of a tile is seen."""
 
 MICRO_BATCH = 16
@@ -166,8 +166,9 @@ def _look_at(item: TileInput, words: Callable[[str], Sequence[int]]) -> _Sight:
     if seconds is not None:
         return _watch(item, seconds, words)
     views = [sensor_views(picture.sensor, picture.bands) for picture in item.pictures]
+    hours = _times(item) != tuple(dict.fromkeys(day_text(one.datetime) for one in item.pictures if one.datetime))
     longest = max(
-        len(words(picture_name(name, datetime=picture.datetime, seen_share=0.5)))
+        len(words(picture_name(name, datetime=picture.datetime, hours=hours, seen_share=0.5)))
         for picture, names in zip(item.pictures, views, strict=True)
         for name in names
     )
@@ -181,7 +182,7 @@ def _look_at(item: TileInput, words: Callable[[str], Sequence[int]]) -> _Sight:
         levels, shown = _pictured(picture, names)
         pixels += levels
         told += [
-            picture_name(name, datetime=picture.datetime, seen_share=float(part.mean()))
+            picture_name(name, datetime=picture.datetime, hours=hours, seen_share=float(part.mean()))
             for name, part in zip(names, shown, strict=True)
         ]
         seen.append(np.logical_or.reduce(shown))
@@ -189,15 +190,18 @@ def _look_at(item: TileInput, words: Callable[[str], Sequence[int]]) -> _Sight:
     notes += [f"views dropped: {', '.join(cut)}"] if cut else []
     notes += ["uncalibrated"] if any(not SENSORS[picture.sensor].calibrated for picture in item.pictures) else []
     return _Sight(
-        pixels=np.stack(pixels), names=tuple(told), shown=np.stack(seen), times=_days(item), notes=tuple(notes)
+        pixels=np.stack(pixels), names=tuple(told), shown=np.stack(seen), times=_times(item), notes=tuple(notes)
     )
 
 
-def _days(item: TileInput) -> tuple[str, ...]:
-    """The days of the pictures (UTC), each once; empty where one has no date."""
-    times = [picture.datetime for picture in item.pictures]
-    days = [f"{time.astimezone(dt.UTC):%Y-%m-%d}" for time in times if time is not None]
-    return tuple(dict.fromkeys(days)) if len(days) == len(times) else ()
+def _times(item: TileInput) -> tuple[str, ...]:
+    """When something can be followed: the days of the pictures (UTC), or, where two of one sensor are of one day, their
+    instants; each once, and empty where one has no date."""
+    times = [picture.datetime for picture in item.pictures if picture.datetime is not None]
+    if len(times) < len(item.pictures):
+        return ()
+    is_series = len({picture.sensor for picture in item.pictures}) == 1
+    return time_texts(times) if is_series else tuple(dict.fromkeys(map(day_text, times)))
 
 
 def _swapped(item: TileInput) -> TileInput:
@@ -242,12 +246,12 @@ def _why_unseen(item: TileInput, sight: _Sight, query: Query) -> tuple[str, str]
 
 
 def _seen(item: TileInput, sight: _Sight, query: Query) -> NDArray[np.bool_]:
-    """(core, core) True where every picture shows the ground."""
+    """(core, core) True where every picture shows the ground, of a series two of them or more."""
     each = [
         shown[item.core] & ~unseen(picture.mask[item.core], query.unseen)
         for picture, shown in zip(item.pictures, sight.shown, strict=True)
     ]
-    seen: NDArray[np.bool_] = np.logical_and.reduce(each)
+    seen: NDArray[np.bool_] = np.sum(each, axis=0) >= (len(each) if query.dates else 2)
     return seen
 
 

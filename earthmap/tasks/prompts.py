@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from earthmap.errors import QueryError
 from earthmap.tasks.registry import TASKS
 from earthmap.tasks.serialization import WORDS
+from earthmap.tasks.times import day_text, instant_text
 
 if TYPE_CHECKING:
     from earthmap.tasks.query import Query
@@ -19,8 +20,11 @@ PROMPT_VERSION = "1"
 YES_NO = ("yes", "no")
 
 
-def picture_name(view: str, *, datetime: dt.datetime | None = None, seen_share: float = 1.0) -> str:
-    """The words before a picture: its view, its date (UTC) and, below 1, the share of it that holds valid pixels.
+def picture_name(
+    view: str, *, datetime: dt.datetime | None = None, hours: bool = False, seen_share: float = 1.0
+) -> str:  # fmt: skip
+    """The words before a picture: its view, its date (UTC; with `hours` the instant) and, below 1, the share of it that
+    holds valid pixels.
 
     Raises:
         QueryError: for a share that is none.
@@ -33,7 +37,7 @@ def picture_name(view: str, *, datetime: dt.datetime | None = None, seen_share: 
         raise QueryError(f"a seen share of {seen_share}", expected="a number from 0 to 1")
     words = [view]
     if datetime is not None:
-        words.append(f"{datetime.astimezone(dt.UTC):%Y-%m-%d}")
+        words.append(instant_text(datetime) if hours else day_text(datetime))
     if seen_share < 1.0:
         # Rounding must not say that all, or nothing, is seen where that is not so.
         percent = min(max(round(seen_share * 100), 1), 99) if seen_share else 0
