@@ -214,8 +214,9 @@ _Index = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 def _index_of(before: Observation, after: Observation) -> tuple[tuple[str, ...], _Index | None]:
     """Bands that both observations have, and what is made of them: decibels of radar, else how green differs from near
     infrared (McFeeters 1996), else brightness; None where the two cannot be compared."""
-    if before.convention != after.convention:
-        return (), None
+    sources = [source for one in (before, after) for scene in one.scenes for source in scene.sources]
+    if before.convention != after.convention or any(source.annotation for source in sources):
+        return (), None  # radar that is placed by control points has no overviews
     both = set.intersection(*({source.band for source in one.scenes[0].sources} for one in (before, after)))
     if SENSORS[before.sensor].is_sar:
         own = sorted(both & {"vv", "hh", "vh", "hv"}, reverse=True)[:1]

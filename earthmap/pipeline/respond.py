@@ -123,6 +123,7 @@ def respond(
         watcher.say(note)
     earlier, passes = _look(job, event)
     _check_dates(job, event, earlier, passes, waiting=follow is not None, say=watcher.say)
+    told = False
     while True:
         new = [one for one in passes if not index.has(one)]
         if new:
@@ -130,7 +131,12 @@ def respond(
             with cluster(job.spec.cluster), _forbearing(follow is not None, watcher.say):
                 for one in new:
                     watcher.mapped(_mapped(one, values, event, dated, index=index, watcher=watcher))
-        if follow is None or not follow.wait():
+        if follow is None:
+            return index.runs()
+        if new or not told:
+            watcher.say(f"waiting for new observations: a look every {follow.every_s:,.0f} s; Ctrl-C ends")
+        told = True
+        if not follow.wait():
             return index.runs()
         with _forbearing(True, watcher.say):
             passes = _look(job, event)[1]
