@@ -486,3 +486,62 @@ def test_a_video_too_long_is_shown_in_steps(model: EarthOneVision) -> None:
     assert len(sight.shown) == 500
     tokens = pairs * ((SIDE // 32) ** 2 + len(model.words.encode(sight.names[-1])) + 2)
     assert tokens <= vlm.MAX_TOKENS - vlm.ROOM
+
+
+# ── vectors ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_vector_shares_the_one_encoding_and_reads_no_words(
+    model: EarthOneVision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, presence = asked("Embed this area."), asked("Is there any water?")
+    encoded, stems = [], []
+    encode, read = model.engine.encode, model.engine.read_stem
+    monkeypatch.setattr(model.engine, "encode", lambda pixels: encoded.append(1) or encode(pixels))
+    monkeypatch.setattr(model.engine, "read_stem", lambda layout, seen: stems.append(1) or read(layout, seen))
+    items = [tile_of(picture(seed)) for seed in range(3)]
+    alone = predictor_of(model).predict(items, [embed])
+    assert (len(encoded), len(stems)) == (1, 0)
+    together = predictor_of(model).predict(items, [presence, embed])
+    assert (len(encoded), len(stems)) == (2, 1)
+    one_by_one = [predictor_of(model).predict([item], [embed])[0] for item in items]
+    for (first,), (_, second), (third,) in zip(alone, together, one_by_one, strict=True):
+        assert first.status == "answered"
+        assert first.embedding is not None
+        assert len(first.embedding) == 16
+        np.testing.assert_array_equal(first.embedding, second.embedding)
+        np.testing.assert_allclose(first.embedding, third.embedding, atol=2e-4)
+        assert np.linalg.norm(first.embedding) == pytest.approx(1.0, abs=1e-3)
+    assert not np.allclose(alone[0][0].embedding, alone[1][0].embedding, atol=1e-3)
+
+
+def test_a_vector_is_of_the_seen_core(model: EarthOneVision) -> None:
+    """The mean direction of the last level's blocks, each counted by its share of seen core."""
+    item = tile_of(picture(4))
+    mask = item.pictures[0].mask.copy()
+    mask[:, SIDE // 2 :] = int(Reason.CLOUD)
+    clouded = changed(item, mask=mask)
+    ((answer,),) = predictor_of(model).predict([clouded], [asked("Embed this area.")])
+    from earthmap.model.alignment import scene_vectors
+    from earthmap.predict.vlm import _look_at
+
+    pixels = torch.from_numpy(_look_at(clouded, model.words.encode).pixels[None])
+    found = model.engine.encode(pixels)
+    side = SIDE // 32
+    core = np.zeros((SIDE, SIDE), np.float32)
+    core[item.core] = 1.0
+    core[:, SIDE // 2 :] = 0.0
+    shares = torch.from_numpy(core.reshape(side, 32, side, 32).mean(axis=(1, 3)).ravel()[None])
+    with torch.inference_mode():
+        vector = scene_vectors(model.heads(), found, shares)[0].numpy()
+    np.testing.assert_allclose(answer.embedding, vector / np.linalg.norm(vector), atol=1e-4)
+
+
+def test_a_checkpoint_without_alignment_gives_the_towers_own_space(model: EarthOneVision, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    (tmp_path / "alignment.safetensors").unlink()
+    bare = load_earth_onevision(tmp_path, dtype="float32", device="cpu")
+    ((answer,),) = predictor_of(bare).predict([tile_of(picture(1))], [asked("Embed this area.")])
+    assert answer.status == "answered"
+    assert answer.embedding is not None
+    assert len(answer.embedding) == 32
