@@ -108,6 +108,7 @@ class Reply:
             "fraction": answer.fraction,
             "text": answer.text,
             "scores": dict(answer.scores),
+            "embedding": None if answer.embedding is None else answer.embedding.tolist(),
             "reason": answer.reason,
             "message": answer.message,
             "seen_share": round(self.seen_share, 6),
