@@ -21,6 +21,7 @@ from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH, PREVIEW_PATH,
 from earthmap.pipeline.job import Job
 from earthmap.pipeline.joined import Joined, join_cells
 from earthmap.pipeline.merged import MergedCells
+from earthmap.pipeline.trust import with_trust
 from earthmap.storage import Storage
 
 PROGRESS_PATH = "progress.json"
@@ -68,7 +69,7 @@ class Growing:
             for path in (FEATURES_PATH, COVERAGE_PATH):
                 self.storage.write_file(path, scratch / path)
             queries = {query.content_key(): query for query in self.job.queries}
-            summary = summarize(joined.sums, area=self.job.area, queries=queries)
+            summary = with_trust(summarize(joined.sums, area=self.job.area, queries=queries), self.job)
             self._tell(summary)
             self.storage.write(PREVIEW_PATH, self._picture(scratch, summary))
 

@@ -143,9 +143,17 @@ def lacking(line: Mapping[str, Any], asked: Demands) -> str:
     area, seen = float(line["area_km2"]), float(line["seen_km2"])
     if not seen:
         return "nothing was seen" + _passed_over(line)
-    if area and seen < asked.seen * area:
+    if area and seen + _audited_km2(line) < asked.seen * area:
         return f"only {seen / area:.0%} of the ground was seen, {asked.seen:.0%} are asked for{_passed_over(line)}"
     return "" if asked.certainty is None else "; ".join(_uncertain(line, asked.certainty))
+
+
+def _audited_km2(line: Mapping[str, Any]) -> float:
+    """Ground that triage passed over, about; none where its audit does not bound what is on it."""
+    told = line.get("triage") or {}
+    if told.get("skipped_with_target_at_most") is None:
+        return 0.0
+    return float(line["area_km2"]) * int(told["skipped_tiles"]) / max(int(line["planned"]), 1)
 
 
 def _passed_over(line: Mapping[str, Any]) -> str:

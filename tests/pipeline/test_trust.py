@@ -176,6 +176,14 @@ def test_nothing_seen_is_never_enough() -> None:
     assert lacking(line, Demands(seen=0.0)) == "nothing was seen (tiles passed over: nodata 20)"
 
 
+def test_what_triage_passed_over_was_seen_only_where_its_audit_bounds_what_is_there() -> None:
+    line = LINE | {"seen_km2": 22.0, "planned": 20, "skipped": {"triage": 16}}
+    bound = {"skipped_tiles": 16, "skipped_with_target_at_most": 0.02}
+    assert lacking(line | {"triage": bound}, Demands()) == ""
+    assert lacking(line | {"triage": {**bound, "skipped_with_target_at_most": None}}, Demands()).startswith("only 20%")
+    assert lacking(line | {"triage": {**bound, "skipped_tiles": 5}}, Demands()).startswith("only 20%")
+
+
 @pytest.mark.parametrize(
     ("certainty", "interval", "expected"),
     [
