@@ -75,9 +75,9 @@ def _add_export(commands: Any) -> None:
         "--to",
         required=True,
         metavar="FORMAT",
-        help="gpkg (GeoPackage with styles), geojson, kml or fgb (FlatGeobuf)",
+        help="gpkg (GeoPackage with styles), geojson, kml or fgb (FlatGeobuf); crops: each footprint before and after",
     )
-    add("--out", metavar="FILE", help="file or s3:// address (default: features.FORMAT in the run folder)")
+    add("--out", metavar="FILE", help="file (of crops the folder) or s3:// address (default: in the run folder)")
     add("--overwrite", action="store_true", help="replace files that are there")
     _add_output(commands.choices["export"])
 
@@ -675,11 +675,24 @@ def _report(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import export_run, open_run
 
+    if arguments.to == "crops":
+        return _export_crops(arguments)
     done = export_run(open_run(arguments.run), to=arguments.to, out=arguments.out, overwrite=arguments.overwrite)
     if not arguments.quiet:
         for name in done.files:
             _console().print(name, markup=False)
     _last_line(arguments, {"files": list(done.files), "features": done.features})
+    return DONE
+
+
+def _export_crops(arguments: argparse.Namespace) -> int:
+    from earthmap.pipeline import open_run
+    from earthmap.pipeline.crops import export_crops
+
+    folder, count = export_crops(open_run(arguments.run), out=arguments.out, overwrite=arguments.overwrite)
+    if not arguments.quiet:
+        _console().print(f"{count:,} footprints before and after: {folder}", markup=False, soft_wrap=True)
+    _last_line(arguments, {"folder": folder, "crops": count})
     return DONE
 
 

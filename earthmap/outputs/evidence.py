@@ -45,8 +45,8 @@ def evidence_section(evidence: Sequence[Evidence]) -> str:
         for name, own in groupby(evidence, lambda one: one.group)
     )
     return (
-        f'<section><h2>Evidence</h2>{groups}<p class="quiet">A few tiles as the predictor saw them, at most four of '
-        f"each kind and of different answers where there are.{_LINES if drawn else ''}</p></section>"
+        f'<section><h2>Evidence</h2>{groups}<p class="quiet">What the predictor saw, by a rule: of each kind at '
+        f"most four tiles, or the worst, of different answers where there are.{_LINES if drawn else ''}</p></section>"
     )
 
 

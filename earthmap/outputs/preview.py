@@ -12,6 +12,7 @@ import numpy as np
 from earthmap.outputs.backdrop import METRES_PER_DEGREE, Backdrop, shrink
 from earthmap.outputs.drawing import (
     COLOURS,
+    DAMAGE_COLOURS,
     FAILED,
     INK,
     QUIET,
@@ -416,7 +417,7 @@ def _handles(ground: _Ground, panels: Sequence[_Panel]) -> tuple[list[Any], list
         if label not in found:
             hatch = "////" if look.lost else None
             found[label] = Patch(facecolor=(look.fill, look.alpha), edgecolor=look.line, hatch=hatch)
-    known = list(COLOURS)
+    known = [*COLOURS, *DAMAGE_COLOURS]
     order = sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
     handles = [found[name] for name in order]
     labels = [shorten(name, 34) for name in order]

@@ -100,9 +100,10 @@ def _features(path: Path, *, tolerance: float) -> tuple[geopandas.GeoDataFrame, 
     lost = (frame["task"] == "damage") & (frame["reason"].isin(NO_PLACE) | frame.geometry.is_empty)
     if lost.any():
         frame = frame[~lost]
+        many = int(lost.sum())
         notes.append(
-            f"{int(lost.sum()):,} footprints lie outside the area, or have no place on the Earth: they are not drawn; "
-            "features.parquet has them."
+            f"{many:,} footprint{'s' * (many > 1)} outside the area, or without a place on the Earth, not drawn: "
+            "features.parquet has all."
         )
     if len(chosen) < len(areas):
         share = format_share(float(areas[chosen].sum() / (areas.sum() or 1.0)))

@@ -349,6 +349,12 @@ def _queries(spec: JobSpec) -> tuple[Query, ...]:
             f"{lacking[0][:80]!r} grades the damage of footprints, and none are given",
             fix="give a file of them with --footprints, or ask another task",
         )
+    if spec.predictor == "spectral" and any(question.grades(footprints=given) for question in spec.queries):
+        raise JobError(
+            "the predictor spectral cannot grade the damage of buildings",
+            expected="the vision-language model, of a checkpoint that was taught to (docs/damage.md)",
+            fix="use --predictor vlm --model FOLDER",
+        )
     queries = tuple(
         question.query(open_vocabulary=_is_open(question, spec.predictor, footprints=given), footprints=given)
         for question in spec.queries

@@ -15,24 +15,26 @@ import pandas as pd
 import pytest
 import shapely
 
-from earthmap.errors import BadRequestError, JobError
+from earthmap.errors import BadRequestError, JobError, RunFolderError
 from earthmap.grid import AreaOfInterest
 from earthmap.merge import merge_cell
 from earthmap.outputs.evidence import Evidence
-from earthmap.pipeline import Job, make_plan, parse_job
-from earthmap.pipeline.crops import crops_of, worst_first
+from earthmap.pipeline import Job, export_run, make_plan, open_run, parse_job
+from earthmap.pipeline.crops import crops_of, export_crops, worst_first
 from earthmap.pipeline.flood_parts import predict_work
+from earthmap.pipeline.folder import RUN_PATH
 from earthmap.pipeline.footprint_cells import lay_out
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import read_plan, write_plan
 from earthmap.pipeline.publish import publish
 from earthmap.pipeline.reading import read_work
-from earthmap.pipeline.run import _ledger
+from earthmap.pipeline.run import _ledger, claim
 from earthmap.pipeline.stages import gather
 from earthmap.storage import Storage
 from earthmap.synthetic import World, building_grades, quake_world, standing_on, write_world
 from earthmap.tasks.damage import EMS_GRADES, NOT_ANALYSED, SCALE
 from tests.pipeline.cells import context_of
+from tests.pipeline.commands import command, wait_until
 
 QUESTION = "Which buildings are damaged?"
 
@@ -96,6 +98,7 @@ def _job(town: Town, out: Path, **more: Any) -> Job:
 def _published(job: Job) -> Storage:
     """The run folder of a job, worked on in this process."""
     plan, out = make_plan(job), Storage(job.spec.out)
+    claim(out, job)
     write_plan(out, plan)
     context = dataclasses.replace(context_of(job, plan), footprints=lay_out(job, plan.grid, Storage(job.store)))
     merged = MergedCells.of(context.store, out, execution=1)
@@ -115,6 +118,7 @@ def _published(job: Job) -> Storage:
         )
         merged.write(merge, _ledger(answers, parts, context))
     publish(out, job=job, plan=plan, merged=merged)
+    out.write(RUN_PATH, b"{}")
     return out
 
 
@@ -209,8 +213,28 @@ def test_pictures_before_and_after_are_of_the_worst(town: Town, graded: Storage)
             by_grade.setdefault(grade, []).append(_change(crop))
     assert min(by_grade["destroyed"]) > 2 * max(by_grade["no visible damage"])
     page = graded.read("report.html").decode()
-    for said in ("The worst damaged, before and after", "not analysed", "#c61a1a", "lie outside the area"):
+    for said in ("The worst damaged, before and after", "not analysed", "#c61a1a", "footprints outside the area"):
         assert said in page
+
+
+def test_pictures_of_all_are_exported(town: Town, graded: Storage, tmp_path: Path) -> None:
+    run = open_run(graded.address)
+    folder, count = export_crops(run, out=str(tmp_path / "all"))
+    assert Path(folder) == tmp_path / "all"
+    assert count == len(town.truth) == len(list(Path(folder).glob("*.png")))
+    with pytest.raises(RunFolderError, match="--overwrite"):
+        export_crops(run, out=str(tmp_path / "all"))
+    assert export_crops(run, out=str(tmp_path / "all"), overwrite=True)[1] == count
+
+
+@pytest.mark.parametrize("to", ["gpkg", "geojson", "fgb", "kml"])
+def test_an_export_leaves_no_footprint_out(town: Town, graded: Storage, tmp_path: Path, to: str) -> None:
+    done = export_run(open_run(graded.address), to=to, out=str(tmp_path / f"a.{to}"))
+    assert done.features == len(town.frame)
+    if to == "geojson":
+        found = json.loads((tmp_path / "a.geojson").read_text())["features"]
+        assert sum(one["geometry"] is None for one in found) == 1
+        assert {one["properties"]["id"] for one in found} == set(town.frame["id"])
 
 
 @pytest.mark.slow
@@ -251,6 +275,7 @@ def test_coarse_pixels_are_refused_with_a_sentence(town: Town, tmp_path: Path) -
     assert set(found["answer"]) == {NOT_ANALYSED}
 
 
+@pytest.mark.slow
 def test_a_date_without_scenes_leaves_every_footprint_with_its_reason(town: Town, tmp_path: Path) -> None:
     asked = {"text": QUESTION, "after": "2030-01-01/2030-02-01"}
     found = _features(_published(_job(town, tmp_path, queries=[asked, "Where is water?"])))
@@ -263,7 +288,7 @@ def test_a_date_without_scenes_leaves_every_footprint_with_its_reason(town: Town
     ("more", "says"),
     [
         ({"footprints": None, "queries": [{"text": QUESTION, "task": "damage"}]}, "--footprints"),
-        ({"predictor": "spectral"}, "vision-language model"),
+        ({"predictor": "spectral"}, "spectral cannot grade"),
     ],
 )
 def test_what_cannot_be_graded_is_refused_before_anything_is_spent(
@@ -283,3 +308,23 @@ def test_without_footprints_the_words_ask_for_what_they_did() -> None:
     from earthmap.tasks import guess_task
 
     assert guess_task(QUESTION, open_vocabulary=True) == "detect"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_killed_and_started_again_it_gives_the_same_bytes(town: Town, graded: Storage, tmp_path: Path) -> None:
+    """On Ray, by the command, ended without warning as soon as the first answers are there."""
+    job = _job(town, tmp_path / "run")
+    (tmp_path / "job.json").write_text(json.dumps(job.to_dict()))
+    parts = tmp_path / "run" / "store" / "parts"
+    with command(str(tmp_path / "job.json"), "--quiet") as running:
+        assert wait_until(lambda: any(parts.rglob("manifest.json")), running, every=0.01)
+        assert not running.kill()
+    assert not (tmp_path / "run" / "run.json").exists()
+    committed = {path: path.read_bytes() for path in parts.rglob("manifest.json")}
+    with command(str(tmp_path / "job.json"), "--quiet") as running:
+        status, _, said = running.finish()
+    assert status == 0, said
+    assert (tmp_path / "run" / "features.parquet").read_bytes() == graded.read("features.parquet")
+    assert {path: path.read_bytes() for path in committed} == committed
