@@ -28,6 +28,7 @@ from earthmap.merge.instances import (
 from earthmap.merge.layers import Layer, Source, tile_names
 from earthmap.merge.rasters import cell_codes, counted_pixels
 from earthmap.merge.regions import Regions, about, clipped, feature_rows, ground_of, on_border
+from earthmap.merge.sureness import cell_percent
 from earthmap.merge.tables import coverage_schema, feature_schema, placed_table, region_schema, view_schema
 from earthmap.merge.tracks import found_rows, sightings_of, together
 from earthmap.merge.vectors import label_regions, trace
@@ -57,6 +58,8 @@ class CellMerge:
     """The numbers of its tiles."""
     classes: Mapping[tuple[str, str], bytes] = field(repr=False)
     """Codes of the counted pixels by query and observation, as `encode_mask` writes them."""
+    percent: Mapping[tuple[str, str], bytes] = field(default_factory=dict, repr=False)
+    """How sure the answers are of them, where they state it: `earthmap.merge.sureness.cell_percent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def merge_cell(
         coverage=placed_table(made.coverage, coverage_schema()),
         sums=dataclasses.replace(made.sums, tiles=len(made.seen_m2), seen_m2=sum(made.seen_m2.values())),
         classes=made.classes,
+        percent=made.percent,
     )
 
 
@@ -145,6 +149,7 @@ class _Made:
         self.views: list[dict[str, Any]] = []
         self.coverage: list[dict[str, Any]] = []
         self.classes: dict[tuple[str, str], bytes] = {}
+        self.percent: dict[tuple[str, str], bytes] = {}
         self.sums = Sums()
         self.seen_m2: dict[str, float] = {}
         """By tile, the most that any one observation showed of it."""
@@ -156,6 +161,9 @@ class _Made:
         if merge == "polygons" and source is not None:
             counted = np.where(self.ground.counted, codes, np.uint8(UNSEEN))
             self.classes[layer.query, observation] = encode_mask(counted)
+            percent = cell_percent(self.cell, counted, rows)
+            if percent is not None:
+                self.percent[layer.query, observation] = encode_mask(percent)
             self._add_regions(codes, layer, source, query, legend=_legend(rows))
         if merge == "instances":
             self._add_things(rows, layer, query)

@@ -1,7 +1,7 @@
 """Results as files and pages: one writer for each format (layer 4)."""
 
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
-from earthmap.outputs.cog import class_cog
+from earthmap.outputs.cog import class_cog, percent_cog
 from earthmap.outputs.drawing import pole_in
 from earthmap.outputs.evidence import Evidence
 from earthmap.outputs.geoparquet import write_geoparquet, write_parquet
@@ -28,6 +28,7 @@ __all__ = [
     "class_cog",
     "headlines",
     "mosaic_backdrop",
+    "percent_cog",
     "pole_in",
     "render_preview",
     "render_report",

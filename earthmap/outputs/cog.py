@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from earthmap.tasks import UNSEEN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rasterio.io import DatasetWriter
 
 BLOCK_PX = 512
 """Side of the file's internal tiles."""
@@ -43,6 +44,13 @@ def colour_of(label: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+PERCENT_BAND = (
+    "stated probability in percent: of the shape that covers a pixel, elsewhere of the whole answer about its tile; "
+    "255: unseen, or none is stated"
+)
+"""Description of the band of `percent_cog`. No predictor measures single pixels."""
+
+
 def class_cog(
     cells: Sequence[Cell], codes: Iterable[NDArray[np.uint8]], *, legend: Mapping[int, str], path: Path
 ) -> None:
@@ -55,6 +63,35 @@ def class_cog(
         legend: what the other codes mean; written as tags (`class_1=water`) and as a colour table.
         path: whole when this returns.
     """
+
+    def describe(target: DatasetWriter) -> None:
+        target.write_colormap(1, {code: (*colour_of(name), 255) for code, name in legend.items()})
+        target.update_tags(1, **{f"class_{code}": name for code, name in sorted(legend.items())})
+
+    _write_cog(cells, codes, describe=describe, path=path)
+
+
+def percent_cog(cells: Sequence[Cell], percent: Iterable[NDArray[np.uint8]], *, path: Path) -> None:
+    """Write how sure answers are on the pixels of a class raster; arguments as of `class_cog`.
+
+    `percent` are 0 to 100, 255 where the ground is unseen or no probability is stated.
+    """
+
+    def describe(target: DatasetWriter) -> None:
+        target.set_band_description(1, PERCENT_BAND)
+        target.set_band_unit(1, "%")
+
+    _write_cog(cells, percent, describe=describe, path=path)
+
+
+def _write_cog(
+    cells: Sequence[Cell],
+    values: Iterable[NDArray[np.uint8]],
+    *,
+    describe: Callable[[DatasetWriter], None],
+    path: Path,
+) -> None:
+    """Write one band of uint8 whose nodata is 255; `describe` says what it is before overviews are made."""
     import rasterio
     import rasterio.shutil
     from rasterio.windows import Window
@@ -73,11 +110,10 @@ def class_cog(
     with tempfile.TemporaryDirectory(prefix="earthmap-") as folder, rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         plain = Path(folder) / "plain.tif"
         with rasterio.open(plain, "w", bigtiff="if_safer", **profile) as target:
-            for cell, values in zip(cells, codes, strict=True):
+            for cell, of_cell in zip(cells, values, strict=True):
                 window = Window((cell.column - left) * side, (top - cell.row) * side, side, side)
-                target.write(values, 1, window=window)
-            target.write_colormap(1, {code: (*colour_of(name), 255) for code, name in legend.items()})
-            target.update_tags(1, **{f"class_{code}": name for code, name in sorted(legend.items())})
+                target.write(of_cell, 1, window=window)
+            describe(target)
         rasterio.shutil.copy(
             plain, path, driver="COG", compress="deflate", overview_resampling="nearest", blocksize=BLOCK_PX,
             sparse_ok=True, bigtiff="if_safer",

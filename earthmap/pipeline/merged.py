@@ -63,14 +63,20 @@ class MergedCells:
                 views=views,
                 coverage=coverage,
                 sums=Sums.from_json(about["sums"]),
-                classes=_classes(classes),
+                classes=_rasters(classes, "codes"),
+                percent=_rasters(classes, "percent"),
             )
             yield merge, ledger
 
     def read_classes(self, cells: Iterable[Cell]) -> Iterator[Mapping[tuple[str, str], bytes]]:
         """`CellMerge.classes` of `cells` in their order. Raises StorageError where a file is not there."""
         for data in self._files(cells):
-            yield _classes(next(_tables(data)))
+            yield _rasters(next(_tables(data)), "codes")
+
+    def read_percent(self, cells: Iterable[Cell]) -> Iterator[Mapping[tuple[str, str], bytes]]:
+        """`CellMerge.percent` of `cells` in their order. Raises StorageError where a file is not there."""
+        for data in self._files(cells):
+            yield _rasters(next(_tables(data)), "percent")
 
     def _files(self, cells: Iterable[Cell]) -> Iterator[bytes]:
         """Their bytes, a few fetched ahead."""
@@ -100,8 +106,12 @@ def _pack(merge: CellMerge, ledger: pa.Table) -> bytes:
     """The tables as Arrow streams one after the other, the rest as metadata of the first."""
     import pyarrow as pa
 
-    rows = [{"query": key[0], "observation": key[1], "codes": codes} for key, codes in merge.classes.items()]
-    schema = pa.schema([("query", pa.string()), ("observation", pa.string()), ("codes", pa.binary())])
+    rows = [
+        {"query": key[0], "observation": key[1], "codes": codes, "percent": merge.percent.get(key)}
+        for key, codes in merge.classes.items()
+    ]
+    kinds = {"query": pa.string(), "observation": pa.string(), "codes": pa.binary(), "percent": pa.binary()}
+    schema = pa.schema(list(kinds.items()))
     about = {"cell_id": merge.cell_id, "tiles": str(merge.tiles), "sums": merge.sums.to_json()}
     classes = pa.Table.from_pylist(rows, schema=schema.with_metadata(about))
     sink = pa.BufferOutputStream()
@@ -122,5 +132,7 @@ def _tables(data: bytes) -> Iterator[pa.Table]:
             yield stream.read_all()
 
 
-def _classes(table: pa.Table) -> dict[tuple[str, str], bytes]:
-    return {(row["query"], row["observation"]): row["codes"] for row in table.to_pylist()}
+def _rasters(table: pa.Table, kind: str) -> dict[tuple[str, str], bytes]:
+    """Those of one kind; nothing where there is none."""
+    rows = table.select(["query", "observation", kind]).to_pylist()
+    return {(row["query"], row["observation"]): row[kind] for row in rows if row[kind] is not None}

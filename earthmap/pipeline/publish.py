@@ -32,6 +32,7 @@ from earthmap.outputs import (
     Provenance,
     class_cog,
     mosaic_backdrop,
+    percent_cog,
     pole_in,
     render_preview,
     render_report,
@@ -50,6 +51,7 @@ from earthmap.pipeline.folder import (
     ITEM_PATH,
     LEDGER_PATH,
     PREVIEW_PATH,
+    PROBABILITIES_PATH,
     REPORT_PATH,
     RUN_PATH,
     SUMMARY_PATH,
@@ -63,7 +65,7 @@ from earthmap.pipeline.plan import REFERENCES, Plan, read_plan
 from earthmap.pipeline.schema import ledger_schema
 from earthmap.pipeline.trust import calibrations_of, with_trust
 from earthmap.storage import Storage
-from earthmap.tasks import TASKS, Query, decode_mask, mask_legend
+from earthmap.tasks import TASKS, UNSEEN, Query, decode_mask, mask_legend
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,6 +156,12 @@ class _Files:
         """Copy the finished file of that name to the run folder."""
         self.storage.write_file(path, self.scratch / path)
 
+    def move(self, path: str) -> str:
+        """The same, and remove it here; returns the path."""
+        self.put(path)
+        (self.scratch / path).unlink()
+        return path
+
 
 def _queries(job: Job) -> dict[str, Query]:
     return {query.content_key(): query for query in job.queries}
@@ -171,11 +179,15 @@ class _Rasters:
     """Which cells have classes, by query, observation and zone."""
 
     cells: dict[tuple[str, str, str], list[Cell]] = field(default_factory=dict)
+    sure: set[tuple[str, str, str]] = field(default_factory=set)
+    """Those of which some answer states a probability."""
 
-    def add(self, cell: Cell, classes: Iterable[tuple[str, str]]) -> None:
+    def add(self, merge: CellMerge) -> None:
         """One more cell."""
-        for query, observation in classes:
+        cell = Cell.parse(merge.cell_id)
+        for query, observation in merge.classes:
             self.cells.setdefault((query, observation, cell.zone.id), []).append(cell)
+        self.sure.update((query, observation, cell.zone.id) for query, observation in merge.percent)
 
 
 def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sums, _Rasters]:
@@ -185,7 +197,7 @@ def _join(files: _Files, job: Job, plan: Plan, merged: MergedCells) -> tuple[Sum
     rasters, counted = _Rasters(), list[int]()
 
     def each(merge: CellMerge, own: pa.Table) -> None:
-        rasters.add(Cell.parse(merge.cell_id), merge.classes)
+        rasters.add(merge)
         counted.append(_distinct(own))
         ledger.add(own)
 
@@ -218,21 +230,28 @@ def _distinct(ledger: pa.Table) -> int:
 
 
 def _write_classes(files: _Files, job: Job, rasters: _Rasters, merged: MergedCells) -> dict[str, str]:
-    """One raster for each question with masks, observation and zone; their titles by path."""
+    """One raster for each question with masks, observation and zone, and one of how sure the answers are where they
+    state it; their titles by path."""
     titles: dict[str, str] = {}
-    files.folder(CLASSES_PATH)
+    for folder in (CLASSES_PATH, PROBABILITIES_PATH):
+        files.folder(folder)
     for number, query in enumerate(job.queries, 1):
         if TASKS[query.task].merge != "polygons":
             continue
         for (key, observation, zone), cells in sorted(rasters.cells.items(), key=lambda item: item[0]):
             if key == query.content_key():
-                name = f"{CLASSES_PATH}/{number}_{_slug(query.text)}_{observation}_{zone}.tif"
+                name = f"{number}_{_slug(query.text)}_{observation}_{zone}.tif"
+                title = f"{query.text} ({observation}, zone {zone})"
                 ordered = sorted(cells, key=lambda cell: (-cell.row, cell.column))
-                codes = _codes(ordered, merged, (key, observation))
-                class_cog(ordered, codes, legend=mask_legend(query), path=files.scratch / name)
-                files.put(name)
-                (files.scratch / name).unlink()
-                titles[name] = f"{query.text} ({observation}, zone {zone})"
+                path = f"{CLASSES_PATH}/{name}"
+                codes = _decoded(ordered, merged.read_classes(ordered), (key, observation))
+                class_cog(ordered, codes, legend=mask_legend(query), path=files.scratch / path)
+                titles[files.move(path)] = title
+                if (key, observation, zone) in rasters.sure:
+                    path = f"{PROBABILITIES_PATH}/{name}"
+                    percent = _decoded(ordered, merged.read_percent(ordered), (key, observation))
+                    percent_cog(ordered, percent, path=files.scratch / path)
+                    titles[files.move(path)] = f"How sure the answers are, percent: {title}"
     return titles
 
 
@@ -240,9 +259,13 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "question"
 
 
-def _codes(cells: Sequence[Cell], merged: MergedCells, key: tuple[str, str]) -> Iterator[NDArray[np.uint8]]:
-    for cell, classes in zip(cells, merged.read_classes(cells), strict=True):
-        yield decode_mask(classes[key], cell.grid.cell_core_px)
+def _decoded(
+    cells: Sequence[Cell], rasters: Iterable[Mapping[tuple[str, str], bytes]], key: tuple[str, str]
+) -> Iterator[NDArray[np.uint8]]:
+    """The raster of that key of each cell; UNSEEN where it has none."""
+    for cell, found in zip(cells, rasters, strict=True):
+        side = cell.grid.cell_core_px
+        yield decode_mask(found[key], side) if key in found else np.full((side, side), UNSEEN, np.uint8)
 
 
 # ── what observations show ───────────────────────────────────────────────────────────────────────────────────
@@ -305,8 +328,10 @@ def _item(
         "report": (REPORT_PATH, "text/html", ["overview"], "The map and the numbers, to look at"),
         "preview": (PREVIEW_PATH, "image/png", ["thumbnail"], "The map as a picture"),
     }
-    for number, (path, title) in enumerate(rasters.items(), 1):
-        assets[f"classes_{number}"] = (path, _COG, ["data"], title)
+    for kind in (CLASSES_PATH, PROBABILITIES_PATH):
+        mine = [(path, title) for path, title in rasters.items() if path.startswith(f"{kind}/")]
+        for number, (path, title) in enumerate(mine, 1):
+            assets[f"{kind}_{number}"] = (path, _COG, ["data"], title)
     item: dict[str, Any] = result_item(
         f"earthmap-{job.content_key()[:12]}",
         area_geometry=job.area.to_geojson(),

@@ -10,7 +10,8 @@ import rasterio
 import rioxarray
 
 from earthmap.grid import Cell, Grid, Zone
-from earthmap.outputs import class_cog
+from earthmap.outputs import class_cog, percent_cog
+from earthmap.outputs.cog import PERCENT_BAND
 from earthmap.tasks import UNSEEN
 
 GRID = Grid(resolution_m=10.0, picture_px=224)
@@ -81,3 +82,15 @@ def test_equal_input_gives_equal_bytes(written: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.tif"
     class_cog(CELLS, map(codes, CELLS), legend=LEGEND, path=again)
     assert again.read_bytes() == written.read_bytes()
+
+
+def test_how_sure_answers_are_is_a_band_of_percent_that_says_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "probabilities.tif"
+    percent = [np.where(codes(cell) == UNSEEN, UNSEEN, 40 + 10 * codes(cell)).astype(np.uint8) for cell in CELLS]
+    percent_cog(CELLS, iter(percent), path=path)
+    with rasterio.open(path) as source:
+        assert (source.nodata, source.dtypes, source.units) == (UNSEEN, ("uint8",), ("%",))
+        assert source.descriptions == (PERCENT_BAND,)
+        assert source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        np.testing.assert_array_equal(source.read(1)[:SIDE, :SIDE], percent[0])
+        assert source.read(1, masked=True).max() == 60

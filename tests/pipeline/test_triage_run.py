@@ -8,14 +8,17 @@ from collections import Counter
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 
 from earthmap.metrics.sampling import MINIMUM
 from earthmap.outputs.numbers import headlines
 from earthmap.pipeline import Run, SampleSpec, draw_sample, open_run
 from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH, LEDGER_PATH
 from earthmap.synthetic import World, small_world, write_world
+from earthmap.tasks import UNSEEN
 from tests.pipeline.commands import command, wait_until, write_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
@@ -31,6 +34,7 @@ def world() -> World:
 def _job(folder: Path, world: World, catalog: Path) -> Path:
     return write_job(
         folder, world, catalog, out=str(folder / "run"), queries=[SHIPS, SNOW, SHARE], scenes="latest",
+        collections=["drawn-aerial"],
         resolution=2.5, triage="coarse",
     )  # fmt: skip
 
@@ -39,7 +43,7 @@ def _job(folder: Path, world: World, catalog: Path) -> Path:
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Killed while answers are written, and started again."""
     folder = tmp_path_factory.mktemp("killed")
-    catalog = write_world(world, tmp_path_factory.mktemp("ships"), sensors=("sentinel-2",))
+    catalog = write_world(world, tmp_path_factory.mktemp("ships"), sensors=("rgb",))
     job, parts = _job(folder, world, catalog), folder / "run" / "store" / "parts"
     with command(str(job), "--quiet") as running:
         landed = wait_until(lambda: len(list(parts.glob("*/*/manifest.json"))) >= 4, running)
@@ -96,3 +100,17 @@ def test_skipped_ground_is_a_stratum_of_samples_of_pixels_and_of_tiles(run: Run)
         coverage = geopandas.read_parquet(io.BytesIO(run.storage.read(COVERAGE_PATH)))
         of_triage = set(coverage.loc[coverage["reason"] == "triage", "tile_id"])
         assert {unit.tile_id for unit in units} <= of_triage
+
+
+def test_class_rasters_have_probabilities_beside_them_where_answers_state_any(run: Run) -> None:
+    """The oracle is sure of all that it saw; the item names both."""
+    assets = json.loads(run.storage.read("item.json"))["assets"]
+    assert assets["probabilities_1"]["href"] == assets["classes_1"]["href"].replace("classes/", "probabilities/")
+    with (
+        rasterio.open(Path(run.address, assets["classes_1"]["href"])) as classes,
+        rasterio.open(Path(run.address, assets["probabilities_1"]["href"])) as sure,
+    ):
+        assert (sure.transform, sure.crs, sure.shape) == (classes.transform, classes.crs, classes.shape)
+        codes, percent = classes.read(1), sure.read(1)
+    np.testing.assert_array_equal(percent, np.where(codes == UNSEEN, UNSEEN, 100))
+    assert 0 < (codes == UNSEEN).sum() < codes.size
