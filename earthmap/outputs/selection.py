@@ -176,8 +176,6 @@ _LIKE = ("query_key", "observation", "sensor", "status")
 
 def _block_size(path: Path) -> tuple[int, float]:
     """How many rows were not seen, and how many blocks to a degree make no more of them than are drawn."""
-    import pyarrow.compute as pc
-
     places, kinds = [np.empty((0, 3))], dict[tuple[Any, ...], int]()
     for table in _batches(path, [*_LIKE, "reason", "bbox"]):
         rest = _unseen(table)

@@ -13,8 +13,8 @@ from earthmap.errors import IsolatedError, ReadError
 from earthmap.grid import AreaOfInterest
 from earthmap.pipeline.footprint_cells import FootprintStore
 from earthmap.pipeline.isolation import Limits
-from earthmap.pipeline.triage import Triage
 from earthmap.pipeline.reference_water import ReferenceWater
+from earthmap.pipeline.triage import Triage
 from earthmap.storage import Storage
 from earthmap.tasks import Query
 
