@@ -232,6 +232,9 @@ def _add_map(commands: Any) -> None:
     add("--predictor", choices=["spectral", "oracle", "vlm"], help=_PREDICTOR_HELP)
     add("--model", metavar="FOLDER", help=_MODEL_HELP)
     _add_triage(add)
+    add("--reference-water", metavar="FILE", help="water that is no flood: polygons, or a raster of occurrence")
+    add("--rush", action="store_true", default=None, help="most important cells first, and a map that grows")
+    add("--points", metavar="FILE", help="places that are mapped first, as by --rush")
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a job of more tiles")
     add("--seen", type=float, metavar="SHARE", help="less ground seen is not enough evidence (default 0.5)")
@@ -367,6 +370,7 @@ _JOB_FLAGS = (
     "least_seen", "triage", "triage_scale", "triage_threshold",
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
     "predictor", "model", "patience", "max_tiles", "seen", "certainty", "cluster", "store", "out", "footprints",
+    "reference_water", "rush", "points",
 )  # fmt: skip
 
 
@@ -419,7 +423,7 @@ def _respond(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline.respond import Watcher, respond
 
     event = parse_event(arguments.event_time, before=arguments.before, after=arguments.after)
-    given = {name: getattr(arguments, name, None) for name in (*_JOB_FLAGS, "reference_water", "points")}
+    given = {name: getattr(arguments, name, None) for name in _JOB_FLAGS}
     values = {name: value for name, value in given.items() if value is not None} | {"area": arguments.event}
     if "catalog" not in values and "images" not in values:
         raise JobError("nothing says where the scenes are", fix="give --catalog, or --image")

@@ -125,7 +125,7 @@ def respond(
     _check_dates(job, event, earlier, passes, waiting=follow is not None, say=watcher.say)
     told = False
     while True:
-        new = [one for one in passes if not index.has(one)]
+        new = [one for one in passes if not index.has(one, again=not told)]
         if new:
             watcher.say(f"{len(new)} of {len(passes)} passes after the event are not mapped yet: {_dates(new)}")
             with cluster(job.spec.cluster), _forbearing(follow is not None, watcher.say):
@@ -313,9 +313,10 @@ class _Index:
             )
         return cls(storage, content)
 
-    def has(self, one: _Pass) -> bool:
-        """Whether a pass was mapped with all of its scenes."""
-        return any(row["folder"] == one.folder and row["finished"] for row in self.content["runs"])
+    def has(self, one: _Pass, *, again: bool) -> bool:
+        """Whether a pass was mapped with all of its scenes; with `again` not where some of its tiles failed."""
+        own = [row for row in self.content["runs"] if row["folder"] == one.folder and row["finished"]]
+        return bool(own) and not (again and own[0]["failed"])
 
     def begin(self, one: _Pass) -> None:
         """Say that a pass is being mapped: its folder grows from now on."""
@@ -325,6 +326,7 @@ class _Index:
             "observations": [each.id for each in one.observations],
             "scenes": one.scenes,
             "finished": None,
+            "failed": 0,
             "answers": [],
         }
         self._put(row)
@@ -333,7 +335,8 @@ class _Index:
         """Say what a pass came to."""
         row = next(row for row in self.content["runs"] if row["folder"] == one.folder)
         record = json.loads(run.storage.read(RUN_PATH))
-        self._put({**row, "finished": record["finished"], "answers": headlines(run.summary)})
+        failed = sum(run.summary["failed"].values())
+        self._put({**row, "finished": record["finished"], "failed": failed, "answers": headlines(run.summary)})
 
     def _put(self, row: dict[str, Any]) -> None:
         rows = [*(each for each in self.content["runs"] if each["folder"] != row["folder"]), row]

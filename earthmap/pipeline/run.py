@@ -164,7 +164,7 @@ def run_job(
         say(f"connecting to {job.spec.cluster}" if job.spec.cluster else "starting Ray")
         merged = MergedCells.of(context.store, storage, execution=lease.execution)
         worked, heard = plan, report
-        if job.spec.rush:
+        if job.spec.rush or job.spec.points is not None:
             worked, heard = _rushed(job, plan, context, merged, report=report, say=say)
         with cluster(job.spec.cluster):
             _stream(worked, context, merged, tally, report=heard, say=say)

@@ -112,6 +112,13 @@ def test_each_pass_is_mapped_by_itself_the_latest_first(
         run.address for run in runs
     ]
     assert not mapped
+    # A pass of which tiles failed is tried again, once at each start.
+    content["runs"][0]["failed"] = 1
+    (out / EVENT_PATH).write_text(json.dumps(content))
+    again = respond(values_of(world, catalog, out), event_of(), watcher=watcher)
+    assert [Path(address).name for address in mapped] == names[:1]
+    assert index_of(out)["runs"] == [{**row, "failed": 0} for row in content["runs"]]
+    assert [run.address for run in again] == [run.address for run in runs]
 
 
 def test_followed_it_maps_what_comes_and_goes_on_where_it_was_stopped(
