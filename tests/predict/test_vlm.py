@@ -20,7 +20,9 @@ from earthmap.grid.tiling import Grid, Tile, Zone
 from earthmap.model import Figure, Slot, Words, new_earth_onevision, patch_grid, patchify, train_words
 from earthmap.model.alignment import AlignmentHeads, save_heads
 from earthmap.model.earth_onevision import EarthOneVision, load_earth_onevision
+from earthmap.model.evidence import Calibration, Change
 from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of, vlm
+from earthmap.predict.temperature import temper_one
 from earthmap.predict.vlm import VlmPredictor
 from earthmap.sensors.masks import Reason
 from earthmap.sensors.views import make_view, sensor_views
@@ -29,6 +31,7 @@ from earthmap.tasks.serialization import parse
 from tests.model.conftest import of_others
 from tests.predict.conformance import PredictorTests, changed, same
 
+NO_CHANGE = Change(before=0.5, after=0.5, low=0.0, high=0.0)
 GRID = Grid(resolution_m=10, picture_px=128)
 TILE = Tile(GRID, Zone(31, True), 500, 40)
 SIDE, HALO = GRID.picture_px, GRID.halo_px
@@ -545,3 +548,30 @@ def test_a_checkpoint_without_alignment_gives_the_towers_own_space(model: EarthO
     assert answer.status == "answered"
     assert answer.embedding is not None
     assert len(answer.embedding) == 32
+
+
+def test_a_temperature_in_the_card_changes_how_sure_answers_are_and_no_answer(model: EarthOneVision) -> None:
+    queries = QUERIES[:3]
+    plain = predictor_of(model).predict([tile_of(picture())], queries)[0]
+    moved = [
+        Calibration(
+            task=query.task, sensor=None, temperature=temperature, domain="drawn tiles", fitted=100, tested=100,
+            places=40, log_loss=NO_CHANGE, error=NO_CHANGE, before=(), after=(),
+        )
+        for query, temperature in zip(queries, (3.0, 3.0, 1.0), strict=True)
+    ]  # fmt: skip
+    card = model.card
+    try:
+        model.card = dataclasses.replace(card, calibrations=tuple(moved))
+        warm = predictor_of(model).predict([tile_of(picture())], queries)[0]
+    finally:
+        model.card = card
+    note = ("probabilities calibrated on drawn tiles",)
+    for before, after in zip(plain, warm, strict=True):
+        assert after.value == before.value
+        assert after.notes == before.notes + note
+    assert warm[0].probability is not None
+    assert plain[0].probability is not None
+    assert 0.5 <= warm[0].probability < plain[0].probability
+    assert warm[0].probability == pytest.approx(temper_one(plain[0].probability, 3.0), abs=1e-3)
+    assert dataclasses.replace(warm[2], notes=plain[2].notes) == plain[2], "at 1 no byte changes"
