@@ -25,7 +25,10 @@ STARTS = 6
 ROUNDS = 100
 """Most rounds of one start."""
 
-FITTED = 20_000
+GAIN = 1e-4
+"""A round that brings the vectors nearer to their centres by less than this share is the last."""
+
+FITTED = 10_000
 """Vectors that centres are fitted to, at most; the others join the nearest."""
 
 COMPARED = 2_000
@@ -107,13 +110,14 @@ def _squares(sample: Floats, centre: Floats) -> Floats:
 
 
 def _settled(sample: Floats, centres: Floats) -> Floats:
-    """Centres that are the means of what is nearest to them."""
-    before: Labels | None = None
+    """Centres that are the means of what is nearest to them, nearly."""
+    before = np.inf
     for _ in range(ROUNDS):
         labels, distances = _nearest(sample, centres)
-        if before is not None and np.array_equal(labels, before):
+        inertia = float(distances.sum())
+        if before - inertia <= GAIN * inertia:
             break
-        before = labels
+        before = inertia
         counts = np.bincount(labels, minlength=len(centres))
         for empty in np.flatnonzero(counts == 0).tolist():
             farthest = int(distances.argmax())
@@ -124,12 +128,7 @@ def _settled(sample: Floats, centres: Floats) -> Floats:
 
 
 def _sums(sample: Floats, labels: Labels, k: int) -> Floats:
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], np.arange(k))
-    filled = np.flatnonzero(np.bincount(labels, minlength=k))
-    sums = np.zeros((k, sample.shape[1]))
-    sums[filled] = np.add.reduceat(sample[order], starts[filled], axis=0)
-    return sums
+    return np.asarray((labels == np.arange(k)[:, None]).astype(np.float64) @ sample)
 
 
 def _nearest(vectors: NDArray[np.floating], centres: Floats) -> tuple[Labels, Floats]:
@@ -137,8 +136,9 @@ def _nearest(vectors: NDArray[np.floating], centres: Floats) -> tuple[Labels, Fl
     lengths = (centres**2).sum(axis=1)
     labels, distances = np.empty(len(vectors), np.int64), np.empty(len(vectors))
     for start in range(0, len(vectors), CHUNK):
-        part = vectors[start : start + CHUNK].astype(np.float64)
-        squares = np.maximum((part**2).sum(axis=1)[:, None] - 2.0 * part @ centres.T + lengths, 0.0)
+        part = np.asarray(vectors[start : start + CHUNK], np.float64)
+        squares = np.einsum("ij,ij->i", part, part)[:, None] - 2.0 * part @ centres.T + lengths
+        squares = np.maximum(squares, 0.0)
         own = squares.argmin(axis=1)
         labels[start : start + CHUNK] = own
         distances[start : start + CHUNK] = squares[np.arange(len(part)), own]
