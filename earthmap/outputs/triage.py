@@ -18,7 +18,8 @@ def triage_section(numbers: Sequence[Numbers]) -> str:
     rows = "".join(_row(row) for row in numbers if row.triage is not None)
     if not rows:
         return ""
-    heads = "".join(f"<th{' class=n' * (place > 1)}>{name}</th>" for place, name in enumerate(_COLUMNS))
+    words, figures = _COLUMNS[:2], _COLUMNS[2:]
+    heads = "".join([*(f"<th>{name}</th>" for name in words), *(f'<th class="n">{name}</th>' for name in figures)])
     said = (
         "Tiles on whose larger pixels the predictor saw no target were not asked about. A random sample of all tiles, "
         "the audit, was asked whatever it saw: its share of tiles with a target that triage alone would have skipped "
