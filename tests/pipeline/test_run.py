@@ -77,6 +77,14 @@ def test_every_file_is_there(mapped: Run) -> None:
     } <= there  # fmt: skip
 
 
+def test_each_line_says_how_far_it_can_be_trusted(mapped: Run) -> None:
+    for line in mapped.summary["queries"][0]["observations"]:
+        enough = line["seen_km2"] >= 0.5 * line["area_km2"]
+        assert line["evidence"].startswith("enough" if enough else "not enough evidence: only")
+        assert "kept of oracle" in line["model_based"]["water"]["reason"]
+    assert "There is no model_based interval of water" in mapped.storage.read("report.html").decode()
+
+
 def test_the_counts_balance(mapped: Run) -> None:
     summary = mapped.summary
     rows = summary["answered"] + sum(summary["skipped"].values()) + sum(summary["failed"].values())
