@@ -3,6 +3,7 @@
 from earthmap.outputs.backdrop import Backdrop, mosaic_backdrop, warp_backdrop
 from earthmap.outputs.cog import class_cog, percent_cog
 from earthmap.outputs.drawing import pole_in
+from earthmap.outputs.event_page import render_event
 from earthmap.outputs.evidence import Evidence
 from earthmap.outputs.geoparquet import write_geoparquet, write_parquet
 from earthmap.outputs.numbers import headlines
@@ -30,6 +31,7 @@ __all__ = [
     "mosaic_backdrop",
     "percent_cog",
     "pole_in",
+    "render_event",
     "render_preview",
     "render_report",
     "render_sketch",

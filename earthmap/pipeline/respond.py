@@ -20,7 +20,7 @@ from earthmap.catalog import Interval, Observation, find_scenes, observe
 from earthmap.catalog.intervals import format_time
 from earthmap.content import content_key
 from earthmap.errors import CatalogError, JobError, RunFolderError
-from earthmap.outputs import headlines
+from earthmap.outputs import headlines, render_event
 from earthmap.pipeline.event import Event
 from earthmap.pipeline.flood import ENOUGH
 from earthmap.pipeline.folder import RUN_PATH, Run
@@ -31,6 +31,9 @@ from earthmap.storage import Storage
 
 EVENT_PATH = "event.json"
 """What there is of an event: its passes, what each run came to, and which is the latest."""
+
+PAGE_PATH = "index.html"
+"""The same to look at."""
 
 APART = datetime.timedelta(minutes=10)
 """Observations nearer than this in time are one pass."""
@@ -347,6 +350,7 @@ class _Index:
         current = [each["folder"] for each in done if each["superseded_by"] is None]
         self.content = {**self.content, "runs": rows, "latest": current[-1] if current else None}
         self.storage.write(EVENT_PATH, json.dumps(self.content, indent=1, sort_keys=True).encode())
+        self.storage.write(PAGE_PATH, render_event(self.content["event"], rows).encode())
 
     def runs(self) -> list[Run]:
         """Those that are finished, by time."""

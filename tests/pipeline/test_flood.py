@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from earthmap.errors import JobError, QueryError
 from earthmap.merge import Sums, summarize
+from earthmap.outputs import headlines
 from earthmap.pipeline import make_plan, parse_job
 from earthmap.pipeline.flood import BY_DATES, BY_FILE, INCLUDED, MOMENT, UNDETECTABLE, compare_water, water_query
 from earthmap.pipeline.plan import plan_again, read_plan, write_plan
@@ -136,12 +137,16 @@ def job_of(world: World, catalog: Path, out: Path, **changes: Any) -> Any:
     return parse_job({**values, **changes})
 
 
-def mapped_km2(job: Any, plan: Any = None) -> dict[str, float]:
+def summary_of(job: Any, plan: Any = None) -> dict[str, Any]:
     plan = plan or make_plan(job)
     context, sums = context_of(job, plan), Sums()
     for _, merge in worked_cells(plan, context):
         sums.update(merge.sums)
-    (query,) = summarize(sums, area=job.area, queries=context.queries)["queries"]
+    return summarize(sums, area=job.area, queries=context.queries)
+
+
+def mapped_km2(job: Any, plan: Any = None) -> dict[str, float]:
+    (query,) = summary_of(job, plan)["queries"]
     (layer,) = query["observations"]
     assert layer["datetime_min"] == layer["datetime_max"] == "2024-06-08T17:50:31+00:00"
     km2: dict[str, float] = layer["km2"]
@@ -172,6 +177,8 @@ def test_the_flood_of_a_drawn_valley_is_its_truth(world: World, catalog: Path, t
 def test_a_date_before_that_tells_too_little_is_said(world: World, catalog: Path, tmp_path: Path) -> None:
     job = job_of(world, catalog, tmp_path / "run", question={"before": "2024-05-04"})
     assert mapped_km2(job) == {PERMANENT: pytest.approx(true_km2(world, world.after)["water"], abs=2e-4)}
+    (line,) = headlines(summary_of(job))
+    assert line.startswith("What is flooded?  2024-06-08 17:50 UTC, sentinel-1-db: flood, includes permanent water ")
 
 
 def test_a_question_about_the_same_ground_finds_what_was_looked_at(world: World, catalog: Path, tmp_path: Path) -> None:

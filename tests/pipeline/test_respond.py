@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from earthmap.storage import Storage
 from earthmap.synthetic import World, small_world, true_km2, write_world
 from earthmap.tasks.vocabulary import FLOOD
 from tests.pipeline.cells import run_here
+from tests.pipeline.commands import command, wait_until
 
 DAY = datetime.timedelta(days=1)
 EVENT = "2024-06-01"
@@ -258,3 +260,30 @@ def test_the_command_says_what_is_wrong_in_one_line(
     out = capsys.readouterr().out
     assert status == 0
     assert len(json.loads(out)["runs"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(200)
+def test_the_command_follows_until_it_is_stopped_from_the_keyboard(
+    world: World, items: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    catalog, out = written(tmp_path / "items.json", items[:6]), tmp_path / "event"
+    given = ["--event", ",".join(map(str, world.area.bounds)), "--event-time", EVENT, "--query", "What is flooded?"]
+    given += ["--catalog", str(catalog), "--predictor", "oracle", "--tile-size", "128", "--out", str(out)]
+
+    def mapped() -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return sum(row["finished"] is not None for row in index_of(out)["runs"])
+        return 0
+
+    with command(*given, "--follow", "--every", "1", verb="respond") as running:
+        assert wait_until(lambda: mapped() == 1, running, every=0.1)
+        written(catalog, items)
+        assert wait_until(lambda: mapped() == 2, running, every=0.1)
+        running.running.send_signal(signal.SIGINT)
+        status, said, error = running.finish()
+    assert status == 130
+    assert error.splitlines()[-1].startswith("earthmap: stopped")
+    assert said.count("What is flooded?") == 2
+    assert [row["folder"][:8] for row in index_of(out)["runs"]] == ["20240603", "20240608"]
