@@ -10,6 +10,9 @@ import pytest
 
 pytest_plugins = ["tests.worlds"]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores, and tensors are tiny
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 hypothesis.settings.register_profile("default", deadline=None, max_examples=50, derandomize=True, database=None)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, database=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
