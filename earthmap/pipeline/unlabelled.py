@@ -59,12 +59,19 @@ class Unlabelled:
         return [
             f"{told['question']} ({told['observation']}), without labels",
             f"{told['seen_km2']:,.3f} of {told['area_km2']:,.3f} km² were seen",
+            *_of_triage(self.numbers),
             "",
             *columns(rows),
             *(f"no interval: {reason}" for reason in reasons),
             *([f"{LACKING}: {self.lacking}"] if self.lacking else []),
             "what the map is worth here, labels tell: earthmap sample",
         ]
+
+
+def _of_triage(numbers: Mapping[str, Any]) -> list[str]:
+    """Why bounds are wide where triage skipped ground: nobody looked at it."""
+    skipped = (numbers.get("triage") or {}).get("skipped_tiles")
+    return [f"{skipped:,} tiles were skipped by triage: bounds take their ground as unseen"] if skipped else []
 
 
 def assess_unlabelled(
