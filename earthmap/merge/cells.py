@@ -290,6 +290,7 @@ def _square(
         "area_m2": round(numbers.area_m2, 2),
         "tile_ids": [row["tile_id"]],
         "observation": row["observation"],
+        "times": [date["time"] for date in row["dates"]] if row["dates"] else None,
         "embedding": row["embedding"],
     }
 

@@ -53,8 +53,8 @@ def feature_schema() -> pa.Schema:
             ("properties", text),  # the other columns of its row, as JSON
             ("observation", text),  # of an answer about a whole tile
             ("embedding", pa.list_(pa.float32())),  # of task embed: all of one sensor have one length
-            ("times", pa.list_(time)),  # of task track: when it was seen, in order
-            ("boxes", pa.list_(pa.float64())),  # and where then: west, south, east, north of each time
+            ("times", pa.list_(time)),  # of tasks track and series: when it was seen, in order
+            ("boxes", pa.list_(pa.float64())),  # of task track: west, south, east, north at each time
             ("length_m", pa.float64()),  # of its way
             ("speed_m_s", pa.float64()),  # the mean along it
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from earthmap.outputs.drawing import describe_time
-from earthmap.outputs.numbers import format_km2, format_share, is_of_footprints, looks_at_several
+from earthmap.outputs.numbers import format_km2, format_share, is_of_footprints, is_of_things, looks_at_several
 
 HOVER = (
     ("question", "@query"),
@@ -53,9 +53,10 @@ def _of_tracks(rows: Any) -> list[str]:
     """What is said of the way of a thing: on how many dates it was seen, and how far and how fast it went."""
     if "times" not in rows:
         return [""] * len(rows)
+    columns = ("task", "times", "length_m", "speed_m_s")
     found = []
-    for times, length, speed in zip(rows["times"], rows["length_m"], rows["speed_m_s"], strict=True):
-        seen = 0 if times is None or isinstance(times, float) else len(times)
+    for task, times, length, speed in zip(*(rows[name] for name in columns), strict=True):
+        seen = 0 if times is None or isinstance(times, float) or not is_of_things(task) else len(times)
         went = f"{length:,.0f} m, {speed:.3g} m/s" if seen > 1 and length > 0 else "not moved"
         found.append(f", seen on {seen} dates, {went}" if seen > 1 else ", seen once" if seen else "")
     return found

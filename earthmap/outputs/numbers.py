@@ -152,9 +152,9 @@ def _bounds(fraction: float | None, seen: Mapping[str, Any]) -> tuple[float, flo
 
 
 def _ways(tracks: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """How many things of any kind moved, stood, and were seen once."""
-    names = ("moved", "stood", "seen_once")
-    return {name: sum(int(way[name]) for way in tracks.values()) for name in names} if tracks else {}
+    """How many things of any kind moved, stood, and were seen once; nothing where there are none."""
+    found = {name: sum(int(way[name]) for way in tracks.values()) for name in ("moved", "stood", "seen_once")}
+    return found if any(found.values()) else {}
 
 
 def _most_first(counted: Mapping[str, Any]) -> dict[str, int]:

@@ -95,16 +95,17 @@ def sea_world(
     size_m: float = 6000.0,
     dates: int = 5,
     gap: dt.timedelta = dt.timedelta(seconds=100),
+    sailing: float = 1.5,
     ships: float = 0.15,
 ) -> World:
-    """A square of open sea whose ships sail at up to 1.5 m/s, of 10 m pixels: `dates` of it, `gap` apart, no clouds.
+    """A square of open sea, 10 m pixels, on which ships sail at `sailing` m/s at most: `dates`, `gap` apart, no clouds.
 
     Ships enter and leave it, pass each other, turn, and a quarter of them lie still.
     """
     small = small_world(seed, place=place, size_m=size_m, cloud_share=0.0)
     times = [small.before + number * gap for number in range(dates)]
     return replace(
-        small, between=tuple(times[1:-1]), after=times[-1], ships=ships, sailing=1.5, name="a small drawn sea"
+        small, between=tuple(times[1:-1]), after=times[-1], ships=ships, sailing=sailing, name="a small drawn sea"
     )
 
 

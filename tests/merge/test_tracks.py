@@ -18,7 +18,7 @@ from earthmap.merge.layers import Source
 from earthmap.merge.tracks import sightings_of
 from earthmap.metrics import score_identities
 from earthmap.synthetic import World, sea_world
-from earthmap.tasks import Answer
+from earthmap.tasks import Answer, make_query
 from earthmap.tasks.serialization import Instance
 from earthmap.tasks.times import instant_text
 from tests.merge.maps import joined
@@ -217,3 +217,18 @@ def test_states_without_a_date_of_the_series_are_none() -> None:
     assert sorted((view.sighting.date, view.sighting.track) for _, view in views) == [
         ("pass 00", 1), ("pass 01", -6), ("pass 01", 1),
     ]  # fmt: skip
+
+
+def test_a_text_along_a_series_is_a_layer_of_tiles_with_its_dates() -> None:
+    world = sea_at(size_m=2400.0, dates=3)
+    query = make_query("How did the port develop over the years?", task="series", open_vocabulary=True)
+    core = GRID.core_px
+    text = Answer(
+        status="answered", value="ships came and went", probability=0.5, mask=np.zeros((core, core), np.uint8),
+        seen_px=core * core,
+    )  # fmt: skip
+    features = merged(world, GRID, query=query, says=lambda _: text).features
+    assert set(features["answer"]) == {"ships came and went"}
+    assert features["times"].map(len).eq(3).all()
+    assert features["boxes"].isna().all()
+    assert set(features.geometry.geom_type) <= {"Polygon", "MultiPolygon"}
