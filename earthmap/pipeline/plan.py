@@ -513,7 +513,7 @@ class _References:
     def beside(self, asking: _Asking, cell: int) -> _Asking:
         """The asking with what tells permanent water on its cell: earlier observations, those of its sensor first."""
         if not asking.observations or not self.ranked:
-            return dataclasses.replace(asking, references=())
+            return dataclasses.replace(asking, references=()) if asking.references else asking
         asked = self.observations[asking.members[0] if asking.members else asking.observations[0]]
         order = sorted(self.ranked, key=lambda sensor: (sensor != asked.sensor, sensor))
         names = [name for sensor in order for name in self.ranked[sensor][cell]]
