@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earthmap import catalog
 from earthmap.catalog.choice import FALLBACKS, RULES, SceneRule, has_unlike_pair, next_best, pair, rank_many
 from earthmap.catalog.observations import narrow, observe
 from earthmap.catalog.scene import BandSource, Observation, Scene
@@ -252,3 +254,27 @@ def test_radar_is_compared_with_radar_of_its_own_orbit_and_polarization() -> Non
     assert has_unlike_pair(observe([early, *between]))
     same = observe([radar("f", 0, orbit=None), radar("g", 12, orbit=None)])
     assert pair(same) is not None  # a catalogue that tells no orbits: the answer notes it
+
+
+def test_a_series_is_of_one_orbit_in_order_of_time_thinned_at_even_steps() -> None:
+    own = [radar(f"o{day:02d}", day, orbit=59) for day in range(0, 84, 12)]
+    other = [radar(f"p{day:02d}", day, orbit=161) for day in range(6, 66, 12)]
+    chosen, passed_over = catalog.series(observe([*other, *own]), most=20)
+    assert [one.scenes[0].id for one in chosen] == [one.id for one in own]
+    assert passed_over == len(other)
+    chosen, passed_over = catalog.series(observe(own), most=3)
+    assert ([one.scenes[0].id for one in chosen], passed_over) == (["o00", "o36", "o72"], 4)
+    chosen, _ = catalog.series(observe(own), before="2024-06-20", after="2024-07-20", most=20)
+    assert [one.scenes[0].id for one in chosen] == ["o24", "o36", "o48"]
+    assert catalog.series(observe(own[:1]), most=20) == ([], 0)
+    assert catalog.series(observe([own[0], other[0]]), most=20) == ([], 0)
+
+
+@given(scenes=many_scenes(), most=st.integers(2, 6))
+def test_no_order_of_scenes_changes_a_series(scenes: list[Scene], most: int) -> None:
+    chosen, passed_over = catalog.series(observe(scenes), most=most)
+    assert catalog.series(observe(scenes[::-1]), most=most) == (chosen, passed_over)
+    assert len(chosen) != 1
+    assert len(chosen) <= most
+    assert all(earlier.datetime < later.datetime for earlier, later in itertools.pairwise(chosen))
+    assert len({(one.convention, one.viewpoint) for one in chosen}) <= 1
