@@ -117,8 +117,8 @@ def test_a_date_that_is_damaged_is_left_out_and_named(tmp_path: Path) -> None:
     (layer,) = run.summary["queries"][0]["observations"]
     assert any(note.startswith("1 of 3 dates are left out") for note in layer["notes"])
     coverage = geopandas.read_parquet(io.BytesIO(run.storage.read(COVERAGE_PATH)))
-    assert set(coverage["status"]) == {"answered"}
-    assert coverage["message"].notna().all()
+    assert set(coverage["status"]) <= {"answered", "skipped"}  # slivers at the world's edge show nothing
+    assert coverage["message"][coverage["status"] == "answered"].notna().all()
 
 
 # ── what is planned ──────────────────────────────────────────────────────────────────────────────────────────
