@@ -18,6 +18,7 @@ from earthmap.tasks.vocabulary import FLOOD, PERMANENT
 MAX_LINES = 12
 """Observations of one question that get a sentence of their own."""
 
+
 UNASKED = ("triage", "no_footprint")
 """Reasons of tiles that were not asked, whatever could be seen of them."""
 
@@ -70,8 +71,6 @@ class Numbers:
     """Tiles answered yes; None for a question that is not about presence."""
     disagreeing: float | None = None
     """Share of the answered ground of which a change says something else when its dates are swapped, 0 to 1."""
-    triage: Mapping[str, Any] | None = None
-    """What `earthmap.merge.triaged.describe_triage` says; None for a question that was asked of every tile."""
     lacking: str = ""
     """Why there is not enough evidence to tell the number as known; empty where there is."""
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -80,6 +79,8 @@ class Numbers:
     """Why there is none, by answer."""
     probabilities: str | None = None
     """Where the stated probabilities were calibrated, or that they were not; None where none are stated."""
+    triage: Mapping[str, Any] | None = None
+    """What `earthmap.merge.triaged.describe_triage` says; None for a question that was asked of every tile."""
     notes: tuple[str, ...] = ()
     """What the predictor noted."""
     unseen: tuple[str, ...] = DEFAULT_UNSEEN
@@ -270,16 +271,6 @@ def format_answer(row: Numbers) -> str:
     return f"{format_km2(sum(row.km2.values()))} of {seen} ({format_share(row.fraction)})"
 
 
-def format_grades(grades: Mapping[str, int], ungraded: Mapping[str, int]) -> str:
-    """`4 destroyed, 6 damaged, 5 possibly damaged, 8 no visible damage; 2 of 25 footprints not analysed (cloud 2)`."""
-    lost, whole = sum(ungraded.values()), sum(grades.values()) + sum(ungraded.values())
-    said = ", ".join(f"{count:,} {name}" for name, count in grades.items())
-    if not lost:
-        return f"{said}, of {whole:,} footprints"
-    why = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in ungraded.items())
-    return f"{said}; {lost:,} of {whole:,} footprints not analysed ({why})"
-
-
 def format_known(row: Numbers) -> str:
     """What was found, behind `not enough evidence` where less is known than was asked for."""
     return f"{NOT_ENOUGH}; {format_answer(row)}" if row.lacking else format_answer(row)
@@ -288,6 +279,16 @@ def format_known(row: Numbers) -> str:
 def format_intervals(row: Numbers) -> str:
     """`water 12.3 km² to 14.1 km²`."""
     return ", ".join(f"{name} {format_km2(low)} to {format_km2(high)}" for name, (low, high) in row.intervals.items())
+
+
+def format_grades(grades: Mapping[str, int], ungraded: Mapping[str, int]) -> str:
+    """`4 destroyed, 6 damaged, 5 possibly damaged, 8 no visible damage; 2 of 25 footprints not analysed (cloud 2)`."""
+    lost, whole = sum(ungraded.values()), sum(grades.values()) + sum(ungraded.values())
+    said = ", ".join(f"{count:,} {name}" for name, count in grades.items())
+    if not lost:
+        return f"{said}, of {whole:,} footprints"
+    why = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in ungraded.items())
+    return f"{said}; {lost:,} of {whole:,} footprints not analysed ({why})"
 
 
 def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
@@ -363,7 +364,9 @@ def triage_lines(row: Numbers) -> list[str]:
     if told is None:
         return []
     audit, at_most = told["audit"], told["missed_share_at_most"]
-    first = f"{row.text}  triage skipped {told['skipped_tiles']:,} of {row.planned:,} tiles: bounds count them as unseen"
+    first = (
+        f"{row.text}  triage skipped {told['skipped_tiles']:,} of {row.planned:,} tiles: bounds count them as unseen"
+    )
     found = f"{told['tiles_with_target']:,} of the others hold a target"
     lines = [f"{first}, shares are of the others; {found}"]
     asked = f"{row.text}  {audit['audited']:,} tiles were asked whatever triage said"
