@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 
 from earthmap.merge.georeference import areas_m2
 from earthmap.merge.layers import Layer, Source
@@ -36,6 +37,17 @@ class GivenFootprints:
     notes: NDArray[np.object_] = field(repr=False)
     """What is odd about each; empty where nothing is."""
 
+    @property
+    def areas_m2(self) -> list[float | None]:
+        """Geodesic areas, rounded to 0.01 m²; None for points and for what has no area on the Earth."""
+        west, south, east, north = shapely.bounds(self.geometries).T
+        with np.errstate(invalid="ignore"):
+            placed = (west >= -180.0) & (east <= 180.0) & (south >= -90.0) & (north <= 90.0)
+        known = placed & (shapely.get_dimensions(self.geometries) == 2) & shapely.is_valid(self.geometries)
+        sizes = np.zeros(len(self.geometries))
+        sizes[known] = areas_m2(self.geometries[known])
+        return [round(size, 2) if there else None for size, there in zip(sizes.tolist(), known.tolist(), strict=True)]
+
 
 def graded_rows(
     given: GivenFootprints, rows: Sequence[Mapping[str, Any]], layer: Layer, query: Query
@@ -48,23 +60,24 @@ def graded_rows(
         layer: What the rows are of.
         query: What was asked.
     """
-    by_tile = {row["tile_id"]: row for row in rows}
+    by_tile, areas = {row["tile_id"]: row for row in rows}, given.areas_m2
     for tile in sorted({tile for tile in given.tiles.tolist() if tile in by_tile}):
         mine, row = np.flatnonzero(given.tiles == tile), by_tile[tile]
         source = Source.of([row])
         said = about(query, layer, [source]) if source is not None else _unseen(query, layer, row["predictor"])
         for index, grading in zip(mine.tolist(), _gradings(row, len(mine)), strict=True):
             notes = dict.fromkeys([*said["notes"], *grading.notes, *filter(None, [given.notes[index]])])
-            yield {**_row(given, index), **said, **_graded(grading), "tile_ids": [tile], "notes": list(notes)}
+            own = {**_row(given, index), "area_m2": areas[index], "tile_ids": [tile], "notes": list(notes)}
+            yield {**said, **_graded(grading), **own}
 
 
 def ungraded_rows(given: GivenFootprints, query: Query, key: str, reason: str) -> Iterator[dict[str, Any]]:
     """The same for footprints that no tile asks about: `reason` says why."""
     said = _unseen(query, Layer(key, "", ""), None)
-    for index in range(len(given.numbers)):
+    grading = _graded(Grading(reason=reason, message=WHY[reason]))
+    for index, area in enumerate(given.areas_m2):
         notes = [given.notes[index]] if given.notes[index] else []
-        grading = _graded(Grading(reason=reason, message=WHY[reason]))
-        yield {**_row(given, index), **said, **grading, "tile_ids": [], "notes": notes}
+        yield {**said, **grading, **_row(given, index), "area_m2": area, "tile_ids": [], "notes": notes}
 
 
 OUTSIDE = "outside"
@@ -101,24 +114,13 @@ def _unseen(query: Query, layer: Layer, predictor: str | None) -> dict[str, Any]
 
 
 def _row(given: GivenFootprints, index: int) -> dict[str, Any]:
-    geometry = given.geometries[index]
     return {
-        "geometry": geometry,
-        "area_m2": _area_m2(geometry),
+        "geometry": given.geometries[index],
         "fraction": None,
         "id": given.ids[index],
         "footprint": int(given.numbers[index]) + 1,
         "properties": given.properties[index],
     }
-
-
-def _area_m2(geometry: Any) -> float | None:
-    if geometry is None or geometry.geom_type not in ("Polygon", "MultiPolygon") or not geometry.is_valid:
-        return None
-    west, south, east, north = geometry.bounds
-    if west < -180.0 or east > 180.0 or south < -90.0 or north > 90.0:
-        return None
-    return round(float(areas_m2(np.array([geometry], object))[0]), 2)
 
 
 def _graded(grading: Grading) -> dict[str, Any]:

@@ -108,10 +108,9 @@ class FootprintStore:
 
     def _write_cell(self, footprints: Footprints, cell: Cell, numbers: NDArray[np.int64]) -> None:
         places = owner(cell.grid, footprints.centroids[numbers, 0], footprints.centroids[numbers, 1])
-        tiles = [
-            Tile(cell.grid, cell.zone, row, column).id
-            for row, column in zip(places.row.tolist(), places.column.tolist(), strict=True)
-        ]
+        names = np.array([tile.id for tile in cell.tiles()], object)
+        down = (cell.row + 1) * CELL_TILES - 1 - places.row
+        tiles = names[down * CELL_TILES + places.column - cell.column * CELL_TILES]
         table = given_table(footprints, numbers, tiles)
         self.store.write(self._path(f"{cell.id}.arrow"), _packed(table))
 

@@ -46,6 +46,7 @@ from earthmap.cube import CellRead
 from earthmap.errors import JobError, StorageError
 from earthmap.grid import Cell, Grid, owned_ground, touched
 from earthmap.pipeline.footprint_cells import cells_with, footprints_of
+from earthmap.pipeline.footprints import Footprints
 from earthmap.pipeline.job import TILE_SIZE, Job
 from earthmap.pipeline.schema import plan_schema, scene_schema
 from earthmap.sensors import SENSORS
@@ -245,14 +246,7 @@ def make_plan(job: Job, source: CatalogSource | None = None, *, say: Callable[[s
     observations = observe(found.scenes)
     asked = [_questions_of(query, observations, grounds, job.rule, grid=grid) for query in job.queries]
     _refuse_single_dates(job, asked)
-    if footprints is not None:
-        having = set(cells_with(footprints, job.area, grid))
-        for query, of_query in zip(job.queries, asked, strict=True):
-            if TASKS[query.task].merge == "footprints":
-                of_query[:] = [
-                    _of_finest(askings, observations) if cell in having else [_Asking(unfound="no_footprint")]
-                    for cell, askings in zip(cells, of_query, strict=True)
-                ]
+    asked = _where_footprints_are(job, footprints, cells, asked, observations)
     table = _table(cells, bits, job.queries, asked)
     used = _used(observations, [one for of_query in asked for of_cell in of_query for one in of_cell])
     return Plan(
@@ -276,10 +270,34 @@ def _refuse_single_dates(job: Job, asked: Sequence[Sequence[Sequence[_Asking]]])
             )
 
 
+def _where_footprints_are(
+    job: Job,
+    footprints: Footprints | None,
+    cells: Sequence[Cell],
+    asked: Sequence[list[list[_Asking]]],
+    observations: Sequence[Observation],
+) -> list[list[list[_Asking]]]:
+    """`asked` with questions about footprints asked of the cells that have some alone, and of one sensor each."""
+    if footprints is None or not cells:
+        return list(asked)
+    having = set(cells_with(footprints, job.area, cells[0].grid))
+    return [
+        [
+            _of_finest(askings, observations) if cell in having else [_Asking(unfound="no_footprint")]
+            for cell, askings in zip(cells, of_query, strict=True)
+        ]
+        if TASKS[query.task].merge == "footprints"
+        else of_query
+        for query, of_query in zip(job.queries, asked, strict=True)
+    ]
+
+
 def _of_finest(askings: Sequence[_Asking], observations: Sequence[Observation]) -> list[_Asking]:
     """The asking of the finest sensor: a footprint is asked about once."""
     pixel = {one.id: _resolution(one.scenes) for one in observations}
-    return [min(askings, key=lambda asking: (max((pixel[name] for name in asking.observations), default=0.0), asking))]
+    looks = [asking for asking in askings if asking.observations]
+    finest = sorted(looks, key=lambda one: (max(map(pixel.__getitem__, one.observations)), one.observations))
+    return finest[:1] or list(askings)
 
 
 def _refuse_vast(source: CatalogSource, job: Job) -> None:
@@ -328,6 +346,8 @@ def plan_again(job: Job, earlier: Plan) -> Plan:
                 too_coarse(query, earlier.grid.resolution_m) or none,
                 fix="map it from such scenes, with --store set to the run's store so that what was read is used again",
             )
+    cells, seen = [work.cell for work in works], list(earlier.observations.values())
+    asked = _where_footprints_are(job, footprints_of(job), cells, asked, seen)
     used = {name for of_query in asked for of_cell in of_query for asking in of_cell for name in asking.names}
     return Plan(
         grid=earlier.grid,

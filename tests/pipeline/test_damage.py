@@ -25,7 +25,7 @@ from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import RUN_PATH
 from earthmap.pipeline.footprint_cells import lay_out
 from earthmap.pipeline.merged import MergedCells
-from earthmap.pipeline.plan import read_plan, write_plan
+from earthmap.pipeline.plan import _Asking, _of_finest, read_plan, write_plan
 from earthmap.pipeline.publish import publish
 from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.run import _ledger, claim
@@ -328,3 +328,19 @@ def test_killed_and_started_again_it_gives_the_same_bytes(town: Town, graded: St
     assert status == 0, said
     assert (tmp_path / "run" / "features.parquet").read_bytes() == graded.read("features.parquet")
     assert {path: path.read_bytes() for path in committed} == committed
+
+
+def test_of_several_sensors_the_finest_is_asked_once(town: Town, tmp_path: Path) -> None:
+    seen = list(make_plan(_job(town, tmp_path)).observations.values())
+    first, second = (one.id for one in seen)
+    coarse = [
+        dataclasses.replace(
+            one,
+            id=f"coarse {one.id}",
+            scenes=tuple(dataclasses.replace(scene, resolution_m=10.0) for scene in one.scenes),
+        )
+        for one in seen
+    ]
+    askings = [_Asking(tuple(one.id for one in coarse)), _Asking((first, second)), _Asking((first, second))]
+    assert _of_finest(askings, [*coarse, *seen]) == [_Asking((first, second))]
+    assert _of_finest([_Asking(unfound="one_date")], seen) == [_Asking(unfound="one_date")]
