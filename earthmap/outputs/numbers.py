@@ -255,8 +255,8 @@ def format_answer(row: Numbers) -> str:
     if is_of_tiles(row.task):
         return format_tiles(row.tiles, row.answered)
     if row.things is not None:
-        ways = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in row.ways.items())
-        return f"{format_things(row.things)}{f' ({ways})' if ways else ''}, in {format_km2(row.seen_km2)} seen"
+        ways = f" ({format_ways(row)})" if row.ways else ""
+        return f"{format_things(row.things)}{ways}, in {format_km2(row.seen_km2)} seen"
     if row.is_pair:
         changes = ", ".join(f"{name} {format_km2(value)}" for name, value in row.km2.items() if value > 0.0)
         return f"{changes or 'no change'}, of {format_km2(row.seen_km2)} seen on both dates"
@@ -296,6 +296,11 @@ def format_things(things: Mapping[str, int], *, most: int = 4) -> str:
     said = [f"{count:,} × {name}" for name, count in list(things.items())[:most]]
     more = f", and {len(things) - most} more kinds" if len(things) > most else ""
     return f"{', '.join(said)}{more}" if said else "nothing"
+
+
+def format_ways(row: Numbers) -> str:
+    """Of things that are followed through time: `66 moved, 16 stood, 3 seen once`; empty of others."""
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in row.ways.items())
 
 
 def is_of_tiles(task: str) -> bool:
@@ -341,7 +346,7 @@ def _sentence(row: Numbers) -> str:
     where = ", ".join(part for part in (row.date if row.start else "", row.sensor) if part)
     said = format_answer(row)
     if row.lacking:
-        said = f"{NOT_ENOUGH}: {row.lacking}; {'on what was seen ' if row.answered else ''}{said}"
+        said = f"{NOT_ENOUGH}: {row.lacking}" + (f"; on what was seen {said}" if row.answered else "")
     if row.intervals:
         said += f"; model_based 90 % {format_intervals(row)}"
     if row.disagreeing:

@@ -25,6 +25,7 @@ from earthmap.outputs.numbers import (
     format_known,
     format_share,
     format_tiles,
+    format_ways,
     headlines,
     is_of_tiles,
     read_numbers,
@@ -148,7 +149,9 @@ def latest_by_sensor(rows: Sequence[Numbers]) -> list[Numbers]:
 
 
 def _card(row: Numbers, others: Sequence[Numbers]) -> str:
-    figure, rest = _big(row) if not row.lacking else (NOT_ENOUGH, f"{row.lacking}; {format_answer(row)}")
+    figure, rest = _big(row)
+    if row.lacking:
+        figure, rest = NOT_ENOUGH, f"{row.lacking}; {format_answer(row)}" if row.answered else row.lacking
     also = "".join(
         f'<p class="quiet also">{escaped(other.date)} · {escaped(other.sensor)}: {escaped(format_known(other))}</p>'
         for other in others
@@ -177,7 +180,9 @@ def _big(row: Numbers) -> tuple[str, str]:
         name, number = next(iter(row.things.items()), ("nothing", 0))
         first = f"{number:,} × {name}" if row.things else name
         rest = ", ".join(f"{other:,} × {kind}" for kind, other in list(row.things.items())[1:4])
-        return first, "; ".join(part for part in (rest, f"in {format_km2(row.seen_km2)} seen") if part)
+        return first, "; ".join(
+            part for part in (rest, format_ways(row), f"in {format_km2(row.seen_km2)} seen") if part
+        )
     if len(row.km2) > 1 or PERMANENT in row.km2 or row.is_pair:
         if not sum(row.km2.values()):
             return "no change" if row.is_pair else "0 km²", f"in {format_km2(row.seen_km2)} seen"
