@@ -203,3 +203,11 @@ def test_less_certain_than_asked_is_not_enough(certainty: float, interval: list[
 
 def test_what_has_no_interval_is_never_as_certain_as_asked() -> None:
     assert lacking(PRESENCE, Demands(certainty=0.3)).startswith("no interval is known of it without labels")
+
+
+def test_what_was_not_seen_at_all_is_said_once(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    nothing = {"seen_km2": 0.0, "answered": 0, "skipped": {"nodata": 20}}
+    lines = headlines(with_trust(_summary(job, LINE | nothing, PRESENCE | nothing | {"yes_tiles": 0}), job))
+    where = "2024-05-04, sentinel-2-l2a"
+    assert lines[0] == f"Where is water?  {where}: not enough evidence: nothing was seen (tiles passed over: nodata 20)"
