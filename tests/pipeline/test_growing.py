@@ -34,7 +34,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def catalog(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_world(world, tmp_path_factory.mktemp("growing"), sensors=("sentinel-2",), columns=1)
+    return write_world(world, tmp_path_factory.mktemp("growing"), sensors=("sentinel-1",), columns=1)
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +171,10 @@ def test_killed_in_the_middle_it_leaves_a_valid_map_and_goes_on_to_the_same_byte
     points = tmp_path / "points.csv"
     west, _, _, north = world.area.bounds
     points.write_text(f"lon,lat\n{west},{north}\n")
-    plain = write_job(tmp_path / "plain", world, catalog, out=str(tmp_path / "one"))
-    rush = write_job(
-        tmp_path / "rush", world, catalog, out=str(tmp_path / "two"), rush=True, points=str(points)
-    )  # fmt: skip
+    radar = ["drawn-sentinel-1"]
+    plain = write_job(tmp_path / "plain", world, catalog, out=str(tmp_path / "one"), collections=radar)
+    rushed = {"rush": True, "points": str(points), "collections": radar}
+    rush = write_job(tmp_path / "rush", world, catalog, out=str(tmp_path / "two"), **rushed)
     storages = [Storage(tmp_path / name) for name in ("one", "two")]
     with command(str(rush), "--quiet") as running:
         assert wait_until(lambda: (tmp_path / "two" / PROGRESS_PATH).exists(), running)
