@@ -209,15 +209,6 @@ def _task(text: str, task: str | None, *, choices: Iterable[str] | None, open_vo
     raise QueryError(f"{task!r} is not a task", expected=f"one of {examples(known)}")
 
 
-def _asks_for_flood(text: str, row: Task, targets: Iterable[str] | None, *, dated: bool) -> bool:
-    """Whether a map of flood is wanted: its target is named so, or its words say so and its dates are given."""
-    if row.id not in ("segment", "fraction", "presence"):
-        return False
-    if targets is not None:
-        return [simplified(str(name)) for name in ([targets] if isinstance(targets, str) else targets)] == [FLOOD]
-    return dated and names_flood(simplified(text))
-
-
 def _targets(text: str, row: Task, targets: Iterable[str] | None, *, open_vocabulary: bool) -> tuple[str, ...]:
     """What is looked for: given, or named in the words; of a vector nothing. Raises QueryError."""
     if row.is_vector:
@@ -229,6 +220,15 @@ def _targets(text: str, row: Task, targets: Iterable[str] | None, *, open_vocabu
     if open_vocabulary:
         return _open_targets(text, row, targets)
     return land_cover_in(text, row.id) if targets is None else land_cover_of(targets)
+
+
+def _asks_for_flood(text: str, row: Task, targets: Iterable[str] | None, *, dated: bool) -> bool:
+    """Whether a map of flood is wanted: its target is named so, or its words say so and its dates are given."""
+    if row.id not in ("segment", "fraction", "presence"):
+        return False
+    if targets is not None:
+        return [simplified(str(name)) for name in ([targets] if isinstance(targets, str) else targets)] == [FLOOD]
+    return dated and names_flood(simplified(text))
 
 
 def make_query(
