@@ -326,7 +326,7 @@ def _add_ask(commands: Any) -> None:
         help="image as of `earthmap map --image`, PNG or JPEG; the folder of a run: all of its ground, or one tile "
         "with --at; or of its store, with --at",
     )
-    add("question", nargs="?", help="question, such as 'How much of this is water?'; of --task embed none is needed")
+    add("question", help="question, such as 'How much of this is water?'; --task embed needs none")
     add("--at", metavar="PLACE", help="LON,LAT in degrees (--at=-3.5,45.7), a tile_id, or X,Y in a photograph")
     add(
         "--date",
@@ -462,24 +462,10 @@ def _show_pass(run: Run, arguments: argparse.Namespace) -> None:
         _console().print(f"[bold]{escape(run.storage.locate('report.html'))}[/bold]")
 
 
-def _take_question(arguments: argparse.Namespace) -> None:
-    """Make the last of the pictures the question, which stands behind any number of them; a vector needs none."""
-    from earthmap.tasks import TASKS
-
-    task = TASKS.get(arguments.task or "")
-    if len(arguments.pictures) > 1:
-        *arguments.pictures, arguments.question = arguments.pictures
-    elif task is not None and task.is_vector:
-        arguments.question = task.example
-    else:
-        raise JobError("nothing is asked", expected="a picture, then a question in quotes")
-
-
 def _ask(arguments: argparse.Namespace) -> int:
     from earthmap.pipeline import ask_about, draw
     from earthmap.predict import build_predictor
 
-    _take_question(arguments)
     if arguments.at is None and arguments.draw is None and len(arguments.pictures) == 1:
         from earthmap.pipeline import is_run
 
@@ -991,6 +977,18 @@ _COMMANDS = {
 }  # fmt: skip
 
 
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments. A vector is asked for without a question. Raises JobError."""
+    try:
+        return _parser().parse_args(words)
+    except JobError:
+        if list(words[:1]) != ["ask"] or "embed" not in {word.removeprefix("--task=") for word in words[1:]}:
+            raise
+    from earthmap.tasks import TASKS
+
+    return _parser().parse_args([*words, TASKS["embed"].example])
+
+
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"earthmap: {message}\n")
 
@@ -1012,7 +1010,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("always", EarthmapWarning)
     warnings.showwarning = _show_warning
     try:
-        arguments = _parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
+        arguments = _parsed(_joined(sys.argv[1:] if argv is None else argv))
         return _COMMANDS[arguments.command](arguments)
     except EarthmapError as error:
         sys.stderr.write(f"earthmap: {error}\n")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from earthmap import cli
 from earthmap.cli import BAD_REQUEST, DONE, main
+from earthmap.errors import JobError
 
 GOOD = {"--area": "3.49,45.69,3.51,45.71", "--query": "Where is water?"}
 
@@ -175,3 +177,20 @@ def test_help_names_every_flag_of_a_job() -> None:
 def test_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_catalog: Path) -> None:
     words = ["map", *_arguments(catalog=str(drawn_catalog), out=str(tmp_path / "run"), cluster="127.0.0.1:9")]
     assert "there is no Ray cluster at 127.0.0.1:9" in _refused(capsys, [*words, "--quiet"])
+
+
+@pytest.mark.parametrize(
+    ("words", "pictures", "question"),
+    [
+        (["run", "--task", "embed"], ["run"], "Embed this area."),
+        (["--task=embed", "run"], ["run"], "Embed this area."),
+        (["run", "Embed it", "--task", "embed"], ["run"], "Embed it"),
+        (["run", "--at=3,45", "Where is water?"], ["run"], "Where is water?"),
+        (["a.tif", "b.tif", "What changed?", "--task", "change"], ["a.tif", "b.tif"], "What changed?"),
+    ],
+)
+def test_only_a_vector_is_asked_for_without_words(words: list[str], pictures: list[str], question: str) -> None:
+    arguments = cli._parsed(["ask", *words])
+    assert (arguments.pictures, arguments.question) == (pictures, question)
+    with pytest.raises(JobError, match="question"):
+        cli._parsed(["ask", "run", "--task", "presence"])

@@ -105,8 +105,7 @@ def test_a_band_that_is_missing_leaves_its_blocks_empty() -> None:
 def test_the_inner_product_is_bhattacharyyas() -> None:
     water, land = picture(0), picture(1)
     water = dataclasses.replace(water, data=np.full_like(water.data, 0.02))
-    vectors = [vector_answer(described(one), ALL).embedding for one in (water, water, land)]
-    assert vectors[0] is not None
+    vectors = [np.asarray(vector_answer(described(one), ALL).embedding) for one in (water, water, land)]
     assert vectors[0] @ vectors[1] == pytest.approx(1.0, abs=1e-3)
     assert 0.0 <= vectors[0] @ vectors[2] < 0.5
 
@@ -148,7 +147,7 @@ def test_a_vector_is_asked_for_without_targets() -> None:
     assert make_query("Embed this area.", open_vocabulary=True) == EMBED
     for options in ({"targets": ["water"]}, {"choices": ["a", "b"]}, {"before": "2024-01"}):
         with pytest.raises(QueryError):
-            make_query("Embed this area.", **options)  # type: ignore[arg-type]
+            make_query("Embed this area.", **options)
 
 
 @pytest.mark.parametrize("sensor", ["sentinel-2-l2a", "sentinel-1-db"])
@@ -159,9 +158,9 @@ def test_drawn_tiles_of_one_kind_are_alike(sensor: str) -> None:
     from earthmap.evaluation.drawn import Look, draw_batch
 
     torch.set_num_threads(1)
-    batch = draw_batch(Look(modality="any", sensors=(sensor,)), 64, first=(1 << 50) + 90_000)
+    batch = draw_batch(Look(modality="any", sensors=(sensor,)), 40, first=(1 << 50) + 90_000)
     places = [place for place, facts in enumerate(batch.facts) if facts.seen[0] > 0.5]
     kinds = np.array([int(batch.facts[place].shares[0].argmax()) for place in places])
     answers = SpectralPredictor().predict([batch.items[place] for place in places], [EMBED])
-    vectors = np.stack([answer.embedding for (answer,) in answers])  # type: ignore[arg-type]
+    vectors = np.stack([np.asarray(answer.embedding) for (answer,) in answers])
     assert precision_at(vectors, kinds, 5).mean() > chance(kinds) + 0.2
