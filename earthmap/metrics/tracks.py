@@ -7,9 +7,9 @@ track that it is in is matched with that of the true thing it lies on.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    States = Mapping[Hashable, BaseGeometry]
+    States = Mapping[Any, BaseGeometry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

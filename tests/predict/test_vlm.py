@@ -214,6 +214,29 @@ def test_a_series_takes_any_number_of_dates(model: EarthOneVision) -> None:
         assert [answer.status for answer in row] == [status] * 2
 
 
+def test_of_a_series_ground_is_seen_that_two_dates_show(model: EarthOneVision) -> None:
+    cloudy = dataclasses.replace(picture(2, day=2), mask=np.full((SIDE, SIDE), int(Reason.CLOUD), np.uint8))
+    queries = [asked("How did the town develop?", task="series"), asked("What changed?", task="change-caption")]
+    predictor = predictor_of(model, most=4)
+    (series, _), (_, change) = (
+        predictor.predict([tile_of(*pictures)], queries)[0]
+        for pictures in ((picture(1), cloudy, picture(3, day=3)), (picture(1), cloudy))
+    )
+    assert (series.status, series.seen_px) == ("answered", TILE.grid.core_px**2)
+    assert (change.status, change.reason) == ("skipped", "cloud")
+    assert predictor.predict([tile_of(picture(1), cloudy)], queries[:1])[0][0].status == "skipped"
+
+
+def test_states_of_one_day_are_told_by_their_hours(model: EarthOneVision) -> None:
+    morning = picture(1)
+    noon = dataclasses.replace(picture(2), datetime=datetime.datetime(2024, 6, 1, 12, tzinfo=datetime.UTC))
+    (answer,) = predictor_of(model).predict([tile_of(morning, noon)], [asked("Track the ships.")])[0]
+    assert answer.status == "answered"
+    allowed = {"2024-06-01T00:00:00Z", "2024-06-01T12:00:00Z"}
+    assert {instance.time for instance in answer.instances} <= allowed
+    assert picture_name("rgb", datetime=noon.datetime, hours=True) == "rgb, 2024-06-01T12:00:00Z: "
+
+
 def test_a_picture_on_no_tile_is_all_core(model: EarthOneVision) -> None:
     (answer,) = predictor_of(model).predict([TileInput(tile=None, pictures=(picture(),))], [QUERIES[6]])[0]
     assert answer.mask is not None
