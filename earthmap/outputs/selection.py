@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 
 from earthmap.outputs.numbers import format_share
+from earthmap.tasks.damage import SCALE
 
 if TYPE_CHECKING:
     import geopandas
@@ -26,6 +27,9 @@ MAX_POLYGONS = 10_000
 
 MAX_VERTICES = 60_000
 """Of all features together, about 40 bytes each on the page; above it outlines are simplified."""
+
+MORE_THAN_ALL_M2 = 1e15
+"""More than the Earth has."""
 
 NO_PLACE = ("outside", "no_geometry", "no_place", "no_area")
 """Reasons of footprints that no tile asks about."""
@@ -88,9 +92,10 @@ def _frame(tables: list[pa.Table], path: Path) -> geopandas.GeoDataFrame:
 
 
 def _features(path: Path, *, tolerance: float) -> tuple[geopandas.GeoDataFrame, list[str]]:
-    """The largest features, simplified by `tolerance` degrees where they have too many vertices together."""
-    areas, vertices = _sizes(path)
-    chosen = largest(areas)
+    """The largest features, simplified by `tolerance` degrees where they have too many vertices together; of graded
+    footprints the worst."""
+    areas, vertices, severity = _sizes(path)
+    chosen = largest(areas + severity * MORE_THAN_ALL_M2)
     kept, first = list[Any](), 0
     for table in _batches(path):
         own = chosen[(chosen >= first) & (chosen < first + len(table))] - first
@@ -107,8 +112,9 @@ def _features(path: Path, *, tolerance: float) -> tuple[geopandas.GeoDataFrame, 
         )
     if len(chosen) < len(areas):
         share = format_share(float(areas[chosen].sum() / (areas.sum() or 1.0)))
+        which = "worst damaged, or largest," if severity.any() else "largest"
         notes.append(
-            f"The map shows the largest {len(chosen):,} of {len(areas):,} polygons ({share} of their area); "
+            f"The map shows the {which} {len(chosen):,} of {len(areas):,} polygons ({share} of their area); "
             "features.parquet has all of them."
         )
     if vertices[chosen].sum() > MAX_VERTICES and tolerance:
@@ -117,15 +123,18 @@ def _features(path: Path, *, tolerance: float) -> tuple[geopandas.GeoDataFrame, 
     return frame, notes
 
 
-def _sizes(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Area in m² and number of vertices, about, of every feature."""
+def _sizes(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Area in m² and number of vertices, about, of every feature, and how bad the damage is: 0 for none."""
     import pyarrow.compute as pc
 
-    areas, vertices = [np.empty(0)], [np.empty(0, np.int64)]
-    for table in _batches(path, ["area_m2", "geometry"]):
+    areas, vertices, severity = [np.empty(0)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    bad = {grade.ems: number for number, grade in enumerate(SCALE)}
+    for table in _batches(path, ["area_m2", "geometry", "task", "answer"]):
+        said = zip(table["task"].to_pylist(), table["answer"].to_pylist(), strict=True)
+        severity.append(np.array([bad.get(answer, 0) if task == "damage" else 0 for task, answer in said], np.int64))
         areas.append(np.nan_to_num(table["area_m2"].to_numpy()))
         vertices.append(pc.fill_null(pc.binary_length(table["geometry"]), 0).to_numpy().astype(np.int64) // 16)
-    return np.concatenate(areas), np.concatenate(vertices)
+    return np.concatenate(areas), np.concatenate(vertices), np.concatenate(severity)
 
 
 def largest(areas: NDArray[np.float64]) -> NDArray[np.int64]:

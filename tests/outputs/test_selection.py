@@ -56,6 +56,28 @@ def small(shape: Any) -> Any:
     return shapely.transform(shape, lambda xy: xy / 100.0)
 
 
+def test_of_many_footprints_the_worst_are_drawn_and_what_has_no_place_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_POLYGONS", 3)
+    grades = ("no visible damage", "destroyed", "possibly damaged", "not analysed", "damaged", "no visible damage")
+    shapes: list[Any] = [small(shape) for shape in squares(len(grades))]
+    rows = [
+        feature(shape, 100.0 - number) | {"task": "damage", "answer": grade}
+        for number, (shape, grade) in enumerate(zip(shapes, grades, strict=True))
+    ]
+    rows[3] |= {"geometry": None, "area_m2": None, "reason": "no_geometry"}
+    found = select_results(*written(tmp_path, rows, []))
+    assert set(found.features["answer"]) == {"destroyed", "damaged", "possibly damaged"}
+    assert found.notes[0].startswith("The map shows the worst damaged, or largest, 3 of 6 polygons")
+    monkeypatch.setattr(module, "MAX_POLYGONS", 6)
+    found = select_results(*written(tmp_path, rows, []))
+    assert len(found.features) == 5
+    assert found.notes == (
+        "1 footprint outside the area, or without a place on the Earth, not drawn: features.parquet has all.",
+    )
+
+
 def test_a_small_result_is_drawn_whole(tmp_path: Path) -> None:
     shapes = [small(shape) for shape in squares(20)]
     features = [feature(shape, 5.0) for shape in shapes]
