@@ -155,6 +155,8 @@ def _question(run: Run, question: str | None) -> tuple[int, Query]:
 
 def _refusal(query: Query) -> str | None:
     """Why there is nothing that people could check; None where there is."""
+    if query.is_followed:
+        return "what it follows is counted over many dates, and people label one"
     return {
         "tiles": "its answers are about whole tiles, so there is no class of a pixel to be checked",
     }.get(TASKS[query.task].merge)

@@ -82,8 +82,7 @@ def _looked_at(run: Run, store: Storage, layer: MapLayer, cells: set[str]) -> di
             continue  # a store may be cleared when its run is finished; the sample needs no picture
         names = [row["observation"] for row in rows if row["sensor"] == layer.sensor and row["observation"]]
         if names:
-            name = max(sorted(set(names)), key=names.count)
-            found[cell] = tuple(name.split(" of ")[0].split(".."))  # of a series the first and the last
+            found[cell] = tuple(max(sorted(set(names)), key=names.count).split(".."))
     return found
 
 

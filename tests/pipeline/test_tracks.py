@@ -14,6 +14,7 @@ import pytest
 from earthmap.errors import JobError
 from earthmap.metrics import score_identities
 from earthmap.pipeline import Run, make_plan, parse_job
+from earthmap.pipeline.class_maps import choose_layer
 from earthmap.pipeline.export import export_run
 from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH, LEDGER_PATH
 from earthmap.pipeline.plan import MAX_DATES, Plan, ledger_name, plan_again, read_plan
@@ -92,6 +93,12 @@ def test_the_summary_and_the_page_say_how_many_moved(run: Run) -> None:
     assert run.storage.read("preview.png").startswith(b"\x89PNG")
     item = json.loads(run.storage.read("item.json"))
     assert item["properties"]["start_datetime"] < item["properties"]["end_datetime"]
+
+
+@pytest.mark.slow
+def test_tracks_are_not_sampled(run: Run) -> None:
+    with pytest.raises(JobError, match="counted over many dates, and people label one"):
+        choose_layer(run)
 
 
 @pytest.mark.slow
