@@ -126,3 +126,22 @@ def test_scores_that_are_none_are_refused(fields: dict[str, object], says: str) 
     with pytest.raises(QueryError) as caught:
         Answer(status="answered", **fields)  # type: ignore[arg-type]
     assert says in str(caught.value)
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20))
+def test_a_vector_is_read_as_it_was_written(numbers: list[float]) -> None:
+    vector = np.array(numbers, np.float32)
+    found = through_parquet(Answer(status="answered", embedding=vector)).embedding
+    assert found is not None
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, vector)
+    assert through_parquet(Answer(status="answered")).embedding is None
+
+
+def test_rows_from_before_there_were_vectors_have_none() -> None:
+    older = answer_schema().remove(answer_schema().get_field_index("embedding"))
+    columns = {name: value for name, value in answer_columns(Answer(status="answered")).items() if name != "embedding"}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([columns], schema=older), sink)
+    (row,) = pq.read_table(pa.BufferReader(sink.getvalue()), schema=answer_schema()).to_pylist()
+    assert answer_from_columns(row, side_px=SIDE).embedding is None
