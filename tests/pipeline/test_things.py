@@ -21,7 +21,7 @@ from tests.merge.things import pairs_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
 
-ASKED = ["Find the ships", "How many ships are there?", "Detect all vehicles", "Where is water?"]
+ASKED = ["Find the ships", "How many ships are there?", "Detect all vehicles", "Where is water?", "Track the ships"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +90,16 @@ def test_what_pixels_of_ten_metres_cannot_show_is_refused_before_anything_is_rea
     mine = coverage[coverage["query_key"] == query["query_key"]]
     assert set(mine["reason"]) == {"too_coarse"}
     assert set(mine["message"]) == {"pixels of 10 m do not show vehicle; expected 0.5 m at most"}
+
+
+def test_ships_that_lie_still_on_both_dates_are_points_of_two_times(run: Run, world: World) -> None:
+    found = features_of(run, "track")
+    assert len(found) == len(standing_on(world, "ship").outlines)
+    assert set(found.geometry.geom_type) == {"Point"}
+    assert set(found["times"].map(len)) == {2}
+    assert (found["length_m"] == 0.0).all()
+    (query,) = [one for one in run.summary["queries"] if one["task"] == "track"]
+    assert query["observations"][0]["tracks"]["ship"] == {"moved": 0, "stood": len(found), "seen_once": 0}
 
 
 def test_page_and_picture_show_them(run: Run) -> None:
