@@ -18,28 +18,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-QUESTIONS = {"oracle": "Find the ships", "spectral": "Where is snow?", "vlm": "Is there any snow?"}
+QUESTIONS = {"oracle": "Find the ships", "spectral": "Where is snow?", "vlm": "Is there any burnt ground?"}
 AUDIT = int(0.02 * 2**64)
 """A tile of the audit draws less."""
 
 
 def draw(folder: Path, *, cells: int, picture_px: int) -> tuple[Any, Path]:
-    """A world over about so many cells, with few ships on its river, and its catalogue."""
+    """A world that holds a square of so many whole cells, with few ships on its river, and its catalogue."""
     from earthmap.grid import Grid
     from earthmap.synthetic import small_world, write_world
 
-    side = Grid(resolution_m=10.0, picture_px=picture_px).cell_core_px * 10.0 * cells**0.5
+    side = Grid(resolution_m=10.0, picture_px=picture_px).cell_core_px * 10.0 * (int(cells**0.5) + 1.1)
     world = small_world(5, place=(3.0, 45.7), size_m=side, cloud_share=0.0, ships=0.1)
     return world, write_world(world, folder, sensors=("sentinel-2",))
 
 
-def job_of(world: Any, catalog: Path, predictor: str, *, picture_px: int) -> Any:
-    """The job that asks the predictor's question of the whole world."""
+def ground(world: Any, *, cells: int, picture_px: int) -> dict[str, Any]:
+    """The square of whole cells."""
+    import math
+
+    import shapely
+
+    from earthmap.grid import AreaOfInterest, Grid
+
+    cell_m = Grid(resolution_m=10.0, picture_px=picture_px).cell_core_px * 10.0
+    west, south = (math.ceil(edge / cell_m) * cell_m for edge in world.bounds[:2])
+    side = int(cells**0.5) * cell_m
+    box = shapely.box(west + 30, south + 30, west + side - 30, south + side - 30)
+    return AreaOfInterest.from_geometry(box, f"EPSG:{world.epsg}").to_geojson()
+
+
+def job_of(world: Any, catalog: Path, predictor: str, *, cells: int, picture_px: int) -> Any:
+    """The job that asks the predictor's question of the square."""
     from earthmap.pipeline import parse_job
 
     values = {
-        "area": world.area, "catalog": str(catalog), "queries": [QUESTIONS[predictor]], "predictor": predictor,
-        "tile_size": picture_px, "scenes": "latest", "out": "unused",
+        "area": ground(world, cells=cells, picture_px=picture_px), "catalog": str(catalog),
+        "queries": [QUESTIONS[predictor]], "predictor": predictor, "tile_size": picture_px, "scenes": "latest",
+        "out": "unused",
     }  # fmt: skip
     return parse_job(values)
 
@@ -63,14 +79,14 @@ def context_of(job: Any, plan: Any, store: str) -> Any:
     )
 
 
-def triages(job: Any, scales: Sequence[int]) -> Iterator[tuple[str, Any]]:
+def triages(job: Any, scales: Sequence[int], threshold: float) -> Iterator[tuple[str, Any]]:
     """None, and a coarse pass of each scale, with their names."""
     from earthmap.pipeline.triage import CoarsePass, Triage
 
     yield "none", Triage()
     for scale in scales:
         audited = {query.content_key(): AUDIT for query in job.queries}
-        yield f"1/{scale}", Triage(coarse=CoarsePass(scale=scale, threshold=0.1, audited=audited))
+        yield f"1/{scale}", Triage(coarse=CoarsePass(scale=scale, threshold=threshold, audited=audited))
 
 
 def asked(works: Sequence[tuple[Any, Mapping[str, str]]], context: Any) -> tuple[float, dict[str, dict[str, Any]]]:
@@ -96,7 +112,9 @@ def warm_up(work: tuple[Any, Mapping[str, str]], context: Any, query: Any) -> No
     build_predictor(context.predictor).predict([TileInput(tile=tile, pictures=(picture,))], [query])
 
 
-def measure(predictor: str, *, cells: int, picture_px: int, scales: Sequence[int]) -> list[dict[str, Any]]:
+def measure(
+    predictor: str, *, cells: int, picture_px: int, scales: Sequence[int], threshold: float
+) -> list[dict[str, Any]]:  # fmt: skip
     """One row without a coarse pass and one with each scale."""
     import dataclasses
 
@@ -106,7 +124,7 @@ def measure(predictor: str, *, cells: int, picture_px: int, scales: Sequence[int
 
     with tempfile.TemporaryDirectory(prefix="earthmap-bench-") as scratch:
         world, catalog = draw(Path(scratch) / "scenes", cells=cells, picture_px=picture_px)
-        job = job_of(world, catalog, predictor, picture_px=picture_px)
+        job = job_of(world, catalog, predictor, cells=cells, picture_px=picture_px)
         plan = make_plan(job)
         context = context_of(job, plan, str(Path(scratch) / "store"))
         works = [
@@ -114,7 +132,7 @@ def measure(predictor: str, *, cells: int, picture_px: int, scales: Sequence[int
         ]  # fmt: skip
         warm_up(works[0], context, job.queries[0])
         task, found, full = job.queries[0].task, [], set[str]()
-        for name, triage in triages(job, scales):
+        for name, triage in triages(job, scales, threshold):
             seconds, rows = asked(works, dataclasses.replace(context, triage=triage))
             full = full or {tile for tile, row in rows.items() if holds_target(row, task)}
             skipped = {tile for tile, row in rows.items() if row["reason"] == "triage"}
@@ -142,12 +160,10 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=9)
     parser.add_argument("--tile-size", type=int, choices=[448, 224, 128], default=128)
     parser.add_argument("--scales", type=int, nargs="+", choices=[2, 4], default=[2, 4])
+    parser.add_argument("--threshold", type=float, default=0.1)
     options = parser.parse_args()
-    rows = [
-        row
-        for predictor in options.predictors
-        for row in measure(predictor, cells=options.cells, picture_px=options.tile_size, scales=options.scales)
-    ]
+    how = {"cells": options.cells, "picture_px": options.tile_size, "threshold": options.threshold}
+    rows = [row for name in options.predictors for row in measure(name, scales=options.scales, **how)]
     print(table(rows))
     print(json.dumps(rows))
 
