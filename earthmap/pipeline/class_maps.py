@@ -159,6 +159,7 @@ def _refusal(query: Query) -> str | None:
         return "what it follows is counted over many dates, and people label one"
     return {
         "tiles": "its answers are about whole tiles, so there is no class of a pixel to be checked",
+        "footprints": "its answers are about footprints: draw some of features.parquet, and look at them one by one",
     }.get(TASKS[query.task].merge)
 
 

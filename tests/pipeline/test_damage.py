@@ -20,6 +20,7 @@ from earthmap.grid import AreaOfInterest
 from earthmap.merge import merge_cell
 from earthmap.outputs.evidence import Evidence
 from earthmap.pipeline import Job, export_run, make_plan, open_run, parse_job
+from earthmap.pipeline.class_maps import choose_layer
 from earthmap.pipeline.crops import crops_of, export_crops, worst_first
 from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import RUN_PATH
@@ -225,6 +226,11 @@ def test_pictures_of_all_are_exported(town: Town, graded: Storage, tmp_path: Pat
     with pytest.raises(RunFolderError, match="--overwrite"):
         export_crops(run, out=str(tmp_path / "all"))
     assert export_crops(run, out=str(tmp_path / "all"), overwrite=True)[1] == count
+
+
+def test_grades_are_not_sampled_as_pixels(graded: Storage) -> None:
+    with pytest.raises(JobError, match="its answers are about footprints"):
+        choose_layer(open_run(graded.address))
 
 
 @pytest.mark.parametrize("to", ["gpkg", "geojson", "fgb", "kml"])
