@@ -218,6 +218,7 @@ def test_pictures_before_and_after_are_of_the_worst(town: Town, graded: Storage)
         assert said in page
 
 
+@pytest.mark.slow
 def test_pictures_of_all_are_exported(town: Town, graded: Storage, tmp_path: Path) -> None:
     run = open_run(graded.address)
     folder, count = export_crops(run, out=str(tmp_path / "all"))
