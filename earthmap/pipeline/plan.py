@@ -644,12 +644,17 @@ def read_plan(storage: Storage) -> Plan | None:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH))).select(plan_schema().names)
+        table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH)))
+        if not set(plan_schema().names) <= set(table.schema.names):
+            raise _foreign(storage)
+        table = table.select(plan_schema().names)
         scenes = pq.read_table(pa.BufferReader(storage.read(SCENES_PATH)))
         meta = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items() if b"earthmap" in key}
         grid, refused = Grid(**meta["earthmap:grid"]), tuple((a, b) for a, b in meta["earthmap:refused"])
     except FileNotFoundError:
         return None
+    except StorageError:
+        raise
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
         raise StorageError(
             f"the plan in {storage.address} is damaged: {error}", fix="plan again with --refresh"
@@ -658,6 +663,14 @@ def read_plan(storage: Storage) -> Plan | None:
     asked = zip(table["observations"].to_pylist(), table["members"].to_pylist(), strict=True)
     composites = _composites({names[0]: members for names, members in asked if members}, observations)
     return Plan(grid=grid, table=table, observations=observations | composites, refused=refused)
+
+
+def _foreign(storage: Storage) -> StorageError:
+    return StorageError(
+        f"the run in {storage.address} was planned by another version of earthmap",
+        expected="a plan of this version",
+        fix="plan again with --refresh, or use the version that `versions` of its run.json names",
+    )
 
 
 def _observations(rows: Sequence[Mapping[str, Any]]) -> dict[str, Observation]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from earthmap.catalog import MemoryCatalog
+from earthmap.errors import StorageError
 from earthmap.pipeline.job import parse_job
-from earthmap.pipeline.plan import make_plan, read_plan, write_plan
+from earthmap.pipeline.plan import PLAN_PATH, make_plan, read_plan, write_plan
 from earthmap.storage import Storage
 
 WEST, SOUTH, EAST, NORTH = 10.0, 45.0, 10.05, 45.05
@@ -81,6 +84,17 @@ def test_unlike_levels_are_compared_only_where_there_are_no_others(
     back = read_plan(storage)
     assert back is not None
     assert back.table.to_pylist() == plan.table.to_pylist()
+
+
+def test_a_plan_of_another_version_is_no_damage(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "store")
+    write_plan(storage, plan_of(tmp_path, [item(1, "S2MSI1C")]))
+    table = pq.read_table(pa.BufferReader(storage.read(PLAN_PATH)))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns(["members"]), sink)
+    storage.write(PLAN_PATH, sink.getvalue().to_pybytes())
+    with pytest.raises(StorageError, match=r"another version of earthmap.*--refresh"):
+        read_plan(storage)
 
 
 def test_only_masks_can_be_made_of_each_date_by_itself(tmp_path: Path) -> None:
