@@ -376,6 +376,7 @@ _JOB_FLAGS = (
 
 def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
     from earthmap.pipeline import parse_job, read_job
+    from earthmap.tasks import TASKS
 
     values = {name: getattr(arguments, name) for name in _JOB_FLAGS if getattr(arguments, name) is not None}
     if arguments.nearest:
@@ -385,8 +386,9 @@ def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
     elif arguments.scenes:
         values["date"] = None
     details = {name: getattr(arguments, name) for name in _DETAILS if getattr(arguments, name) is not None}
-    if arguments.queries:
-        values["queries"] = [{"text": text, **details} for text in arguments.queries]
+    queries = arguments.queries or ([TASKS["embed"].example] if details.get("task") == "embed" else [])
+    if queries:
+        values["queries"] = [{"text": text, **details} for text in queries]
     elif details:
         name = next(iter(details))
         raise JobError(
@@ -396,7 +398,7 @@ def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
         return read_job(arguments.job, overrides=values, say=say)
     needed = ("out",) if arguments.images else ("area", "catalog", "out")
     missing = [f"--{name}" for name in needed if name not in values]
-    missing += [] if arguments.queries else ["--query"]
+    missing += [] if queries else ["--query"]
     if missing:
         raise JobError(f"nothing says {', '.join(missing)}", fix="give these flags, or a job file")
     return parse_job(values, say=say)

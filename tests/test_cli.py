@@ -164,6 +164,14 @@ def test_explain_runs_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert not out.exists()
 
 
+def test_a_map_of_vectors_needs_no_words(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, drawn_catalog: Path
+) -> None:
+    words = _arguments(catalog=str(drawn_catalog), out=str(tmp_path / "run"), query=None)
+    assert main(["map", *words, "--task", "embed", "--explain", "--predictor", "spectral"]) == DONE
+    assert "tiles in" in capsys.readouterr().out
+
+
 def test_help_names_every_flag_of_a_job() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "earthmap.cli", "map", "--help"], capture_output=True, text=True, check=True
