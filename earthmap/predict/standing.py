@@ -67,7 +67,7 @@ def find_things(world: World, item: TileInput, query: Query, seen: NDArray[np.bo
 
 
 def find_any(world: World, item: TileInput, query: Query, seen: NDArray[np.bool_]) -> Answer:
-    """Whether a thing that the query names has its middle in the core of a tile; `seen` are the core's pixels that are."""
+    """Whether a thing that the query names has its middle in a tile's core; `seen` are the core's pixels that are."""
     found = find_things(world, item, query, seen)
     low, high = (edge / item.side_px for edge in (item.core[0].start, item.core[0].stop))
     middles = [one.geometry.centroid for one in found.instances if one.geometry is not None]

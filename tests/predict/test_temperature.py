@@ -45,7 +45,7 @@ def test_the_other_way_round_comes_back(shares: list[float], temperature: float)
         np.testing.assert_allclose(temper(temper(before, temperature), 1 / temperature), before, atol=1e-6)
 
 
-@given(st.integers(0, 2**20).map(lambda number: number / 2**20), TEMPERATURES)  # so that 1 - share is exact
+@given(st.integers(0, 2**20).map(lambda number: number / 2**20), TEMPERATURES)  # 1 - share is exact
 def test_one_thing_is_so_or_is_not(share: float, temperature: float) -> None:
     told = temper_one(share, temperature)
     assert 0 <= told <= 1
