@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from earthmap.synthetic import Asked as DrawnQuestion
     from earthmap.training.stages import StageTable
 
-VERSION = "6"
+VERSION = "7"
 """Raised when the same seed gives other rows."""
 
 GROUP = 8
