@@ -24,7 +24,7 @@ LAYERS = {
     "cube": 3, "model": 3, "predict": 3,
     "merge": 4, "metrics": 4, "outputs": 4,
     "pipeline": 5, "training": 5,
-    "evaluation": 6, "service": 6,
+    "evaluation": 6, "operate": 6, "service": 6,
     "cli": 7,
 }  # fmt: skip
 

@@ -1,0 +1,84 @@
+"""Ray that starts, Ray that is not there, and clusters whose nodes do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earthmap.operate.child import Child
+from earthmap.operate.findings import Verdict
+from earthmap.operate.ray_cluster import ask_ray, check_ray, judge_ray
+from tests.servers import free_port
+
+NODE = {"name": "10.0.0.2", "lead": [0.3, -0.2], "earthmap": "0.6", "python": "3.11.2"}
+WELL = {
+    "ray": "2.60.0", "alive": 1, "nodes": [NODE], "earthmap": "0.6", "resources": {"CPU": 4.0, "memory": 8e9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "said"),
+    [
+        ({}, Verdict.OK, "4 CPUs"),
+        ({"resources": {}}, Verdict.WARNING, "0 CPUs"),
+        ({"nodes": [NODE, NODE | {"name": "10.0.0.3", "earthmap": None}]}, Verdict.WRONG, "10.0.0.3 has none"),
+        ({"nodes": [NODE | {"earthmap": "0.5"}]}, Verdict.WRONG, "10.0.0.2 has 0.5"),
+        ({"nodes": [NODE, NODE | {"lead": [95.0, 93.5]}]}, Verdict.WRONG, "behind that of node 10.0.0.2"),
+        ({"nodes": [NODE | {"lead": [25.0, -0.1]}]}, Verdict.OK, "4 CPUs"),  # a worker that took 25 s to start
+        ({"refused": "there is no Ray cluster at x", "fix": "start one"}, Verdict.WRONG, "no Ray cluster"),
+    ],
+)
+def test_clusters(change: dict[str, Any], verdict: Verdict, said: str) -> None:
+    found = judge_ray(WELL | change, address="10.0.0.1:6379")
+    assert found.verdict is verdict
+    assert said in found.found
+
+
+def test_ray_that_is_not_installed_or_hangs() -> None:
+    with Child("import ray.no_such_module", seconds=30) as child:
+        found = check_ray(child, address=None)
+    assert found.verdict is Verdict.WRONG
+    assert found.fix == "pip install 'ray[data]>=2.54'"
+    with Child("import time; time.sleep(100)", seconds=0.3) as child:
+        found = check_ray(child, address="10.0.0.1:6379")
+    assert found.verdict is Verdict.WRONG
+    assert "no answer within 0.3 s" in found.found
+    assert found.fix
+    assert "ray status" in found.fix
+
+
+def _processes() -> set[int]:
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+
+
+def _rays(pids: set[int]) -> list[str]:
+    names = []
+    for pid in pids:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "ray" in command and "pytest" not in command:
+            names.append(command[:100])
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_starts_here_and_leaves_nothing() -> None:
+    before = _processes()
+    with ask_ray(None) as child:
+        found = check_ray(child, address=None)
+    assert found.verdict is Verdict.OK, found
+    assert _rays(_processes() - before) == []
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_no_cluster_at_an_address() -> None:
+    with ask_ray(f"127.0.0.1:{free_port()}") as child:
+        found = check_ray(child, address="127.0.0.1")
+    assert found.verdict is Verdict.WRONG
+    assert "no Ray cluster" in found.found
