@@ -1,0 +1,178 @@
+"""The one way by which addresses of users' runs leave: an HTTP proxy that connects only to what it has checked itself.
+
+Clients (requests, GDAL, obstore) ask it for each address, also for each that a redirection leads to. It looks the
+name up once, judges every number that the name stands for, and connects to one of those very numbers: a name that means
+something else a moment later changes nothing. https passes as a tunnel, unseen; http as single requests.
+What it guards against, and what not, is in `docs/egress.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import h11
+
+from earthmap.errors import JobError
+from earthmap.service.egress_counts import EgressCounter, EgressCounts
+from earthmap.service.egress_heads import Refused
+from earthmap.service.egress_reach import PIECE, EgressLimits, Reach, Resolve, look_up
+from earthmap.service.egress_rules import EgressRules, Refusal
+from earthmap.service.egress_talk import Talk
+
+_LOOK_UPS = 32
+
+
+async def serve_egress(
+    rules: EgressRules,
+    *,
+    place: tuple[str, int] = ("127.0.0.1", 0),
+    limits: EgressLimits | None = None,
+    resolve: Resolve = look_up,
+    counter: EgressCounter | None = None,
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until cancelled; open connections then have `limits.grace_s` to end.
+
+    Args:
+        place: host and port to listen on; port 0 for any that is free.
+        ready: hears the proxy's address when it listens.
+
+    Raises:
+        JobError: where nothing can listen there.
+    """
+    way = Reach(rules=rules, limits=limits or EgressLimits(), resolve=resolve)
+    proxy = _Proxy(way, counter or EgressCounter())
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="egress-names"))
+    try:
+        server = await asyncio.start_server(proxy.accept, *place, limit=PIECE)
+    except OSError as error:
+        raise JobError(
+            f"the egress proxy cannot listen on {place[0]}:{place[1]}: {error.strerror or error}",
+            fix="choose another port, or end what listens there",
+        ) from error
+    host, port = server.sockets[0].getsockname()[:2]
+    ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        server.close()
+        await proxy.end()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """A proxy that runs in a thread of this process."""
+
+    address: str
+    """For HTTP_PROXY and HTTPS_PROXY."""
+    counter: EgressCounter
+
+    @property
+    def counts(self) -> EgressCounts:
+        """What passed and what did not, so far."""
+        return self.counter.read()
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables of a process all of whose clients shall go through this proxy."""
+        return proxied_environment(self.address)
+
+
+def proxied_environment(address: str) -> dict[str, str]:
+    """The variables that lead `Connection.from_environment`, and any other client, through the proxy at `address`.
+
+    No host is exempt, and buckets are read without keys: a key of the service would open what a user may not see.
+    """
+    proxied = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), address)
+    direct = dict.fromkeys(("ALL_PROXY", "NO_PROXY"), "")
+    both = proxied | direct
+    return both | {name.lower(): value for name, value in both.items()} | {"AWS_NO_SIGN_REQUEST": "YES"}
+
+
+@contextlib.contextmanager
+def egress_thread(
+    rules: EgressRules,
+    *,
+    place: tuple[str, int] = ("127.0.0.1", 0),
+    limits: EgressLimits | None = None,
+    resolve: Resolve = look_up,
+) -> Iterator[Egress]:
+    """The proxy in a thread of its own, ready when the context is entered, ended when it is left.
+
+    Raises:
+        JobError: where nothing can listen at `place`.
+    """
+    counter, ready = EgressCounter(), threading.Event()
+    addresses: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    def began(address: str) -> None:
+        addresses.append(address)
+        ready.set()
+
+    serving = serve_egress(rules, place=place, limits=limits, resolve=resolve, counter=counter, ready=began)
+    task = loop.create_task(serving)
+
+    def work() -> None:
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        ready.set()
+
+    thread = threading.Thread(target=work, name="egress", daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        if task.done():
+            task.result()
+        yield Egress(address=addresses[0], counter=counter)
+    finally:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
+
+class _Proxy:
+    """The connections of all clients."""
+
+    def __init__(self, way: Reach, counter: EgressCounter) -> None:
+        self._way, self._counter = way, counter
+        self._open: set[asyncio.Task[None]] = set()
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take one connection; those beyond the limit are told so, those far beyond it are dropped."""
+        if len(self._open) >= 2 * self._way.limits.connections:
+            self._counter.refused(Refusal.CONNECTIONS)
+            writer.transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._talk(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talk = Talk(self._way, self._counter, reader, writer)
+        try:
+            if self._counter.connection(1) > self._way.limits.connections:
+                await talk.refuse(Refused(Refusal.CONNECTIONS, "too many connections are open"))
+            else:
+                await talk.run()
+        except (OSError, h11.ProtocolError):
+            writer.transport.abort()  # cut short, so that nobody takes a part for the whole
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
+        finally:
+            self._counter.connection(-1)
+            writer.close()
+
+    async def end(self) -> None:
+        """Let open connections end by themselves for a while, then end them."""
+        if self._open:
+            await asyncio.wait(self._open, timeout=self._way.limits.grace_s)
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)

@@ -1,0 +1,160 @@
+"""What may leave through the egress proxy: hosts on the public network, on few ports, and what an operator lists."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from earthmap.errors import JobError
+from earthmap.service.numbers import Network, Number, is_key_service, is_public, parse_host, plain_number
+
+
+class Refusal(enum.StrEnum):
+    """Why the proxy lets something not pass; the words under which refusals are counted."""
+
+    MALFORMED = "malformed"
+    METHOD = "method"
+    TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
+    CONNECTIONS = "connections"
+    PLAIN_HTTP = "plain_http"
+    PORT = "port"
+    KEY_SERVICE = "key_service"
+    NOT_PUBLIC = "not_public"
+    NOT_LISTED = "not_listed"
+    UNRESOLVED = "unresolved"
+    UNREACHABLE = "unreachable"
+    BROKEN_ANSWER = "broken_answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One entry of an allow-list."""
+
+    name: str | None = None
+    """Of a host; `.example.org` stands for all hosts below it."""
+    network: Network | None = None
+    """Numbers, where no name is given."""
+    port: int | None = None
+    """The only one that is meant; None for those that are open anyway."""
+
+    def covers(self, host: Number | str, number: Number) -> bool:
+        """Whether the entry means `host`, which stands for `number`."""
+        if self.network is not None:
+            return number in self.network
+        name, host = self.name or "", str(host)
+        return host.endswith(name) if name.startswith(".") else host == name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressRules:
+    """What users' runs may reach.
+
+    Example:
+        >>> rules = EgressRules(listed=(parse_listed("10.2.0.0/16:9000"),))
+        >>> inside = ipaddress.ip_address("10.2.0.1")
+        >>> rules.refusal("minio", inside, port=9000), rules.refusal("minio", inside, port=443)
+        (None, <Refusal.NOT_PUBLIC: 'not_public'>)
+    """
+
+    listed: tuple[Listed, ...] = ()
+    """What may be reached although it is not public, or on another port; never where clouds hand out keys."""
+    ports: frozenset[int] = frozenset({443})
+    """Open on all public hosts."""
+    plain_http: bool = False
+    """True where http addresses of public hosts may be read too, on port 80."""
+    public: bool = True
+    """False where nothing but what is listed may be reached."""
+
+    @property
+    def open_ports(self) -> frozenset[int]:
+        """The ports that need no entry of their own."""
+        return self.ports | {80} if self.plain_http else self.ports
+
+    def is_hopeless(self, port: int) -> bool:
+        """True for a port that no number makes right, so that its name need not be looked up."""
+        return port not in self.open_ports and all(entry.port != port for entry in self.listed)
+
+    def refusal(self, host: Number | str, number: Number, *, port: int, plain: bool = False) -> Refusal | None:
+        """Why `host`, which stands for `number`, may not be reached at `port`; None where it may.
+
+        Args:
+            plain: True for a request in plain http, False for a tunnel.
+        """
+        number = plain_number(number)
+        if is_key_service(number):
+            return Refusal.KEY_SERVICE
+        if any(self._opens(entry, port) and entry.covers(host, number) for entry in self.listed):
+            return None
+        if plain and not self.plain_http:
+            return Refusal.PLAIN_HTTP
+        if port not in self.open_ports:
+            return Refusal.PORT
+        if not is_public(number):
+            return Refusal.NOT_PUBLIC
+        return None if self.public else Refusal.NOT_LISTED
+
+    def _opens(self, entry: Listed, port: int) -> bool:
+        return entry.port == port or (entry.port is None and port in self.open_ports)
+
+
+_ENTRY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?")
+
+
+def parse_listed(text: str) -> Listed:
+    """An entry of an allow-list: a host, its number or a network, each with or without `:port`.
+
+    Raises:
+        JobError: for anything else, and for a network that holds the whole of the public one.
+
+    Example:
+        >>> parse_listed("stac.inside.example:8080").port, parse_listed("[fd00:1::/64]:9000").network
+        (8080, IPv6Network('fd00:1::/64'))
+    """
+    match = _ENTRY.fullmatch(text.strip())
+    port = int(match["port"]) if match and match["port"] else None
+    if match is None or not (port is None or 0 < port < 65536):
+        raise _no_entry(text)
+    host = match["host"]
+    if "/" in host:
+        return Listed(network=_network(host.strip("[]"), text), port=port)
+    try:
+        found = parse_host(host.removeprefix("."))
+    except JobError:
+        raise _no_entry(text) from None
+    if isinstance(found, str):
+        return Listed(name=f".{found}" if host.startswith(".") else found, port=port)
+    return Listed(network=ipaddress.ip_network(found), port=port)
+
+
+def _network(numbers: str, text: str) -> Network:
+    try:
+        network = ipaddress.ip_network(numbers)
+    except ValueError:
+        raise _no_entry(text) from None
+    if network.prefixlen == 0:
+        raise _no_entry(text)
+    return network
+
+
+def _no_entry(text: str) -> JobError:
+    return JobError(
+        f"{text!r} cannot be allowed",
+        expected="a host, a number, or a network that is not all there is, with or without :port",
+        fix="for example stac.inside.example:8080, .inside.example, 10.2.0.0/16:9000 or [fd00:1::/64]",
+    )
+
+
+def make_rules(
+    listed: Iterable[str] = (), *, ports: Iterable[int] = (443,), plain_http: bool = False, public: bool = True
+) -> EgressRules:
+    """The rules that an operator writes down. Raises JobError for an entry or port that is none."""
+    chosen = frozenset(ports)
+    if not all(0 < port < 65536 for port in chosen):
+        raise JobError(f"{sorted(chosen)} are not all ports", expected="numbers from 1 to 65535")
+    return EgressRules(
+        listed=tuple(parse_listed(text) for text in listed), ports=chosen, plain_http=plain_http, public=public
+    )
