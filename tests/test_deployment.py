@@ -107,6 +107,34 @@ def test_a_spoilt_cluster_file_is_refused(spoil: Callable[[dict[str, Any]], None
         validate_launcher(config)
 
 
+@functools.cache
+def _machines_of_amazon() -> Any:
+    """What EC2 takes for a machine, as botocore knows it."""
+    session = pytest.importorskip("botocore.session").get_session()
+    return session.get_service_model("ec2").operation_model("RunInstances").input_shape
+
+
+def _faults_of(node_config: dict[str, Any]) -> str:
+    from botocore.validate import ParamValidator
+
+    shape = _machines_of_amazon()
+    found = ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
+    known = node_config["InstanceType"] in shape.members["InstanceType"].enum
+    return str(found) or ("" if known else "no such machine")
+
+
+def test_amazon_has_such_machines() -> None:
+    from ray.autoscaler._private.aws.config import DEFAULT_AMI
+
+    config = launcher()
+    assert config["provider"]["region"] in DEFAULT_AMI
+    for name, node in config["available_node_types"].items():
+        assert _faults_of(node["node_config"]) == "", name
+        assert _faults_of({**node["node_config"], "InstanceMarketOption": {}})
+        assert _faults_of({**node["node_config"], "IamInstanceProfile": "earthmap"})
+        assert _faults_of({**node["node_config"], "InstanceType": "m7i.tiny"})
+
+
 def test_what_the_commands_of_the_cluster_file_say_is_understood_by_this_ray() -> None:
     from ray.scripts.scripts import cli
 
