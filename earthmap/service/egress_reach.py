@@ -79,8 +79,9 @@ class Reach:
         """The numbers of the host: looked up here, once, and nowhere else."""
         if not isinstance(target.host, str):
             return [target.host]
-        if self.rules.is_hopeless(target.port):
-            raise Refused(Refusal.PORT, f"{target.shown} may not be reached")
+        refusal = self.rules.outlook(target.host, port=target.port, plain=target.is_plain)
+        if refusal is not None:
+            raise Refused(refusal, f"{target.shown} may not be reached")
         try:
             async with asyncio.timeout(self.limits.resolve_s):
                 texts = await self.resolve(target.host, target.port)

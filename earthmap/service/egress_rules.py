@@ -43,10 +43,13 @@ class Listed:
 
     def covers(self, host: Number | str, number: Number) -> bool:
         """Whether the entry means `host`, which stands for `number`."""
-        if self.network is not None:
-            return number in self.network
-        name, host = self.name or "", str(host)
-        return host.endswith(name) if name.startswith(".") else host == name
+        return self.may_cover(str(host)) if self.network is None else number in self.network
+
+    def may_cover(self, name: str) -> bool:
+        """Whether the entry means the host `name`, or would for some number that it may stand for."""
+        if self.name is None:
+            return True
+        return name.endswith(self.name) if self.name.startswith(".") else name == self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +77,21 @@ class EgressRules:
         """The ports that need no entry of their own."""
         return self.ports | {80} if self.plain_http else self.ports
 
-    def is_hopeless(self, port: int) -> bool:
-        """True for a port that no number makes right, so that its name need not be looked up."""
-        return port not in self.open_ports and all(entry.port != port for entry in self.listed)
+    def outlook(self, host: Number | str, *, port: int, plain: bool = False) -> Refusal | None:
+        """Why `host` may not be reached whatever its name stands for, told without looking it up; None where it might.
+
+        Args:
+            plain: as for `refusal`.
+        """
+        if not isinstance(host, str):
+            return self.refusal(host, host, port=port, plain=plain)
+        if any(self._opens(entry, port) and entry.may_cover(host) for entry in self.listed):
+            return None
+        if plain and not self.plain_http:
+            return Refusal.PLAIN_HTTP
+        if port not in self.open_ports:
+            return Refusal.PORT
+        return None if self.public else Refusal.NOT_LISTED
 
     def refusal(self, host: Number | str, number: Number, *, port: int, plain: bool = False) -> Refusal | None:
         """Why `host`, which stands for `number`, may not be reached at `port`; None where it may.

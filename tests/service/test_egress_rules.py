@@ -68,13 +68,18 @@ def test_a_closed_list() -> None:
         make_rules(ports=[0])
 
 
-@given(st.integers(1, 65535))
-def test_a_hopeless_port_is_refused_whatever_the_number(port: int) -> None:
-    rules = make_rules(["a.example:9000", "10.0.0.0/8:9001"], plain_http=True)
-    refused = all(rules.refusal("a.example", number, port=port) is not None for number in (PUBLIC, INNER))
-    assert rules.is_hopeless(port) <= refused
-    assert not rules.is_hopeless(443)
-    assert not rules.is_hopeless(9000)
+NAMES = st.sampled_from(["a.example", "b.a.example", "c.example"])
+NUMBERS = st.sampled_from(["8.8.8.8", "10.0.0.1", "169.254.169.254", "fd00::1"]).map(ipaddress.ip_address)
+
+
+@given(NAMES, NUMBERS, st.sampled_from([22, 80, 443, 9000, 9001]), st.booleans(), st.booleans())
+def test_what_has_no_outlook_is_refused_whatever_the_number(
+    name: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, plain: bool, public: bool
+) -> None:
+    rules = make_rules(["a.example:9000", ".a.example", "10.0.0.0/8:9001"], public=public)
+    if rules.outlook(name, port=port, plain=plain) is not None:
+        assert rules.refusal(name, number, port=port, plain=plain) is not None
+    assert rules.outlook(number, port=port, plain=plain) == rules.refusal(number, number, port=port, plain=plain)
 
 
 def test_rules_are_small_and_equal() -> None:
