@@ -6,17 +6,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from earthmap.service.app import Service, check_address, create_app
     from earthmap.service.database import Database, open_database
+    from earthmap.service.jobs import Foreman, ProcessRunner, Runner, Standing
+    from earthmap.service.processes import PROCESSES, Offer
     from earthmap.service.state import JobRecord, JobStore, Selection, Status
+    from earthmap.service.tokens import Holder, Quotas, Role, TokenStore
 
-__all__ = ["Database", "JobRecord", "JobStore", "Selection", "Status", "open_database"]
+__all__ = [
+    "PROCESSES",
+    "Database",
+    "Foreman",
+    "Holder",
+    "JobRecord",
+    "JobStore",
+    "Offer",
+    "ProcessRunner",
+    "Quotas",
+    "Role",
+    "Runner",
+    "Selection",
+    "Service",
+    "Standing",
+    "Status",
+    "TokenStore",
+    "check_address",
+    "create_app",
+    "open_database",
+]
 
 _HOMES = {
+    "PROCESSES": "processes",
     "Database": "database",
+    "Foreman": "jobs",
+    "Holder": "tokens",
     "JobRecord": "state",
     "JobStore": "state",
+    "Offer": "processes",
+    "ProcessRunner": "jobs",
+    "Quotas": "tokens",
+    "Role": "tokens",
+    "Runner": "jobs",
     "Selection": "state",
+    "Service": "app",
+    "Standing": "jobs",
     "Status": "state",
+    "TokenStore": "tokens",
+    "check_address": "app",
+    "create_app": "app",
     "open_database": "database",
 }
 

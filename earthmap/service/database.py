@@ -35,6 +35,7 @@ JOBS = sa.Table(
     sa.Column("id", sa.String(36), primary_key=True),
     sa.Column("process", sa.String(40), nullable=False),
     sa.Column("inputs", sa.Text, nullable=False),  # JSON
+    sa.Column("limits", sa.Text, nullable=False),  # JSON
     sa.Column("owner", sa.String(40), nullable=False),
     sa.Column("status", sa.String(12), nullable=False),
     sa.Column("progress", sa.Integer, nullable=False),
@@ -64,7 +65,7 @@ TOKENS = sa.Table(
     "earthmap_tokens",
     _metadata,
     sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("owner", sa.String(40), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("role", sa.String(12), nullable=False),
     sa.Column("quotas", sa.Text, nullable=False),  # JSON

@@ -57,8 +57,10 @@ class JobRecord:
     process: str
     inputs: Mapping[str, Any]
     """As they were checked; JSON values."""
+    limits: Mapping[str, Any]
+    """What its run may take, by the quotas of who asked: `tiles`, `read_bytes`."""
     owner: str
-    """Id of the token that asked."""
+    """Whose it is, as the token says."""
     status: Status
     progress: int
     """0 to 100; it never goes back."""
@@ -84,6 +86,12 @@ class Selection:
     """Empty for all."""
     processes: Sequence[str] = ()
     """Empty for all."""
+    created: tuple[datetime.datetime | None, datetime.datetime | None] = (None, None)
+    """From and to when they were accepted, both included; None for no bound."""
+    least_s: float | None = None
+    """They worked for so long, or have until now."""
+    most_s: float | None = None
+    """The same at most."""
     after: str | None = None
     """Id of the last job of the page before."""
     limit: int = 10
@@ -105,7 +113,13 @@ class JobStore:
     """Seconds since 1970; the machines that share a database must agree to well within a lease."""
 
     def submit(
-        self, process: str, inputs: Mapping[str, Any], *, owner: str, most_open: int | None = None
+        self,
+        process: str,
+        inputs: Mapping[str, Any],
+        *,
+        owner: str,
+        most_open: int | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> JobRecord | None:
         """The job, accepted; None where `owner` has `most_open` unfinished ones already."""
         now = self.clock()
@@ -113,6 +127,7 @@ class JobStore:
             "id": str(uuid.uuid4()),
             "process": process,
             "inputs": json.dumps(inputs),
+            "limits": json.dumps(limits or {}),
             "owner": owner,
             "status": Status.ACCEPTED,
             "progress": 0,
@@ -134,13 +149,8 @@ class JobStore:
 
     def page(self, selection: Selection) -> list[JobRecord]:
         """The selected jobs, the newest first, `limit` at most."""
-        found = sa.select(JOBS).order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(selection.limit)
-        if selection.owner is not None:
-            found = found.where(JOBS.c.owner == selection.owner)
-        if selection.statuses:
-            found = found.where(JOBS.c.status.in_(selection.statuses))
-        if selection.processes:
-            found = found.where(JOBS.c.process.in_(selection.processes))
+        found = sa.select(JOBS).where(*_chosen(selection, self.clock()))
+        found = found.order_by(JOBS.c.created.desc(), JOBS.c.id.desc()).limit(selection.limit)
         with self.database.read() as connection:
             if selection.after is not None:
                 last = connection.execute(sa.select(JOBS.c.created).where(JOBS.c.id == selection.after)).scalar()
@@ -268,6 +278,22 @@ def _claimable(now: float) -> sa.ColumnElement[bool]:
     return sa.or_(JOBS.c.status == Status.ACCEPTED, _lapsed(now))
 
 
+def _chosen(selection: Selection, now: float) -> list[sa.ColumnElement[bool]]:
+    """What holds of the rows that are meant, the page apart."""
+    worked = sa.func.coalesce(JOBS.c.finished, now) - JOBS.c.started
+    since, until = selection.created
+    given: list[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]]] = [
+        (selection.owner, lambda owner: JOBS.c.owner == owner),
+        (selection.statuses or None, JOBS.c.status.in_),
+        (selection.processes or None, JOBS.c.process.in_),
+        (since, lambda time: JOBS.c.created >= time.timestamp()),
+        (until, lambda time: JOBS.c.created <= time.timestamp()),
+        (selection.least_s, lambda seconds: worked >= seconds),
+        (selection.most_s, lambda seconds: worked <= seconds),
+    ]
+    return [condition(value) for value, condition in given if value is not None]
+
+
 def _time(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
@@ -277,6 +303,7 @@ def _record(row: Any) -> JobRecord:
         id=row.id,
         process=row.process,
         inputs=json.loads(row.inputs),
+        limits=json.loads(row.limits),
         owner=row.owner,
         status=Status(row.status),
         progress=row.progress,

@@ -62,7 +62,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
 
 def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
     database = open_database(tmp_path / "state.sqlite")
-    row = {"id": "1", "process": "map", "inputs": "{}", "owner": "a", "status": "accepted"}
+    row = {"id": "1", "process": "map", "inputs": "{}", "limits": "{}", "owner": "a", "status": "accepted"}
 
     def write_and_fall() -> None:
         with database.write() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -150,6 +151,26 @@ def test_pages_hold_every_job_once_newest_first(jobs: JobStore, clock: Clock) ->
     assert jobs.page(Selection(statuses=[Status.FAILED])) == []
     assert jobs.page(Selection(processes=["ask"])) == []
     assert jobs.page(Selection(after="nobody")) == []
+
+
+def test_jobs_are_found_by_when_and_how_long(jobs: JobStore, clock: Clock) -> None:
+    quick, slow = _submit(jobs), _submit(jobs)
+    start = clock.now
+    jobs.claim("w1", lease_s=1000)
+    jobs.claim("w2", lease_s=1000)
+    clock.now += 5
+    assert jobs.finish(quick, "w1", result="r") or jobs.finish(quick, "w2", result="r")
+    clock.now += 95
+    waiting = _submit(jobs)
+    at = datetime.datetime.fromtimestamp(start + 50, datetime.UTC)
+
+    def found(selection: Selection) -> set[str]:
+        return {job.id for job in jobs.page(selection)}
+
+    assert found(Selection(created=(None, at))) == {quick, slow}
+    assert found(Selection(created=(at, None))) == {waiting}
+    assert found(Selection(least_s=50)) == {slow}
+    assert found(Selection(most_s=50)) == {quick}  # one that waits has not worked
 
 
 def test_only_the_last_messages_are_kept(jobs: JobStore) -> None:
@@ -351,4 +372,4 @@ class Transitions(RuleBasedStateMachine):
 
 
 TestTransitions = Transitions.TestCase
-TestTransitions.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestTransitions.settings = settings(max_examples=8, stateful_step_count=30, deadline=None)

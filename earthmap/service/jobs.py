@@ -1,0 +1,273 @@
+"""Who runs the jobs: a `Runner` works on one each, a `Foreman` takes them from the state and says there how they stand.
+
+A run is a process of its own, so that dismissing it truly stops it, and so that what kills it kills nothing else. It
+ends by itself when the service that started it is gone, and is then taken up again by whoever claims the job: its run
+folder holds what was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import IO, Any, Protocol, cast
+
+from earthmap.errors import EarthmapError
+from earthmap.service.errors import problem, problem_of
+from earthmap.service.processes import Offer, job_of
+from earthmap.service.state import JobRecord, JobStore
+
+WORKER = (sys.executable, "-m", "earthmap.service.worker")
+"""What a run is started by; it reads its work from the standard input, and tells of it on the standard output."""
+
+GRACE_S = 10.0
+"""What a run that is dismissed may take to end before it is killed."""
+
+_TAIL_BYTES = 4_000
+
+_log = logging.getLogger("earthmap.service")
+
+_MAX_LINE = 1_000_000
+"""Characters of a line that a run tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a run stands, since it was last asked."""
+
+    progress: int = 0
+    messages: tuple[str, ...] = ()
+    """What was said since."""
+    result: str | None = None
+    """Address of its folder, where it is done."""
+    fault: Mapping[str, Any] | None = None
+    """The problem document, where it failed."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self.result is not None or self.fault is not None
+
+
+class Runner(Protocol):
+    """What runs jobs, on this machine or on a cluster. Called from one thread."""
+
+    def start(self, job: JobRecord) -> None:
+        """Begin to run `job`, or go on where its last run ended. Raises EarthmapError for what cannot be started."""
+
+    def progress(self, job_id: str) -> Standing:
+        """How it stands; what is done is told once, and then forgotten."""
+
+    def dismiss(self, job_id: str) -> None:
+        """Stop it; it has ended when this returns. Nothing for a job that does not run."""
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process that runs one job, and what it has told."""
+
+    process: subprocess.Popen[bytes]
+    out: str
+    errors: IO[bytes]
+    progress: int = 0
+    messages: list[str] = field(default_factory=list)
+    done: Mapping[str, Any] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def listen(self) -> None:
+        """Take in what it tells until it ends."""
+        told = cast(IO[bytes], self.process.stdout)
+        for line in iter(lambda: told.readline(_MAX_LINE), b""):
+            with contextlib.suppress(ValueError), self.lock:  # whatever else a library prints there
+                self._take(json.loads(line))
+
+    def _take(self, told: Any) -> None:
+        if not isinstance(told, dict):
+            return
+        self.progress = int(told.get("progress", self.progress))
+        if "message" in told:
+            self.messages.append(str(told["message"]))
+        if "fault" in told or told.get("done"):
+            self.done = told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRunner:
+    """Runs each job in a process of this machine."""
+
+    root: str
+    """Folder or `s3://` address below which each job has its run folder, named by its id."""
+    offer: Offer
+    command: Sequence[str] = WORKER
+    cluster: str | None = None
+    """Address of the Ray cluster that runs use; None starts one for each run."""
+    _children: dict[str, tuple[_Child, threading.Thread]] = field(default_factory=dict)
+
+    def start(self, job: JobRecord) -> None:
+        """Begin to run `job`. Raises BadRequestError for inputs that this service no longer offers."""
+        out = f"{self.root.rstrip('/')}/{job.id}"
+        made = job_of(job.inputs, self.offer, out=out, store=f"{self.root.rstrip('/')}/store")
+        values = {**made.to_dict(), "cluster": self.cluster}
+        work = {"process": job.process, "job": values, "limits": dict(job.limits), "grace_s": GRACE_S}
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
+        process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+        child = _Child(process, out, errors)
+        stdin = cast(IO[bytes], process.stdin)  # it stays open: its end tells the run that we are gone
+        with contextlib.suppress(BrokenPipeError):  # it died at once, which `progress` tells
+            stdin.write(json.dumps(work).encode() + b"\n")
+            stdin.flush()
+        listener = threading.Thread(target=child.listen, name=f"listen-{job.id}", daemon=True)
+        listener.start()
+        self._children[job.id] = (child, listener)
+
+    def progress(self, job_id: str) -> Standing:
+        """How the run of `job_id` stands. Raises KeyError for a job that was not started here."""
+        child, listener = self._children[job_id]
+        ended = child.process.poll() is not None
+        if ended:
+            listener.join(timeout=GRACE_S)
+        with child.lock:
+            messages, child.messages = tuple(self._shown(text, child) for text in child.messages), []
+            done, progress = child.done, child.progress
+        if not ended:
+            return Standing(progress=progress, messages=messages)
+        errors = _tail(child.errors)
+        self._forget(job_id)
+        if done is None:
+            _log.error("the run of job %s ended without a result: %s", job_id, errors)
+        if done is not None and "fault" not in done:
+            return Standing(progress=100, messages=messages, result=child.out)
+        told = done["fault"] if done is not None else _lost(child.process.returncode)
+        fault = json.loads(self._shown(json.dumps(told), child))
+        return Standing(progress=progress, messages=messages, fault=fault)
+
+    def dismiss(self, job_id: str) -> None:
+        """End the run and everything that it started; killed where it does not end by itself."""
+        if job_id not in self._children:
+            return
+        process = self._children[job_id][0].process
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+        self._forget(job_id)
+
+    def _forget(self, job_id: str) -> None:
+        child, listener = self._children.pop(job_id)
+        listener.join(timeout=GRACE_S)
+        for pipe in (child.process.stdin, child.process.stdout, child.errors):
+            with contextlib.suppress(OSError):  # what was not flushed to one that died
+                cast(IO[bytes], pipe).close()
+
+    def _shown(self, text: str, child: _Child) -> str:
+        """`text` as who asked may read it: without the addresses of this service."""
+        return self.offer.hide(text.replace(child.out, "run").replace(self.root, "runs"))
+
+
+def _tail(file: IO[bytes]) -> str:
+    """The last of what a run wrote for its operator."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    return file.read().decode("utf-8", errors="replace")
+
+
+def _lost(code: int) -> dict[str, Any]:
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    return problem(500, "The run did not come to its end", f"its process {how} without a result", kind="isolated")
+
+
+@dataclass(slots=True)
+class _Held:
+    """A job that the foreman has."""
+
+    worker: str
+    standing: Standing | None = None
+    """What the state has not been told yet."""
+
+    def hear(self, standing: Standing) -> Standing:
+        """`standing` after what could not be told before it."""
+        earlier = () if self.standing is None else self.standing.messages
+        self.standing = replace(standing, messages=(*earlier, *standing.messages))
+        return self.standing
+
+
+@dataclass(slots=True, kw_only=True)
+class Foreman:
+    """Takes jobs from the state as they come, at most `most` at once, and sees that the state says how they stand."""
+
+    jobs: JobStore
+    runner: Runner
+    most: int = 1
+    lease_s: float = 60.0
+    every_s: float = 0.5
+    """Between two looks: how soon a new job starts, and a dismissed one ends."""
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Work in a thread until `stop`."""
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._work, name="foreman", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop what runs and give it back, so that another service goes on with it at once. Raises StorageError."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        for job_id, held in list(self._held.items()):
+            self.runner.dismiss(job_id)
+            del self._held[job_id]
+            self.jobs.release(job_id, held.worker)
+
+    def _work(self) -> None:
+        while not self._stopping.wait(self.every_s):
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 (the service's top: one look that fails must not end all that follow)
+                _log.exception("the jobs could not be looked after, and are again in %s s", self.every_s)
+
+    def look(self) -> None:
+        """Once: say how what runs stands, end what is dismissed, and take new jobs. Raises StorageError."""
+        for job_id, held in list(self._held.items()):
+            self._tell(job_id, held)
+        while len(self._held) < self.most and not self._stopping.is_set():
+            worker = str(uuid.uuid4())
+            job = self.jobs.claim(worker, lease_s=self.lease_s)
+            if job is None:
+                return
+            self._begin(job, worker)
+
+    def _begin(self, job: JobRecord, worker: str) -> None:
+        try:
+            self.runner.start(job)
+        except EarthmapError as error:
+            self.jobs.fail(job.id, worker, fault=problem_of(error))
+        else:
+            self._held[job.id] = _Held(worker)
+
+    def _tell(self, job_id: str, held: _Held) -> None:
+        over = held.standing is not None and held.standing.is_done
+        now = held.standing if held.standing is not None and over else held.hear(self.runner.progress(job_id))
+        own = self.jobs.beat(job_id, held.worker, lease_s=self.lease_s, progress=now.progress, messages=now.messages)
+        if now.result is not None:
+            self.jobs.finish(job_id, held.worker, result=now.result)
+        elif now.fault is not None:
+            self.jobs.fail(job_id, held.worker, fault=now.fault)
+        held.standing = None
+        if now.is_done or not own:
+            self.runner.dismiss(job_id)
+            del self._held[job_id]
