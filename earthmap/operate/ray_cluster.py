@@ -49,7 +49,7 @@ try:
         print(json.dumps({
             "ray": ray.__version__, "nodes": nodes, "alive": len(alive), "earthmap": earthmap.__version__,
             "resources": {name: count for name, count in ray.cluster_resources().items() if name in
-                          ("CPU", "GPU", "memory", "object_store_memory")},
+                          ("CPU", "GPU", "memory", "reader", "predictor")},
         }))
 except EarthmapError as error:
     print(json.dumps({"refused": error.what, "fix": error.fix}))
@@ -93,9 +93,8 @@ def judge_ray(found: Mapping[str, Any], *, address: str | None) -> Finding:
     said = (
         f"Ray {found['ray']} at {address or 'this machine'}: {said}, {size_text(resources.get('memory', 0))} of memory"
     )
-    if resources.get("CPU", 0) < 1:
-        fix = "add a node with processors, or start the head with --num-cpus"
-        return warning(name, said, expected="one CPU at least", fix=fix)
+    if resources.get("CPU", 0) < 1 and "reader" not in resources:  # one that offers roles grows when work comes
+        return warning(name, said, expected="one CPU at least", fix="add a node, or start the head with --num-cpus")
     return ok(name, said)
 
 
