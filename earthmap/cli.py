@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -451,7 +454,7 @@ def _following(arguments: argparse.Namespace) -> Follow | None:
     if not arguments.every > 0:
         raise JobError(f"--every {arguments.every:g} seconds", expected="more than none")
     until = parse_datetime(arguments.until).end if arguments.until else None
-    return Follow(every_s=arguments.every, until=until)
+    return Follow(every_s=arguments.every, until=until, sleep=_CTRL_C.sleep)
 
 
 def _show_pass(run: Run, arguments: argparse.Namespace) -> None:
@@ -822,10 +825,10 @@ def _say_images(job: Job, say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None] | None, Callable[[str], None]]]:
-    """One live bar on standard error: tiles, tiles a second, time left, failures."""
+def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
+    """One live bar on standard error: tiles, tiles a second, time left, failures. Each step heeds Ctrl-C."""
     if quiet:
-        yield None, lambda step: None
+        yield lambda progress: _CTRL_C.heed(), lambda step: _CTRL_C.heed()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -842,6 +845,7 @@ def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None] | Non
         task = bar.add_task("starting", total=None, detail="")
 
         def report(progress: Progress) -> None:
+            _CTRL_C.heed()
             rate = bar.tasks[0].speed
             detail = f"{progress.km2:,.0f} km²" + (f" {rate:.1f}/s" if rate else "")
             detail += f" {progress.failed} failed" if progress.failed else ""
@@ -850,6 +854,7 @@ def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None] | Non
             )
 
         def say(step: str) -> None:
+            _CTRL_C.heed()
             console.print(step, style="dim")
             bar.update(task, description=step if len(step) < 30 else "mapping")
 
@@ -995,6 +1000,47 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"earthmap: {message}\n")
 
 
+class _CtrlC:
+    """Ctrl-C, remembered: Python drops the exception where it comes in the middle of a finalizer, as Ray has many."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Until the end; not in other threads than the main one, and not where SIGINT is ignored, as behind nohup."""
+        self.pressed = False
+        here = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGINT)
+        if not here or before in (signal.SIG_IGN, None):
+            yield
+            return
+        signal.signal(signal.SIGINT, self._hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _hear(self, *_: object) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt where one was dropped."""
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and heed it within a second."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.heed()
+            time.sleep(min(1.0, left))
+
+
+_CTRL_C = _CtrlC()
+
+
 def _joined(argv: Sequence[str]) -> list[str]:
     """`argv` with `--area -60,-3,-59,-2` as `--area=-60,-3,-59,-2`: argparse takes what is west or south for a flag."""
     joined: list[str] = []
@@ -1012,8 +1058,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("always", EarthmapWarning)
     warnings.showwarning = _show_warning
     try:
-        arguments = _parsed(_joined(sys.argv[1:] if argv is None else argv))
-        return _COMMANDS[arguments.command](arguments)
+        with _CTRL_C.listening():
+            arguments = _parsed(_joined(sys.argv[1:] if argv is None else argv))
+            return _COMMANDS[arguments.command](arguments)
     except EarthmapError as error:
         sys.stderr.write(f"earthmap: {error}\n")
         return BAD_REQUEST if isinstance(error, BadRequestError) else FAILED

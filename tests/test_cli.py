@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,26 @@ def test_only_a_vector_is_asked_for_without_words(words: list[str], pictures: li
     assert (arguments.pictures, arguments.question) == (pictures, question)
     with pytest.raises(JobError, match="question"):
         cli._parsed(["ask", "run", "--task", "presence"])
+
+
+def test_an_interrupt_that_is_dropped_is_heeded_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: dropped.append(lost.exc_type))
+
+    class Last:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)  # Python looks for signals between two steps
+
+    before = signal.getsignal(signal.SIGINT)
+    with cli._CTRL_C.listening():
+        cli._CTRL_C.heed()
+        Last()
+        assert dropped == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            cli._CTRL_C.heed()
+        with pytest.raises(KeyboardInterrupt):
+            cli._CTRL_C.sleep(60.0)
+    assert signal.getsignal(signal.SIGINT) is before
+    with cli._CTRL_C.listening():
+        cli._CTRL_C.heed()  # a new command knows nothing of it
