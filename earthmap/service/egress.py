@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import h11
 
+from earthmap.catalog.addresses import split_member
 from earthmap.errors import JobError
+from earthmap.service.addresses import Nameable
 from earthmap.service.egress_counts import EgressCounter, EgressCounts
-from earthmap.service.egress_heads import Refused
+from earthmap.service.egress_heads import TELLINGS, Refused, Target
 from earthmap.service.egress_reach import PIECE, EgressLimits, Reach, Resolve, look_up
 from earthmap.service.egress_rules import EgressRules, Refusal
 from earthmap.service.egress_talk import Talk
+from earthmap.service.numbers import parse_host
 
 _LOOK_UPS = 32
 
@@ -80,6 +86,53 @@ class Egress:
     def environment(self) -> dict[str, str]:
         """The environment variables of a process all of whose clients shall go through this proxy."""
         return proxied_environment(self.address)
+
+
+def run_egress(
+    rules: EgressRules, *, place: tuple[str, int], ready: Callable[[str], None] = lambda address: None
+) -> EgressCounts:
+    """Serve until this process is asked to end (SIGINT, SIGTERM); what was counted. For the main thread.
+
+    Raises:
+        JobError: where nothing can listen at `place`.
+    """
+    counter = EgressCounter()
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
+        with contextlib.suppress(asyncio.CancelledError):
+            await serve_egress(rules, place=place, counter=counter, ready=ready)
+
+    asyncio.run(work())
+    return counter.read()
+
+
+def try_address(nameable: Nameable, address: str, *, resolve: Resolve = look_up) -> None:
+    """Nothing, where a request may name `address` and a run may reach it; looks its name up, and connects to nothing.
+
+    Raises:
+        JobError: with what a user would be told.
+    """
+    nameable.check(address)
+    member = split_member(address)
+    parts = urlsplit(member.archive if member else address)
+    if parts.scheme.lower() == "s3":
+        return
+    plain = parts.scheme.lower() == "http"
+    port = parts.port or (80 if plain else 443)
+    written = re.sub(r":\d*\Z", "", parts.netloc)
+    target = Target(host=parse_host(written), port=port, shown=f"{written}:{port}", path=b"/" if plain else None)
+    way = Reach(rules=nameable.rules, limits=EgressLimits(), resolve=resolve)
+    try:
+        asyncio.run(way.judge(target))
+    except Refused as refused:
+        raise JobError(
+            f"{refused.what}: {refused.refusal}",
+            expected="a name that stands for public numbers alone",
+            fix=TELLINGS[refused.refusal].fix,
+        ) from None
 
 
 def proxied_environment(address: str) -> dict[str, str]:

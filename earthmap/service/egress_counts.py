@@ -24,6 +24,22 @@ class EgressCounts:
     open: int
     """Connections of clients right now."""
 
+    def metrics(self) -> str:
+        """The same in the text format that Prometheus reads (version 0.0.4)."""
+        name = "earthmap_egress"
+        rows = [
+            f"# TYPE {name}_allowed_total counter",
+            f"{name}_allowed_total {self.allowed}",
+            f"# TYPE {name}_refused_total counter",
+            *(f'{name}_refused_total{{reason="{word}"}} {count}' for word, count in self.refused.items()),
+            f"# TYPE {name}_bytes_total counter",
+            f'{name}_bytes_total{{direction="up"}} {self.bytes_up}',
+            f'{name}_bytes_total{{direction="down"}} {self.bytes_down}',
+            f"# TYPE {name}_connections gauge",
+            f"{name}_connections {self.open}",
+        ]
+        return "\n".join([*rows, ""])
+
 
 class EgressCounter:
     """Counts; used by the proxy's thread, and read by any."""

@@ -62,18 +62,22 @@ class Reach:
     resolve: Resolve
 
     async def open(self, target: Target) -> Streams:
-        """A connection to one of the numbers that `target` stands for and that may be reached. Raises Refused."""
-        numbers = await self._numbers(target)
-        for number in numbers:
-            refusal = self.rules.refusal(target.host, number, port=target.port, plain=target.is_plain)
-            if refusal is not None:
-                raise Refused(refusal, f"{target.shown} may not be reached", address=str(number))
-        tried = numbers[:_TRIED]
+        """A connection to one of the numbers that `target` stands for, all of which may be reached. Raises Refused."""
+        tried = (await self.judge(target))[:_TRIED]
         for number in tried:
             with contextlib.suppress(OSError):  # TimeoutError too
                 async with asyncio.timeout(self.limits.connect_s / len(tried)):
                     return await self._connect(number, target.port)
         raise Refused(Refusal.UNREACHABLE, f"{target.shown} does not answer")
+
+    async def judge(self, target: Target) -> list[Number]:
+        """The numbers that `target` stands for. Raises Refused where one of them may not be reached."""
+        numbers = await self._numbers(target)
+        for number in numbers:
+            refusal = self.rules.refusal(target.host, number, port=target.port, plain=target.is_plain)
+            if refusal is not None:
+                raise Refused(refusal, f"{target.shown} may not be reached", address=str(number))
+        return numbers
 
     async def _numbers(self, target: Target) -> list[Number]:
         """The numbers of the host: looked up here, once, and nowhere else."""

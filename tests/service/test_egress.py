@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from earthmap.errors import JobError
-from earthmap.service.egress import Egress, egress_thread, proxied_environment, serve_egress
+from earthmap.service.addresses import Nameable
+from earthmap.service.egress import Egress, egress_thread, proxied_environment, serve_egress, try_address
 from earthmap.service.egress_reach import EgressLimits
 from earthmap.service.egress_rules import make_rules
 from tests.service.egress_servers import Names, Origin, origin, raw_origin
@@ -366,6 +367,34 @@ def test_counts(site: Origin) -> None:
     assert (counts.allowed, counts.refused, counts.bytes_up) == (2, {"not_public": 1}, len(b"GET /a HTTP/1.0\r\n\r\n"))
     assert counts.bytes_down > 2 * len(b"imagery")
     assert egress.counts.open == 0
+
+
+def test_the_proxy_itself_tells_its_counts(site: Origin) -> None:
+    with egress_thread(make_rules()) as egress:
+        say(egress, get("127.0.0.1:443", method="CONNECT"))
+        say(egress, get("a.example:22", method="CONNECT"))
+        answer = say(egress, get("/metrics"))
+        assert status(say(egress, get(f"{egress.address}/metrics"))) == 403  # through itself it is an inner address
+    rows = answer.decode().partition("\r\n\r\n")[2].splitlines()
+    assert 'earthmap_egress_refused_total{reason="not_public"} 1' in rows
+    assert 'earthmap_egress_refused_total{reason="port"} 1' in rows
+    assert "earthmap_egress_allowed_total 0" in rows
+    assert "earthmap_egress_connections 1" in rows
+
+
+def test_an_address_is_tried_without_being_reached(site: Origin) -> None:
+    names = Names({"good.example": [["8.8.8.8"]], "turned.example": [["10.0.0.1"]], "stac.example": [["127.0.0.1"]]})
+    nameable = Nameable(rules=make_rules([f"stac.example:{site.port}"]), buckets=("open-bucket",))
+    before = site.connections
+    for address in ("https://good.example/a", f"http://stac.example:{site.port}/a", "s3://open-bucket/a.tif"):
+        try_address(nameable, address, resolve=names)
+    with pytest.raises(JobError, match=r"turned\.example:443 may not be reached: not_public"):
+        try_address(nameable, "zip+https://turned.example/a.zip!/b.tif", resolve=names)
+    with pytest.raises(JobError, match="unresolved"):
+        try_address(nameable, "https://unknown.example/a", resolve=names)
+    with pytest.raises(JobError, match="cannot be named"):
+        try_address(nameable, "file:///etc/passwd", resolve=names)
+    assert site.connections == before
 
 
 def test_it_ends_with_open_connections_and_frees_its_port(site: Origin) -> None:
