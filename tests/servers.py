@@ -234,6 +234,11 @@ def pgstac_missing() -> str | None:
         return (
             f"no Python with stac-fastapi.pgstac at {_pgstac_python()}; run .ci/install_servers or set {PGSTAC_PYTHON}"
         )
+    return postgres_missing()
+
+
+def postgres_missing() -> str | None:
+    """Why a PostgreSQL server cannot be started here; None where it can."""
     if postgres_bin() is None:
         return "no PostgreSQL server with PostGIS; .ci/install_servers installs Debian's"
     if os.geteuid() == 0 and not _postgres_user():
@@ -263,7 +268,7 @@ def stac_api(
     folder: Path, *, collections: Iterable[Mapping[str, Any]], items: Iterable[Mapping[str, Any]]
 ) -> Iterator[str]:
     """A STAC API (stac-fastapi.pgstac) over `collections` and `items`; its address. Check `pgstac_missing` first."""
-    with _database(folder) as env:
+    with postgres(folder) as env:
         _load(folder, env, collections=collections, items=items)
         port = free_port()
         address = f"http://127.0.0.1:{port}"
@@ -276,7 +281,7 @@ def stac_api(
 
 
 @contextlib.contextmanager
-def _database(folder: Path) -> Iterator[dict[str, str]]:
+def postgres(folder: Path) -> Iterator[dict[str, str]]:
     """A PostgreSQL cluster of its own with pgstac's tables; the variables that reach it."""
     programs, user = postgres_bin(), _postgres_user() if os.geteuid() == 0 else None
     if programs is None:

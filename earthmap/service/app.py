@@ -417,7 +417,7 @@ def _selection(request: Request, holder: Holder) -> Selection:
     return Selection(
         owner=None if holder.sees_all else holder.owner,
         statuses=statuses,
-        processes=_several(request, "processID"),
+        processes=[name if name in PROCESSES else "" for name in _several(request, "processID")],  # "" is nobody's
         created=_interval(request),
         least_s=_number(request, "minDuration"),
         most_s=_number(request, "maxDuration"),

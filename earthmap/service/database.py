@@ -133,7 +133,7 @@ def open_database(address: str | Path) -> Database:
         engine = sa.create_engine(url, **_settings(url))
     except ModuleNotFoundError as error:
         raise JobError(
-            f"{_shown(url)} needs {error.name}", expected="its driver", fix="pip install 'psycopg[binary]'"
+            f"{_shown(url)} needs {error.name}", expected="its driver", fix="pip install 'earthmap[postgres]'"
         ) from error
     if url.get_backend_name() == "sqlite":
         _make_private(url)

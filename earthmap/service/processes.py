@@ -374,16 +374,20 @@ def _area(value: Any) -> AreaOfInterest:
     """The area of a request. Raises AreaError; a `crs` that is not the standard's own is refused, not looked up."""
     if isinstance(value, Mapping) and "type" not in value:
         if set(value) - {"bbox", "crs"} or "bbox" not in value or value.get("crs", CRS84) != CRS84:
-            raise AreaError(
-                "the area is neither GeoJSON nor a bounding box", expected=f'{{"bbox": [W, S, E, N]}}, {CRS84}'
-            )
-        value = value["bbox"]
-    if isinstance(value, Mapping):
-        if "crs" in value:
-            raise AreaError("the area has a crs", expected="degrees, as RFC 7946 says", fix="leave crs out")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", EarthmapWarning)  # of rings across the antimeridian, which are read so
-            return AreaOfInterest.from_geojson(value)
-    if len(value) != 4 or any(isinstance(edge, bool) or not isinstance(edge, (int, float)) for edge in value):
+            expected = f'{{"bbox": [W, S, E, N]}}, {CRS84}'
+            raise AreaError("the area is neither GeoJSON nor a bounding box", expected=expected)
+        return _box(value["bbox"])
+    if not isinstance(value, Mapping):
+        return _box(value)
+    if "crs" in value:
+        raise AreaError("the area has a crs", expected="degrees, as RFC 7946 says", fix="leave crs out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EarthmapWarning)  # of rings across the antimeridian, which are read so
+        return AreaOfInterest.from_geojson(value)
+
+
+def _box(value: Any) -> AreaOfInterest:
+    numbers = isinstance(value, list) and all(type(edge) in (int, float) for edge in value)
+    if not numbers or len(value) != 4:
         raise AreaError("the bounding box is not four numbers", expected="west, south, east, north in degrees")
     return AreaOfInterest.from_bbox(*value)

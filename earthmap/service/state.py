@@ -254,7 +254,7 @@ class JobStore:
     def _say(self, connection: sa.Connection, job_id: str, messages: Sequence[str], now: float) -> None:
         if not messages:
             return
-        rows = [{"job": job_id, "at": now, "text": text[:MAX_MESSAGE]} for text in messages[-MAX_MESSAGES:]]
+        rows = [{"job": job_id, "at": now, "text": _plain(text)} for text in messages[-MAX_MESSAGES:]]
         connection.execute(MESSAGES.insert(), rows)
         own = sa.select(MESSAGES.c.number).where(MESSAGES.c.job == job_id).order_by(MESSAGES.c.number.desc())
         oldest = connection.execute(own.offset(MAX_MESSAGES - 1).limit(1)).scalar()
@@ -292,6 +292,11 @@ def _chosen(selection: Selection, now: float) -> list[sa.ColumnElement[bool]]:
         (selection.most_s, lambda seconds: worked <= seconds),
     ]
     return [condition(value) for value, condition in given if value is not None]
+
+
+def _plain(text: str) -> str:
+    """`text` as any database takes it: no NUL, which Postgres refuses, and no half characters."""
+    return text[:MAX_MESSAGE].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def _time(seconds: float) -> datetime.datetime:

@@ -3,103 +3,53 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from earthmap.errors import JobError
-from earthmap.service.app import MAX_BODY, Service, check_address, create_app
+from earthmap.service.app import MAX_BODY, check_address
 from earthmap.service.database import open_database
-from earthmap.service.jobs import Foreman, ProcessRunner
 from earthmap.service.openapi import CONFORMANCE
-from earthmap.service.processes import Offer
-from earthmap.service.state import JobStore
 from earthmap.service.tokens import Quotas, Role, TokenStore
 from tests.service.programs import FAILS, MAPS, WAITS
+from tests.service.serving import Served, serve
 from tests.service.standard import Standard
-
-OFFER = Offer(catalogs={"drawn": "/secret/place/catalog.json"})
 
 PLAIN = {"inputs": {"area": [4.0, 45.0, 4.1, 45.1], "queries": ["Where is water?"]}}
 
 STANDARD_TYPES = "http://www.opengis.net/def/exceptions/ogcapi-processes-1/1.0/"
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A service on loopback."""
-
-    url: str
-    jobs: JobStore
-    tokens: TokenStore | None
-
-    def client(self, token: str | None = None) -> httpx.Client:
-        """A client with a token."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
-
-
-class _Server:
-    """uvicorn in a thread."""
-
-    def __init__(self, folder: Path, *, command: tuple[str, ...] | None, secured: bool) -> None:
-        database = open_database(folder / "state.sqlite")
-        self.jobs, tokens = JobStore(database), TokenStore(database) if secured else None
-        runner = ProcessRunner(root=str(folder / "runs"), offer=OFFER, command=command or MAPS)
-        foreman = Foreman(jobs=self.jobs, runner=runner, every_s=0.02) if command else None
-        app = create_app(Service(jobs=self.jobs, offer=OFFER, tokens=tokens, foreman=foreman))
-        self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.served = Served(f"http://127.0.0.1:{port}", self.jobs, tokens)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self.jobs.database.close()
-
-
-def _served(folder: Path, *, command: tuple[str, ...] | None = None, secured: bool = False) -> Iterator[Served]:
-    server = _Server(folder, command=command, secured=secured)
-    yield server.served
-    server.stop()
-
-
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[Served]:
     """Jobs are taken, and nobody runs them."""
-    yield from _served(tmp_path)
+    yield from serve(tmp_path)
 
 
 @pytest.fixture
 def secured(tmp_path: Path) -> Iterator[Served]:
     """The same with tokens."""
-    yield from _served(tmp_path, secured=True)
+    yield from serve(tmp_path, secured=True)
 
 
 @pytest.fixture(scope="module")
 def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The same, for many tests."""
-    yield from _served(tmp_path_factory.mktemp("open"))
+    yield from serve(tmp_path_factory.mktemp("open"))
 
 
 @pytest.fixture
 def mapping(tmp_path: Path) -> Iterator[Served]:
     """Jobs run, and come to an end."""
-    yield from _served(tmp_path, command=MAPS)
+    yield from serve(tmp_path, command=MAPS)
 
 
 def _get(client: httpx.Client, path: str, status: int = 200) -> Any:
@@ -198,7 +148,7 @@ def test_no_results_before_the_end_and_after_a_dismissal(idle: Served, standard:
 
 
 def test_a_failed_job_says_why(tmp_path: Path, standard: Standard) -> None:
-    for served in _served(tmp_path, command=FAILS):
+    for served in serve(tmp_path, command=FAILS):
         with served.client() as client:
             job = _ended(client, _post(client)["jobID"])
             assert (job["status"], job["message"]) == ("failed", "nothing in run")
@@ -208,7 +158,7 @@ def test_a_failed_job_says_why(tmp_path: Path, standard: Standard) -> None:
 
 
 def test_deleting_a_running_job_ends_its_process(tmp_path: Path) -> None:
-    for served in _served(tmp_path, command=WAITS):
+    for served in serve(tmp_path, command=WAITS):
         with served.client() as client:
             job_id = _post(client)["jobID"]
             pid = tmp_path / "runs" / job_id / "pid"

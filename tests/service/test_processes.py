@@ -123,6 +123,8 @@ def test_a_catalogue_is_a_name_that_the_operator_gave(catalog: Any) -> None:
         ({"area": [4, 45, 4.1, 91]}, "latitude"),
         ({"area": {"bbox": [4, 45, 4.1, 45.1], "crs": "EPSG:32631"}}, "bounding box"),
         ({"area": {"bbox": "4,45,4.1,45.1"}}, "four numbers"),
+        ({"area": {"bbox": None}}, "four numbers"),
+        ({"area": {"bbox": {"type": "Polygon"}}}, "four numbers"),
         ({"area": {"type": "Point", "coordinates": [4, 45]}}, ""),
         ({"area": {"type": "Polygon", "coordinates": [], "crs": {"properties": {"name": "+proj=merc"}}}}, "crs"),
         ({"area": {"type": "Polygon", "coordinates": [[["a", "b"]]]}}, ""),
@@ -206,6 +208,11 @@ def test_any_value_of_any_input_is_taken_or_told(name: str, value: Any) -> None:
     checked = _taken(body)
     assert checked is None or name not in WITHHELD
     json.dumps(checked.inputs if checked else None)
+
+
+@given(bbox=_JSON, crs=st.just(CRS84) | _JSON)
+def test_any_bounding_box_is_taken_or_told(bbox: Any, crs: Any) -> None:
+    _taken(json.dumps({"inputs": {**PLAIN, "area": {"bbox": bbox, "crs": crs}}}).encode())
 
 
 _GEOMETRY = st.fixed_dictionaries(
