@@ -150,6 +150,8 @@ def request_onward(request: h11.Request, target: Target, body: int) -> h11.Reque
 def answer_onward(answer: h11.Response) -> h11.Response:
     """`answer` as the client gets it."""
     length = [(b"content-length", value) for value in _values(answer.headers, b"content-length")]
+    if _values(answer.headers, b"transfer-encoding"):
+        length = []  # it counts what came in chunks otherwise (RFC 9112, 6.3)
     headers = [*passed_on(answer.headers), *length, (b"Via", _via(answer.http_version))]
     return h11.Response(status_code=answer.status_code, reason=answer.reason, headers=headers)
 

@@ -18,7 +18,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-PIECE = 2**18
+PIECE = 2**16
 """Bytes that are read at once."""
 
 _TRIED = 4
@@ -67,7 +67,11 @@ class Reach:
         for number in tried:
             with contextlib.suppress(OSError):  # TimeoutError too
                 async with asyncio.timeout(self.limits.connect_s / len(tried)):
-                    return await self._connect(number, target.port)
+                    sock = await self._connect(number, target.port)
+                if _is_own(sock) and not self.rules.lists(target.host, number, port=target.port):
+                    sock.close()
+                    raise Refused(Refusal.NOT_PUBLIC, f"{target.shown} may not be reached", address=str(number))
+                return await asyncio.open_connection(sock=sock, limit=PIECE)
         raise Refused(Refusal.UNREACHABLE, f"{target.shown} does not answer")
 
     async def judge(self, target: Target) -> list[Number]:
@@ -96,14 +100,19 @@ class Reach:
             raise Refused(Refusal.UNRESOLVED, f"the name in {target.shown} is not known")
         return list(dict.fromkeys(found))
 
-    async def _connect(self, number: Number, port: int) -> Streams:
+    async def _connect(self, number: Number, port: int) -> socket.socket:
         family = socket.AF_INET if number.version == 4 else socket.AF_INET6
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, (str(number), port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return await asyncio.open_connection(sock=sock, limit=PIECE)
         except BaseException:
             sock.close()
             raise
+        return sock
+
+
+def _is_own(sock: socket.socket) -> bool:
+    """True for a connection to this machine itself, which may have a public number: both ends are the same then."""
+    return bool(sock.getsockname()[0] == sock.getpeername()[0])

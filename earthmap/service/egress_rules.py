@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from earthmap.errors import JobError
-from earthmap.service.numbers import Network, Number, is_key_service, is_public, parse_host, plain_number
+from earthmap.service.numbers import Network, Number, carried, is_key_service, is_public, parse_host, plain_number
 
 
 class Refusal(enum.StrEnum):
@@ -71,6 +71,8 @@ class EgressRules:
     """True where http addresses of public hosts may be read too, on port 80."""
     public: bool = True
     """False where nothing but what is listed may be reached."""
+    denied: tuple[Network, ...] = ()
+    """Never reached: public numbers that one's own network uses inside."""
 
     @property
     def open_ports(self) -> frozenset[int]:
@@ -102,7 +104,9 @@ class EgressRules:
         number = plain_number(number)
         if is_key_service(number):
             return Refusal.KEY_SERVICE
-        if any(self._opens(entry, port) and entry.covers(host, number) for entry in self.listed):
+        if any(each in network for each in (number, *carried(number)) for network in self.denied):
+            return Refusal.NOT_PUBLIC
+        if self.lists(host, number, port=port):
             return None
         if plain and not self.plain_http:
             return Refusal.PLAIN_HTTP
@@ -111,6 +115,10 @@ class EgressRules:
         if not is_public(number):
             return Refusal.NOT_PUBLIC
         return None if self.public else Refusal.NOT_LISTED
+
+    def lists(self, host: Number | str, number: Number, *, port: int) -> bool:
+        """Whether an entry of the list opens `port` of `host`, which stands for `number`."""
+        return any(self._opens(entry, port) and entry.covers(host, number) for entry in self.listed)
 
     def _opens(self, entry: Listed, port: int) -> bool:
         return entry.port == port or (entry.port is None and port in self.open_ports)
@@ -157,19 +165,28 @@ def _network(numbers: str, text: str) -> Network:
 
 def _no_entry(text: str) -> JobError:
     return JobError(
-        f"{text!r} cannot be allowed",
+        f"{text!r} cannot be allowed or denied",
         expected="a host, a number, or a network that is not all there is, with or without :port",
         fix="for example stac.inside.example:8080, .inside.example, 10.2.0.0/16:9000 or [fd00:1::/64]",
     )
 
 
 def make_rules(
-    listed: Iterable[str] = (), *, ports: Iterable[int] = (443,), plain_http: bool = False, public: bool = True
+    listed: Iterable[str] = (),
+    *,
+    ports: Iterable[int] = (443,),
+    plain_http: bool = False,
+    public: bool = True,
+    denied: Iterable[str] = (),
 ) -> EgressRules:
-    """The rules that an operator writes down. Raises JobError for an entry or port that is none."""
+    """The rules that an operator writes down. Raises JobError for an entry, network or port that is none."""
     chosen = frozenset(ports)
     if not all(0 < port < 65536 for port in chosen):
         raise JobError(f"{sorted(chosen)} are not all ports", expected="numbers from 1 to 65535")
     return EgressRules(
-        listed=tuple(parse_listed(text) for text in listed), ports=chosen, plain_http=plain_http, public=public
+        listed=tuple(parse_listed(text) for text in listed),
+        ports=chosen,
+        plain_http=plain_http,
+        public=public,
+        denied=tuple(_network(text, text) for text in denied),
     )

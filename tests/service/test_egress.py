@@ -241,6 +241,18 @@ def test_a_port_that_cannot_be_right_is_refused_before_its_name_is_looked_up() -
     assert names.asked == []
 
 
+def test_the_public_number_of_this_machine_itself_is_not_public(site: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earthmap.service.egress_rules.is_public", lambda number: True)
+    with egress_thread(make_rules(ports=[site.port])) as egress:
+        heads = len(site.heads)
+        answer = say(egress, get(f"127.0.0.1:{site.port}", method="CONNECT") + b"GET /a HTTP/1.0\r\n\r\n")
+        assert status(answer) == 403
+        assert egress.counts.refused == {"not_public": 1}
+        assert len(site.heads) == heads
+    with egress_thread(make_rules([f"127.0.0.1:{site.port}"])) as egress:
+        assert status(say(egress, get(f"http://127.0.0.1:{site.port}/a"))) == 200
+
+
 def test_a_mapped_number_is_the_plain_one(site: Origin) -> None:
     names = Names({"mapped.example": [["::ffff:127.0.0.1"]]})
     with egress_thread(make_rules([f"127.0.0.1:{site.port}"]), resolve=names) as egress:
@@ -328,6 +340,14 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(data: bytes) -> 
         answer = say(egress, get(f"http://127.0.0.1:{port}/"))
         assert not answer.endswith(b"0\r\n\r\n")
         assert answer.count(b"HTTP/1.1 ") == (1 if answer else 0)
+
+
+def test_chunks_count_and_not_a_length_beside_them() -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n"
+    with _answering(data) as port, egress_thread(make_rules([f"127.0.0.1:{port}"])) as egress:
+        answer = say(egress, get(f"http://127.0.0.1:{port}/"))
+    assert b"content-length" not in answer.lower()
+    assert answer.endswith(b"5\r\nwhole\r\n0\r\n\r\n")
 
 
 def test_an_answer_without_a_length_ends_with_its_connection() -> None:

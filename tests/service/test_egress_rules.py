@@ -60,6 +60,15 @@ def test_what_is_no_entry(text: str) -> None:
         parse_listed(text)
 
 
+def test_what_is_denied_is_never_reached() -> None:
+    rules = make_rules(["a.example", "11.0.0.0/8"], denied=["11.0.0.0/8", "2a00::/32"])
+    for number in ("11.1.2.3", "::ffff:11.1.2.3", "64:ff9b::11.1.2.3", "2a00::1"):
+        assert rules.refusal("a.example", ipaddress.ip_address(number), port=443) is Refusal.NOT_PUBLIC
+    assert rules.refusal("a.example", PUBLIC, port=443) is None
+    with pytest.raises(JobError, match="cannot be allowed"):
+        make_rules(denied=["11.0.0.0/33"])
+
+
 def test_a_closed_list() -> None:
     rules = make_rules(["stac.example"], public=False)
     assert rules.refusal("stac.example", PUBLIC, port=443) is None
