@@ -89,6 +89,11 @@ def logging_to(stream: TextIO, *, level: int = logging.INFO, redactor: Redactor 
         handler.flush()
 
 
+def is_on() -> bool:
+    """True where the environment asks for logs."""
+    return bool(os.environ.get(VARIABLE, "").strip())
+
+
 @contextlib.contextmanager
 def logging_as_asked(stream: TextIO | None = None) -> Iterator[bool]:
     """Logs as the environment asks for them; False where it does not.

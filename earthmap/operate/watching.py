@@ -1,4 +1,4 @@
-"""What those who operate hear of one run: logs (`EARTHMAP_LOG`) and numbers (`EARTHMAP_METRICS`), off by default."""
+"""What those who operate hear of one run if they ask: numbers (`EARTHMAP_METRICS`), how it ended (`EARTHMAP_LOG`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earthmap.errors import JobError
-from earthmap.operate.logs import VARIABLE as LOG_VARIABLE
-from earthmap.operate.logs import bound, log_outcome, log_progress, log_step
+from earthmap.operate.logs import bound, is_on, log_outcome
 from earthmap.operate.metrics import Metrics, RunMeter
 
 if TYPE_CHECKING:
@@ -29,28 +28,24 @@ EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """The callbacks of a run that is watched."""
+    """What hears of a run that is watched."""
 
     report: Callable[[Progress], None]
-    """For `run_job`."""
-    say: Callable[[str], None]
     """For `run_job`."""
     finished: Callable[[Run], None]
     """Hears of the finished run."""
 
 
 @contextlib.contextmanager
-def watching(
-    address: str, *, report: Callable[[Progress], None] | None, say: Callable[[str], None]
-) -> Iterator[Watcher]:  # fmt: skip
-    """Callbacks for the run at `address` that log and count where the environment asks for it, and pass on.
+def watching(address: str, *, report: Callable[[Progress], None] | None) -> Iterator[Watcher]:
+    """What the run at `address` tells, counted where the environment asks for it, and passed on to `report`.
 
     Raises:
         JobError: where the numbers cannot be counted or written.
     """
-    logged, path = bool(os.environ.get(LOG_VARIABLE, "").strip()), os.environ.get(METRICS_VARIABLE, "").strip()
+    path = os.environ.get(METRICS_VARIABLE, "").strip()
     with contextlib.ExitStack() as stack:
-        heard: list[Callable[[Progress], None]] = [log_progress] if logged else []
+        heard: list[Callable[[Progress], None]] = [report] if report is not None else []
         meter: RunMeter | None = None
         if path:
             numbers = _Written(Metrics(), Path(path))
@@ -58,12 +53,7 @@ def watching(
             meter = stack.enter_context(numbers.metrics.run())
             heard += [meter.report, numbers.now_and_then]
         stack.enter_context(bound({"run": address}))
-        heard += [report] if report is not None else []
-        yield Watcher(
-            report=partial(_tell_all, heard),
-            say=_said(say) if logged else say,
-            finished=lambda run: _finished(run, meter=meter, logged=logged),
-        )
+        yield Watcher(report=partial(_tell_all, heard), finished=partial(_finished, meter))
 
 
 class _Written:
@@ -91,16 +81,8 @@ def _tell_all(heard: Sequence[Callable[[Progress], None]], progress: Progress) -
         each(progress)
 
 
-def _said(say: Callable[[str], None]) -> Callable[[str], None]:
-    def said(step: str) -> None:
-        log_step(step)
-        say(step)
-
-    return said
-
-
-def _finished(run: Run, *, meter: RunMeter | None, logged: bool) -> None:
+def _finished(meter: RunMeter | None, run: Run) -> None:
     if meter is not None:
         meter.finished(run)
-    if logged:
+    if is_on():
         log_outcome(run)

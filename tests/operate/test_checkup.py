@@ -9,26 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from earthmap.operate import Verdict, Wanted, check_up, checkup, model
-from earthmap.operate.child import Child
-from tests.operate.test_ray_cluster import WELL
+from earthmap.operate import Verdict, Wanted, check_up
 from tests.servers import free_port
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children that answer at once, without Ray and torch."""
-
-    def saying(content: object) -> Child:
-        return Child(f"print({json.dumps(json.dumps(content))})", seconds=30)
-
-    monkeypatch.setattr(checkup, "ask_ray", lambda address: saying(WELL))
-    monkeypatch.setattr(model, "ask_gpu", lambda: saying({"torch": "2.13.0", "cuda": None, "devices": []}))
-    monkeypatch.setattr(model, "ask_checkpoint", lambda folder: saying({"key": "abc"}))
-    monkeypatch.setattr(model, "resolve_folder", lambda source: model.EMBEDDED_FOLDER)
-    monkeypatch.setattr(model, "_size", lambda folder: 14_000_000)
-    monkeypatch.setenv("EARTHMAP_RETRIES", "0")
-    monkeypatch.delenv("https_proxy", raising=False)
 
 
 @pytest.mark.usefixtures("quick")

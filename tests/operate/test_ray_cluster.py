@@ -10,12 +10,8 @@ import pytest
 from earthmap.operate.child import Child
 from earthmap.operate.findings import Verdict
 from earthmap.operate.ray_cluster import ask_ray, check_ray, judge_ray
+from tests.operate.clusters import NODE, WELL
 from tests.servers import free_port
-
-NODE = {"name": "10.0.0.2", "lead": [0.3, -0.2], "earthmap": "0.6", "python": "3.11.2"}
-WELL = {
-    "ray": "2.60.0", "alive": 1, "nodes": [NODE], "earthmap": "0.6", "resources": {"CPU": 4.0, "memory": 8e9},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(

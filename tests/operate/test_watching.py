@@ -11,7 +11,7 @@ import pytest
 
 from earthmap.errors import JobError
 from earthmap.operate import watching
-from earthmap.operate.logs import MAX_FAILURES, log_outcome, logging_as_asked, logging_to
+from earthmap.operate.logs import MAX_FAILURES, log_outcome, log_progress, log_step, logging_as_asked, logging_to
 from earthmap.pipeline import Progress
 from tests.operate.runs import finished
 
@@ -26,15 +26,13 @@ def off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_added_unless_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    steps: list[str] = []
     seen: list[Progress] = []
-    with caplog.at_level(logging.DEBUG), watching.watching("run", report=seen.append, say=steps.append) as watch:
-        watch.say("step")
+    with caplog.at_level(logging.DEBUG), watching.watching("run", report=seen.append) as watch:
         watch.report(PROGRESS)
         watch.finished(finished(tmp_path, [FAILED]))
-    assert (steps, seen) == (["step"], [PROGRESS])
+    assert seen == [PROGRESS]
     assert caplog.records == []
-    with watching.watching("run", report=None, say=steps.append) as watch:
+    with watching.watching("run", report=None) as watch:
         watch.report(PROGRESS)
 
 
@@ -44,8 +42,8 @@ def test_logs_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(watching, "EVERY_S", 0.0)
     stream = io.StringIO()
     run = finished(tmp_path / "run", [{"status": "answered"}, {**FAILED, "address": "https://h/a.tif?sig=abcdef"}])
-    with logging_as_asked(stream), watching.watching("runs/valley", report=None, say=lambda step: None) as watch:
-        watch.say("searching the catalogue")
+    with logging_as_asked(stream), watching.watching("runs/valley", report=log_progress) as watch:
+        log_step("searching the catalogue")
         watch.report(PROGRESS)
         assert "earthmap_runs_running 1.0" in (tmp_path / "earthmap.prom").read_text()
         watch.finished(run)
@@ -76,7 +74,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setenv("EARTHMAP_METRICS", str(tmp_path / "no" / "folder.prom"))
-    with pytest.raises(JobError, match="cannot be written"), watching.watching("r", report=None, say=print):
+    with pytest.raises(JobError, match="cannot be written"), watching.watching("r", report=None):
         pytest.fail("the run began")
 
 
@@ -84,7 +82,7 @@ def test_a_file_that_can_no_longer_be_written_ends_no_run(tmp_path: Path, monkey
     monkeypatch.setenv("EARTHMAP_METRICS", str(tmp_path / "folder" / "a.prom"))
     monkeypatch.setattr(watching, "EVERY_S", 0.0)
     (tmp_path / "folder").mkdir()
-    with watching.watching("r", report=None, say=print) as watch:
+    with watching.watching("r", report=None) as watch:
         (tmp_path / "folder" / "a.prom").unlink()
         (tmp_path / "folder").rmdir()
         watch.report(PROGRESS)
