@@ -39,12 +39,12 @@ class Served:
 class _Server:
     """uvicorn in a thread."""
 
-    def __init__(self, folder: Path, *, command: tuple[str, ...] | None, secured: bool) -> None:
+    def __init__(self, folder: Path, *, command: tuple[str, ...] | None, secured: bool, offer: Offer) -> None:
         database = open_database(folder / "state.sqlite")
         self.jobs, tokens = JobStore(database), TokenStore(database) if secured else None
-        runner = ProcessRunner(root=str(folder / "runs"), offer=OFFER, command=command or MAPS)
+        runner = ProcessRunner(root=str(folder / "runs"), offer=offer, command=command or MAPS)
         foreman = Foreman(jobs=self.jobs, runner=runner, every_s=0.02) if command else None
-        app = create_app(Service(jobs=self.jobs, offer=OFFER, tokens=tokens, foreman=foreman))
+        app = create_app(Service(jobs=self.jobs, offer=offer, tokens=tokens, foreman=foreman))
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
@@ -59,7 +59,10 @@ class _Server:
         self.jobs.database.close()
 
 
-def serve(folder: Path, *, command: tuple[str, ...] | None = None, secured: bool = False) -> Iterator[Served]:
-    server = _Server(folder, command=command, secured=secured)
+def serve(
+    folder: Path, *, command: tuple[str, ...] | None = None, secured: bool = False, offer: Offer = OFFER
+) -> Iterator[Served]:
+    """A service; with `command`, that runs its jobs."""
+    server = _Server(folder, command=command, secured=secured, offer=offer)
     yield server.served
     server.stop()

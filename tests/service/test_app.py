@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
@@ -240,6 +241,18 @@ def test_a_page_that_calls_this_machine_by_its_own_name_is_refused(open_house: S
         answer = client.get("/jobs", headers={"Host": "attacker.example"})
         assert answer.status_code == 403
         assert client.get("/jobs", headers={"Host": "localhost:80"}).status_code == 200
+
+
+def test_a_database_that_is_gone_is_not_now_and_shows_no_place(idle: Served, tmp_path: Path) -> None:
+    with idle.jobs.database.write() as connection:
+        connection.execute(sa.text("drop table earthmap_messages"))
+        connection.execute(sa.text("drop table earthmap_jobs"))
+    with idle.client() as client:
+        for answer in (client.get("/jobs"), client.post("/processes/map/execution", json=PLAIN)):
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "30"
+            assert str(tmp_path) not in answer.text
+            assert "earthmap_jobs" not in answer.text
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────
