@@ -83,9 +83,9 @@ class Egress:
         """What passed and what did not, so far."""
         return self.counter.read()
 
-    def environment(self) -> dict[str, str]:
-        """The environment variables of a process all of whose clients shall go through this proxy."""
-        return proxied_environment(self.address)
+    def environment(self, *, keys: bool = False) -> dict[str, str]:
+        """As `proxied_environment`, for this proxy."""
+        return proxied_environment(self.address, keys=keys)
 
 
 def run_egress(
@@ -135,15 +135,19 @@ def try_address(nameable: Nameable, address: str, *, resolve: Resolve = look_up)
         ) from None
 
 
-def proxied_environment(address: str) -> dict[str, str]:
+def proxied_environment(address: str, *, keys: bool = False) -> dict[str, str]:
     """The variables that lead `Connection.from_environment`, and any other client, through the proxy at `address`.
 
-    No host is exempt, and buckets are read without keys: a key of the service would open what a user may not see.
+    No host is exempt.
+
+    Args:
+        keys: True where buckets are read with the keys of the service, so that each user may see all that they open.
     """
     proxied = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), address)
     direct = dict.fromkeys(("ALL_PROXY", "NO_PROXY"), "")
     both = proxied | direct
-    return both | {name.lower(): value for name, value in both.items()} | {"AWS_NO_SIGN_REQUEST": "YES"}
+    unsigned = {} if keys else {"AWS_NO_SIGN_REQUEST": "YES"}
+    return both | {name.lower(): value for name, value in both.items()} | unsigned
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from earthmap.errors import JobError
 from earthmap.service.numbers import Network, Number, carried, is_key_service, is_public, parse_host, plain_number
@@ -169,6 +170,26 @@ def _no_entry(text: str) -> JobError:
         expected="a host, a number, or a network that is not all there is, with or without :port",
         fix="for example stac.inside.example:8080, .inside.example, 10.2.0.0/16:9000 or [fd00:1::/64]",
     )
+
+
+def entry_of(address: str) -> str:
+    """The entry that opens the host of an http(s) `address` which the operator names: a catalogue inside, for example.
+
+    Raises:
+        JobError: for what is no http(s) address.
+
+    Example:
+        >>> entry_of("http://stac.inside.example:8080/v1"), entry_of("https://stac.example.org/v1")
+        ('stac.inside.example:8080', 'stac.example.org:443')
+    """
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme.lower()]
+        host = re.sub(r":\d*\Z", "", parts.netloc.rpartition("@")[2])
+        parse_listed(f"{host}:{port}")
+    except (ValueError, KeyError, JobError):
+        raise _no_entry(address[:100]) from None
+    return f"{host}:{port}"
 
 
 def make_rules(

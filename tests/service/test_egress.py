@@ -459,4 +459,6 @@ def test_the_environment_exempts_no_host() -> None:
     assert {name for name, value in variables.items() if value.startswith("http")} == {
         "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
     }  # fmt: skip
+    assert variables["AWS_NO_SIGN_REQUEST"] == "YES"
+    assert "AWS_NO_SIGN_REQUEST" not in proxied_environment("http://127.0.0.1:3128", keys=True)
     assert variables["NO_PROXY"] == variables["no_proxy"] == variables["all_proxy"] == ""

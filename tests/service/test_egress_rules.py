@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from earthmap.errors import JobError
-from earthmap.service.egress_rules import EgressRules, Refusal, make_rules, parse_listed
+from earthmap.service.egress_rules import EgressRules, Refusal, entry_of, make_rules, parse_listed
 
 PUBLIC, INNER = ipaddress.ip_address("8.8.8.8"), ipaddress.ip_address("10.2.0.1")
 
@@ -67,6 +67,24 @@ def test_what_is_denied_is_never_reached() -> None:
     assert rules.refusal("a.example", PUBLIC, port=443) is None
     with pytest.raises(JobError, match="cannot be allowed"):
         make_rules(denied=["11.0.0.0/33"])
+
+
+@pytest.mark.parametrize(
+    ("address", "entry"),
+    [("http://stac.inside.example/", "stac.inside.example:80"), ("https://[fd00:1::7]:9000/a", "[fd00:1::7]:9000"),
+     ("HTTPS://user:pw@10.2.0.7/", "10.2.0.7:443")],
+)  # fmt: skip
+def test_the_host_of_an_address_is_opened(address: str, entry: str) -> None:
+    assert entry_of(address) == entry
+    assert parse_listed(entry).port
+
+
+@pytest.mark.parametrize(
+    "address", ["/data/catalog.json", "s3://bucket/a", "https://", "https://a..b/", "http://a:99999/"]
+)
+def test_what_has_no_host_opens_none(address: str) -> None:
+    with pytest.raises(JobError, match="cannot be allowed"):
+        entry_of(address)
 
 
 def test_a_closed_list() -> None:
