@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(commands)
     _add_doctor(commands)
     _add_finetune(commands)
+    _add_egress(commands)
     return parser
 
 
@@ -161,6 +162,21 @@ def _add_doctor(commands: Any) -> None:
     )
     doctor.add_argument("--area", help="look at items over it only; as --area of `earthmap map`")
     _add_output(doctor)
+
+
+def _add_egress(commands: Any) -> None:
+    about = "the proxy through which addresses of users' runs leave (docs/egress.md)"
+    add = commands.add_parser("egress", help=about).add_argument
+    add("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
+    add("--port", type=int, default=3128, help="to listen on (default 3128; 0 for any)")
+    add("--allow", action="append", dest="listed", default=[], metavar="HOST", help="host, number or network[:port]")
+    add("--allow-port", action="append", dest="ports", type=int, default=[443], metavar="PORT", help="of public hosts")
+    add("--allow-http", action="store_true", help="plain http of public hosts too")
+    add("--allow-bucket", action="append", dest="buckets", default=[], metavar="BUCKET", help="for --try")
+    add("--deny", action="append", dest="denied", default=[], metavar="NETWORK", help="numbers used inside")
+    add("--only-allowed", action="store_true", help="no public host but those of --allow")
+    add("--try", dest="tried", metavar="ADDRESS", help="say whether a run may read it, and open nothing")
+    _add_output(commands.choices["egress"])
 
 
 def _add_finetune(commands: Any) -> None:
@@ -722,6 +738,34 @@ def _estimate(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _egress(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    try:
+        from earthmap.service.addresses import Nameable
+        from earthmap.service.egress import run_egress, try_address
+        from earthmap.service.egress_rules import make_rules
+    except ImportError as error:
+        raise JobError(f"the package {error.name} is not installed", fix="pip install 'earthmap[service]'") from error
+    rules = make_rules(
+        arguments.listed,
+        ports=arguments.ports,
+        plain_http=arguments.allow_http,
+        public=not arguments.only_allowed,
+        denied=arguments.denied,
+    )
+    if arguments.tried:
+        try_address(Nameable(rules=rules, buckets=tuple(arguments.buckets)), arguments.tried)
+        _show_lines([f"a run may read {arguments.tried}"], arguments)
+        _last_line(arguments, {"address": arguments.tried, "allowed": True})
+        return DONE
+    ready: Callable[[str], None] = lambda address: _show_lines([f"egress proxy at {address}"], arguments)  # noqa: E731
+    counts = run_egress(rules, place=(arguments.host, arguments.port), ready=ready)
+    _show_lines([f"{counts.allowed} let through, {sum(counts.refused.values())} refused"], arguments)
+    _last_line(arguments, dataclasses.asdict(counts))
+    return DONE
+
+
 def _demands(arguments: argparse.Namespace, usual: Demands) -> Demands:
     """What the flags ask for, and where they do not say, what is usual."""
     import dataclasses
@@ -980,7 +1024,7 @@ _COMMANDS = {
     "map": _map, "ask": _ask, "respond": _respond,
     "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
     "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate, "similar": _similar,
-    "cluster": _cluster,
+    "cluster": _cluster, "egress": _egress,
 }  # fmt: skip
 
 

@@ -170,7 +170,8 @@ class Connection:
         if proxy := self.proxy_for(address):
             options["GDAL_HTTPS_PROXY" if address.lower().startswith("https://") else "GDAL_HTTP_PROXY"] = proxy
         if self.ca_bundle:
-            options["CURL_CA_BUNDLE"] = self.ca_bundle
+            # rasterio's wheels set the first of these for the whole process, and GDAL prefers it to the second.
+            options["GDAL_CURL_CA_BUNDLE"] = options["CURL_CA_BUNDLE"] = self.ca_bundle
         if self.netrc:
             options["GDAL_HTTP_NETRC_FILE"] = self.netrc
         if match[1] == "s3":

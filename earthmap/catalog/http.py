@@ -82,14 +82,24 @@ class _Adapter(HTTPAdapter):
         """As `HTTPAdapter.send`."""
         connection, address = self._connection, str(request.url)
         proxy = connection.proxy_for(address)
-        return super().send(
-            request,
-            stream=stream,
-            timeout=timeout or (connection.connect_timeout_s, connection.read_timeout_s),
-            verify=connection.ca_bundle or True,
-            cert=cert,
-            proxies={urlsplit(address).scheme: proxy} if proxy else {},
-        )
+        try:
+            answer = super().send(
+                request,
+                stream=stream,
+                timeout=timeout or (connection.connect_timeout_s, connection.read_timeout_s),
+                verify=connection.ca_bundle or True,
+                cert=cert,
+                proxies={urlsplit(address).scheme: proxy} if proxy else {},
+            )
+        except requests.exceptions.ProxyError as error:
+            _check_proxy(str(error), address)
+            raise
+        try:
+            _check_proxy(f"{answer.status_code} {answer.reason}", address)
+        except ReadError:
+            answer.close()
+            raise
+        return answer
 
     def add_headers(self, request: PreparedRequest, **kwargs: Any) -> None:
         """As `HTTPAdapter.add_headers`: those for this host; behind a redirection the first host's are taken back."""
@@ -99,6 +109,21 @@ class _Adapter(HTTPAdapter):
                 request.headers[name] = value
             elif request.headers.get(name) == value:
                 del request.headers[name]
+
+
+_REFUSED = re.compile(r"403 Refused by the egress proxy: (\w+)")
+
+
+def _check_proxy(said: str, address: str) -> None:
+    """Raises ReadError (`forbidden_address`) where `said` is the no of the service's egress proxy (docs/egress.md)."""
+    if word := _REFUSED.search(said):
+        raise ReadError(
+            f"the address {shown(address)} is not read: the egress proxy refuses it ({word[1].replace('_', ' ')})",
+            address=shown(address),
+            reason="forbidden_address",
+            expected="a public address, or one that the operator of this service has allowed",
+            fix="name the file or catalogue where it is public",
+        )
 
 
 def check_hop(target: str, *, origin: str, connection: Connection) -> None:
@@ -137,7 +162,8 @@ class _Session(requests.Session):
 def open_session(connection: Connection) -> Session:
     """A session that reaches the network as `connection` says, repeats nothing by itself, and leads nowhere forbidden.
 
-    What it sends raises ReadError (`forbidden_address`) for a redirection that `check_hop` refuses.
+    What it sends raises ReadError (`forbidden_address`) for what the egress proxy refuses, and for a redirection that
+    `check_hop` does.
     """
     session = _Session(connection)
     for scheme in ("http://", "https://"):

@@ -110,6 +110,8 @@ class ProcessRunner:
     command: Sequence[str] = WORKER
     cluster: str | None = None
     """Address of the Ray cluster that runs use; None starts one for each run."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the runs beside those of this process: the way through the egress proxy (docs/egress.md)."""
     _children: dict[str, tuple[_Child, threading.Thread]] = field(default_factory=dict)
 
     def start(self, job: JobRecord) -> None:
@@ -120,7 +122,12 @@ class ProcessRunner:
         work = {"process": job.process, "job": values, "limits": dict(job.limits), "grace_s": GRACE_S}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            env={**os.environ, **self.environment},
         )
         child = _Child(process, out, errors)
         stdin = cast(IO[bytes], process.stdin)  # it stays open: its end tells the run that we are gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from earthmap.catalog.admission import forget_addresses
+from earthmap.catalog.admission import admit, forget_addresses
 from earthmap.catalog.http import open_session
 from earthmap.catalog.transport import CatalogIO
 from earthmap.connection import Connection
-from earthmap.errors import CatalogError
+from earthmap.errors import CatalogError, ReadError
 from earthmap.service.egress import Egress, egress_thread, proxied_environment
 from earthmap.service.egress_reach import EgressLimits
 from earthmap.service.egress_rules import make_rules
@@ -46,8 +47,6 @@ class Site:
 
         name = f"/vsicurl/{self.address(path, host=host)}"
         options = self.connection.gdal_options(name) | {"GDAL_HTTP_MAX_RETRY": "0"}
-        if self.connection.ca_bundle:
-            options["GDAL_CURL_CA_BUNDLE"] = self.connection.ca_bundle
         with rasterio.Env(**options, CPL_VSIL_CURL_NON_CACHED="/vsicurl/"), rasterio.open(name) as dataset:
             return np.asarray(dataset.read(1))
 
@@ -192,6 +191,21 @@ def test_pystac_client_searches_through_the_proxy(site: Site) -> None:
         list(client.search(bbox=(0, 0, 1, 1), method="POST").items())
     assert b"bbox" in site.server.bodies[-1]
     assert site.server.connections - before == site.egress.counts.allowed - allowed
+
+
+def test_a_refusal_is_told_as_what_it_is_and_not_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = dataclasses.replace(site.connection, retries=5, read_retries=5)
+    refused = sum(site.egress.counts.refused.values())
+    with pytest.raises(CatalogError, match=r"the egress proxy refuses it \((not public|plain http|port)\)"):
+        CatalogIO(patient).document(site.address("/catalog.json", host=INNER))
+    assert sum(site.egress.counts.refused.values()) == refused + 1
+    monkeypatch.setattr(Connection, "from_environment", classmethod(lambda cls: patient))
+    address = site.address("/a.tif", host=INNER)
+    with pytest.raises(ReadError, match="the egress proxy refuses it") as caught:
+        admit(address, href=address)
+    assert caught.value.reason == "forbidden_address"
+    assert sum(site.egress.counts.refused.values()) == refused + 2
+    forget_addresses()
 
 
 def test_the_environment_alone_leads_every_client(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
