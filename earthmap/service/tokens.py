@@ -7,6 +7,7 @@ is told once, to whoever made it, and is in no log and no message.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import hashlib
@@ -15,13 +16,14 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from earthmap.errors import JobError
-from earthmap.service.database import TOKENS, Database
+from earthmap.service.database import TOKENS, Database, open_database
 
 _FORM = re.compile(r"em_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
@@ -143,3 +145,15 @@ def _digest(secret: str) -> str:
 
 def _holder(row: sa.Row[tuple[object, ...]]) -> Holder:
     return Holder(id=row.id, owner=row.owner, role=Role(row.role), quotas=Quotas(**json.loads(row.quotas)))
+
+
+@contextlib.contextmanager
+def open_tokens(state: str, *, make: bool) -> Iterator[TokenStore]:
+    """The tokens of the database at `state`; an SQLite file is made only with `make`. Raises JobError, StorageError."""
+    if not make and "://" not in state and not Path(state).is_file():
+        raise JobError(f"there is no database {state}", fix="name that of the service with --state")
+    database = open_database(state)
+    try:
+        yield TokenStore(database)
+    finally:
+        database.close()
