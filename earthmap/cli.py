@@ -25,6 +25,7 @@ from earthmap.errors import BadRequestError, EarthmapError, EarthmapWarning, Job
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earthmap.operate import Checkup, Finding
     from earthmap.pipeline import Estimate, Job, Progress, Reply, Run, Sighting, Sightings, Subject
     from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.doctor import Diagnosis
@@ -64,34 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_finetune(commands)
     _add_egress(commands)
-    _add_serve(commands)
-    _add_token(commands)
     return parser
-
-
-def _add_serve(commands: Any) -> None:
-    add = commands.add_parser("serve", help="take jobs over HTTP, as OGC API – Processes says").add_argument
-    add("--catalog", action="append", required=True, metavar="NAME=ADDRESS", help="one that requests may name; repeat")
-    add("--model", action="append", default=[], metavar="NAME=FOLDER", help="checkpoint that they may name; repeat")
-    add("--out", default="runs/service", help="folder or s3:// address of the runs (default runs/service)")
-    add("--state", metavar="PLACE", help="SQLite file or postgresql+psycopg:// URL (default state.sqlite in --out)")
-    add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1); beyond this machine with tokens only")
-    add("--port", type=int, default=8000, help="(default 8000)")
-    add("--at-once", type=int, default=1, metavar="N", help="jobs that run at the same time (default 1)")
-    add("--cluster", metavar="ADDRESS", help="Ray cluster that the runs use (default: one of this machine for each)")
-
-
-def _add_token(commands: Any) -> None:
-    parser = commands.add_parser("token", help="who may use the service: make, list and revoke tokens")
-    add = parser.add_argument
-    add("action", choices=("make", "list", "revoke"), help="make prints the token, which is kept nowhere else")
-    add("name", nargs="?", help="make: its owner, a person or a team; revoke: its id, as list shows it")
-    add("--state", default="runs/service/state.sqlite", metavar="PLACE", help="as of `earthmap serve`")
-    add("--role", choices=("viewer", "submitter", "operator"), default="submitter", help="(default submitter)")
-    add("--area-km2", type=float, metavar="KM2", help="ground of a job at most")
-    add("--tiles", type=int, metavar="N", help="tiles of a job at most")
-    add("--bytes", type=int, metavar="N", help="bytes of pixels that a job reads at most")
-    add("--open-jobs", type=int, metavar="N", help="jobs of the owner that wait or run at once, at most")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -182,8 +156,16 @@ def _add_vectors(add: Callable[..., Any]) -> None:
 
 
 def _add_doctor(commands: Any) -> None:
-    doctor = commands.add_parser("doctor", help="try one small window of each collection of a catalogue")
-    doctor.add_argument("catalog", help="as --catalog of `earthmap map`")
+    about = "what is wrong with this machine, or with a catalogue, a storage or a cluster, and how to fix it"
+    doctor = commands.add_parser("doctor", help=about)
+    what = "try one small window of each of its collections; as --catalog of `earthmap map` (default: this machine)"
+    doctor.add_argument("catalog", nargs="?", help=what)
+    doctor.add_argument(
+        "--storage", metavar="ADDRESS", help="look at this machine, and whether runs can be written there"
+    )
+    doctor.add_argument("--needs", type=float, metavar="GB", help="what runs will write to --storage (default 10)")
+    doctor.add_argument("--cluster", metavar="ADDRESS", help="look at this machine, and at this Ray cluster")
+    doctor.add_argument("--model", metavar="FOLDER", help="look at this machine, and at this checkpoint (default nano)")
     doctor.add_argument(
         "--collection", action="append", dest="collections", metavar="ID", default=[], help="repeatable (default: 20)"
     )
@@ -451,6 +433,7 @@ def _job(arguments: argparse.Namespace, say: Callable[[str], None]) -> Job:
 
 
 def _map(arguments: argparse.Namespace) -> int:
+    from earthmap.operate.watching import watching
     from earthmap.pipeline import explain, make_plan, run_job
 
     say = _sayer(arguments)
@@ -459,8 +442,9 @@ def _map(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         _show_estimate(explain(make_plan(job, say=say)), arguments)
         return DONE
-    with _progress(quiet=arguments.quiet) as (report, say):
-        run = run_job(job, refresh=arguments.refresh, report=report, say=say)
+    with _progress(quiet=arguments.quiet) as (report, say), watching(job.spec.out, report=report) as watch:
+        run = run_job(job, refresh=arguments.refresh, report=watch.report, say=say)
+        watch.finished(run)
     _show_run(run, arguments)
     failed = sum(run.summary["failed"].values())
     return WITH_ERRORS if arguments.strict and failed else DONE
@@ -849,69 +833,48 @@ def _doctor(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from earthmap.grid import AreaOfInterest
+    from earthmap.operate import Verdict
     from earthmap.pipeline.doctor import diagnose
 
-    area = AreaOfInterest.normalize(arguments.area) if arguments.area else None
-    console = _console(stderr=True)
-    say = None if arguments.quiet else lambda step: console.print(step, style="dim")
-    found = diagnose(arguments.catalog, collections=arguments.collections, area=area, say=say)
-    if not arguments.quiet:
-        _show_diagnosis(found)
-    _last_line(arguments, {**dataclasses.asdict(found), "status": found.status})
-    return {"healthy": DONE, "partly": WITH_ERRORS, "ill": FAILED}[found.status]
+    code, told = DONE, dict[str, Any]()
+    if arguments.catalog is None or _asks_of_machine(arguments):
+        found = _check_up(arguments)
+        code, told = FAILED if found.verdict is Verdict.WRONG else DONE, found.to_dict()
+    if arguments.catalog is not None:
+        area = AreaOfInterest.normalize(arguments.area) if arguments.area else None
+        console = _console(stderr=True)
+        say = None if arguments.quiet else lambda step: console.print(step, style="dim")
+        health = diagnose(arguments.catalog, collections=arguments.collections, area=area, say=say)
+        if not arguments.quiet:
+            _show_diagnosis(health)
+        code = code or {"healthy": DONE, "partly": WITH_ERRORS, "ill": FAILED}[health.status]
+        told |= {**dataclasses.asdict(health), "status": health.status}
+    _last_line(arguments, told)
+    return code
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    _check_service()
-    from earthmap.service.processes import Offer
-    from earthmap.service.serve import Settings, parse_names, serve
+def _asks_of_machine(arguments: argparse.Namespace) -> bool:
+    return any(getattr(arguments, name) is not None for name in ("storage", "needs", "cluster", "model"))
 
-    settings = Settings(
-        out=arguments.out,
-        offer=Offer(
-            catalogs=parse_names(arguments.catalog, what="catalogue"),
-            models=parse_names(arguments.model, what="model"),
-        ),
-        state=arguments.state,
-        host=arguments.host,
-        port=arguments.port,
-        at_once=arguments.at_once,
+
+def _check_up(arguments: argparse.Namespace) -> Checkup:
+    """What is wrong with this machine, and with what of it the arguments name. Raises JobError."""
+    from earthmap.operate import Wanted, check_up
+
+    if arguments.catalog is None and (arguments.collections or arguments.area):
+        raise JobError("--collection or --area is given without a catalogue", fix="name the catalogue too")
+    if arguments.needs is not None and (arguments.storage is None or not 0 < arguments.needs < 1e9):
+        raise JobError(
+            "--needs says how many GB runs write to --storage", fix="give --storage, and a number above none"
+        )
+    wanted = Wanted(
+        storage=arguments.storage,
+        needs_bytes=None if arguments.needs is None else int(arguments.needs * 1e9),
         cluster=arguments.cluster,
+        model=arguments.model or "nano",
+        catalog=arguments.catalog,
     )
-    serve(settings, say=lambda text: _console(stderr=True).print(text, markup=False))
-    return DONE
-
-
-def _token(arguments: argparse.Namespace) -> int:
-    _check_service()
-    from earthmap.service.serve import told_token
-    from earthmap.service.tokens import Quotas, Role, open_tokens
-
-    with open_tokens(arguments.state, make=arguments.action == "make") as tokens:
-        if arguments.action == "list":
-            sys.stdout.writelines(f"{told_token(record)}\n" for record in tokens.all())
-        elif arguments.name is None:
-            raise JobError(f"token {arguments.action} lacks a name", fix="give the owner, or the id of the token")
-        elif arguments.action == "make":
-            quotas = Quotas(
-                area_km2=arguments.area_km2,
-                tiles=arguments.tiles,
-                read_bytes=arguments.bytes,
-                open_jobs=arguments.open_jobs,
-            )
-            sys.stdout.write(tokens.make(arguments.name, role=Role(arguments.role), quotas=quotas) + "\n")
-        elif not tokens.revoke(arguments.name):
-            raise JobError(f"there is no token {arguments.name[:40]!r} that is valid", fix="see `earthmap token list`")
-    return DONE
-
-
-def _check_service() -> None:
-    """Raises JobError where the extra `service` is not installed."""
-    import importlib.util
-
-    missing = [name for name in ("sqlalchemy", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise JobError(f"the service needs {', '.join(missing)}", fix="pip install 'earthmap[service]'")
+    return check_up(wanted, heard=None if arguments.quiet else _show_finding)
 
 
 # ── what people see ──────────────────────────────────────────────────────────────────────────────────────────
@@ -927,6 +890,10 @@ def _sayer(arguments: argparse.Namespace) -> Callable[[str], None]:
     """What happens before there is a bar, in lines on standard error."""
     from rich.markup import escape
 
+    from earthmap.operate.logs import is_on, log_step
+
+    if is_on():
+        return log_step
     console = None if arguments.quiet else _console(stderr=True)
     return lambda text: console.print(escape(text), style="dim") if console else None
 
@@ -948,11 +915,23 @@ def _say_images(job: Job, say: Callable[[str], None]) -> None:
         say(f"and {len(images.left_out) - SHOWN} more files left out; run.json names all")
 
 
+def _heeding(hear: Callable[[Any], None]) -> Callable[[Any], None]:
+    """`hear`, and Ctrl-C where Python dropped it."""
+
+    def heard(told: Any) -> None:
+        _CTRL_C.heed()
+        hear(told)
+
+    return heard
+
+
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None], Callable[[str], None]]]:
     """One live bar on standard error: tiles, tiles a second, time left, failures. Each step heeds Ctrl-C."""
-    if quiet:
-        yield lambda progress: _CTRL_C.heed(), lambda step: _CTRL_C.heed()
+    from earthmap.operate.logs import is_on, log_progress, log_step
+
+    if quiet or is_on():
+        yield _heeding(log_progress), _heeding(log_step)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -1021,6 +1000,15 @@ def _show_reply(reply: Reply, arguments: argparse.Namespace) -> None:
         for line in tell(reply):
             console.print(line, markup=False)
     _last_line(arguments, reply.to_dict())
+
+
+def _show_finding(finding: Finding) -> None:
+    """One line; of what is not well what was expected and how to fix it too."""
+    style = {"ok": "green", "warning": "yellow", "wrong": "red"}[finding.verdict]
+    rest = "" if finding.expected is None else f"; expected {finding.expected}; to fix: {finding.fix}"
+    console = _console()
+    console.print(f"{finding.verdict:<8}", style=style, end="")
+    console.print(f"{finding.check}: {finding.found}{rest}", markup=False)
 
 
 def _show_diagnosis(found: Diagnosis) -> None:
@@ -1104,7 +1092,7 @@ _COMMANDS = {
     "map": _map, "ask": _ask, "respond": _respond,
     "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
     "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate, "similar": _similar,
-    "cluster": _cluster, "egress": _egress, "serve": _serve, "token": _token,
+    "cluster": _cluster, "egress": _egress,
 }  # fmt: skip
 
 
@@ -1181,8 +1169,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")  # of libraries; what a user must know is in the ledger and the notes
     warnings.simplefilter("always", EarthmapWarning)
     warnings.showwarning = _show_warning
+    from earthmap.operate.logs import logging_as_asked
+    from earthmap.operate.stopping import ending_in_order
+
     try:
-        with _CTRL_C.listening():
+        with _CTRL_C.listening(), ending_in_order(), logging_as_asked():
             arguments = _parsed(_joined(sys.argv[1:] if argv is None else argv))
             return _COMMANDS[arguments.command](arguments)
     except EarthmapError as error:

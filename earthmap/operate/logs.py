@@ -131,6 +131,7 @@ def _loggers() -> list[logging.Logger]:
 def log_progress(progress: Progress) -> None:
     """A cell is done; for `report` of `run_job`."""
     fields = {
+        "execution": progress.execution,
         "cell": progress.cell_id,
         "cells": progress.cells,
         "tiles": progress.tiles,

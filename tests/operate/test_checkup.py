@@ -57,9 +57,31 @@ def test_where_a_package_is_missing_the_machine_is_still_looked_at(tmp_path: Pat
     assert {"memory", "disk.temporary", "clock"} <= set(names)
 
 
+def _processes() -> set[int]:
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
+
+
+def _rays(pids: set[int]) -> list[str]:
+    names = []
+    for pid in pids:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "ray" in command and "pytest" not in command:
+            names.append(command[:100])
+    return names
+
+
 @pytest.mark.slow
 @pytest.mark.ray
-def test_this_machine(tmp_path: Path) -> None:
+def test_this_machine_for_real_and_nothing_is_left(tmp_path: Path) -> None:
+    before = _processes()
     found = check_up(Wanted(storage=str(tmp_path)))
-    assert {"ray", "gpu", "model"} <= {one.check for one in found.findings}
     assert found.verdict is not Verdict.WRONG, found
+    said = {one.check: one.found for one in found.findings}
+    assert said["ray"].startswith("Ray 2.")
+    assert said["model"].startswith("nano is whole")
+    assert "torch" in said["gpu"]
+    assert _rays(_processes() - before) == []
+    assert list(tmp_path.iterdir()) == []

@@ -176,10 +176,10 @@ def test_a_long_line_takes_no_time() -> None:
 def test_run_and_cell_are_told_and_libraries_are_heard() -> None:
     apart = logging.getLogger("library.apart")
     apart.propagate = False
-    progress = Progress(cells=1, tiles=16, tiles_planned=32, km2=1.0, failed=2, cell_id="cell-7")
+    progress = Progress(cells=1, tiles=16, tiles_planned=32, km2=1.0, failed=2, cell_id="cell-7", execution=2)
 
     def log() -> None:
-        with bound({"run": "runs/valley", "execution": 2}):
+        with bound({"run": "runs/valley"}):
             log_progress(progress)
             logging.getLogger("urllib3").warning("Retrying https://h/a?sig=abc")
         apart.warning("apart")

@@ -31,7 +31,9 @@ def _values(metrics: Metrics) -> dict[str, float]:
 
 
 def _progress(cells: int) -> Progress:
-    return Progress(cells=cells, tiles=16 * cells, tiles_planned=64, km2=1.0, failed=0, cell_id=f"cell-{cells}")
+    return Progress(
+        cells=cells, tiles=16 * cells, tiles_planned=64, km2=1.0, failed=0, cell_id=f"cell-{cells}", execution=2
+    )
 
 
 def test_a_run_is_counted_and_read_back(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from earthmap.operate.child import Child
 from earthmap.operate.findings import Finding, Verdict
 from earthmap.operate.model import (
     ask_checkpoint,
-    ask_gpu,
     check_checkpoint,
     check_gpu,
     damaged_files,
@@ -108,10 +107,7 @@ def test_a_model_larger_than_the_memory() -> None:
 
 @pytest.mark.slow
 @needs_nano
-def test_the_embedded_checkpoint_and_one_cut_short(tmp_path: Path) -> None:
-    with ask_checkpoint(EMBEDDED_FOLDER) as child:
-        found = check_checkpoint(child, source="nano", folder=EMBEDDED_FOLDER, available_bytes=10**10)
-    assert found.verdict is Verdict.OK
+def test_a_checkpoint_that_is_cut_short(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(EMBEDDED_FOLDER, copy)
     weights = copy / "model.safetensors"
@@ -120,9 +116,3 @@ def test_the_embedded_checkpoint_and_one_cut_short(tmp_path: Path) -> None:
         found = check_checkpoint(child, source=str(copy), folder=copy, available_bytes=10**10)
     assert found.verdict is Verdict.WRONG
     assert "damaged" in found.found
-
-
-@pytest.mark.slow
-def test_the_gpus_of_this_machine() -> None:
-    with ask_gpu() as child:
-        assert check_gpu(child).verdict in (Verdict.OK, Verdict.WARNING)

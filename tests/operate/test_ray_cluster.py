@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,32 +42,6 @@ def test_ray_that_is_not_installed_or_hangs() -> None:
     assert "no answer within 0.3 s" in found.found
     assert found.fix
     assert "ray status" in found.fix
-
-
-def _processes() -> set[int]:
-    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
-
-
-def _rays(pids: set[int]) -> list[str]:
-    names = []
-    for pid in pids:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if "ray" in command and "pytest" not in command:
-            names.append(command[:100])
-    return names
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_ray_starts_here_and_leaves_nothing() -> None:
-    before = _processes()
-    with ask_ray(None) as child:
-        found = check_ray(child, address=None)
-    assert found.verdict is Verdict.OK, found
-    assert _rays(_processes() - before) == []
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from earthmap.operate.logs import MAX_FAILURES, log_outcome, log_progress, log_s
 from earthmap.pipeline import Progress
 from tests.operate.runs import finished
 
-PROGRESS = Progress(cells=1, tiles=16, tiles_planned=32, km2=1.0, failed=0, cell_id="cell-1")
+PROGRESS = Progress(cells=1, tiles=16, tiles_planned=32, km2=1.0, failed=0, cell_id="cell-1", execution=2)
 FAILED = {"status": "failed", "reason": "timeout", "stage": "read", "cell_id": "cell-1", "message": "no answer"}
 
 
