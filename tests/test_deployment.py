@@ -17,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from earthmap.pipeline.job import STORAGE
+
 ROOT = Path(__file__).parents[1]
 KUBERAY = ROOT / "jobs" / "kuberay"
 SCHEMAS = ROOT.parent / "shared" / "data" / "19_schemas" / "kuberay"
@@ -24,8 +26,6 @@ FILES = {"RayJob": ("rayjob.yaml", "rayClusterSpec")}
 """File of each kind, and under which key it has its cluster."""
 
 ROLES = ("reader", "predictor")
-
-STORAGE = "EARTHMAP_STORAGE"
 
 
 def launcher() -> dict[str, Any]:

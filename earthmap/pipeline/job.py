@@ -5,6 +5,8 @@ A job is data (a YAML or JSON file, or the flags of `earthmap map`). Paths in a 
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,10 @@ from earthmap.tasks.damage import DAMAGED_BUILDING, speaks_of_damage
 
 DEFAULT_MAX_TILES = 100_000
 """Tiles that a job may have unless it says otherwise: about 1.5 million km² at 10 m."""
+
+STORAGE = "EARTHMAP_STORAGE"
+"""Variable that names the folder or s3:// prefix below which a job's relative `out` and `store` are, for all machines
+of a cluster to reach (docs/cluster.md)."""
 
 TILE_SIZE = 448
 """Side of a tile's picture in pixels where nothing speaks for another."""
@@ -231,6 +237,30 @@ def _anchored(address: str, base: Path | None) -> str:
     return str(path if path.is_absolute() else base / path)
 
 
+def _kept(address: str, base: Path | None) -> str:
+    """Where a run folder or store is: below the storage that the environment names, unless it says where itself.
+
+    Raises:
+        JobError: for a storage that is another place on each machine, and for an address that leads out of it.
+    """
+    root = os.environ.get(STORAGE, "").rstrip("/")
+    if not root or "://" in address or Path(address).expanduser().is_absolute():
+        return _anchored(address, base)
+    if "://" not in root and not Path(root).is_absolute():
+        raise JobError(
+            f"{STORAGE} is {root!r}, another place for each folder that one stands in",
+            expected="an address such as s3://bucket/prefix, or the whole path of a folder that all machines share",
+            fix=f"set {STORAGE} to one of these",
+        )
+    inside = posixpath.normpath(address)
+    if inside.split("/")[0] == "..":
+        raise JobError(
+            f"{address!r} leads out of {root}, where {STORAGE} keeps runs",
+            fix="leave the dots out, or give the whole address",
+        )
+    return root if inside == "." else f"{root}/{inside}"
+
+
 def _anchored_image(text: str, base: Path | None) -> str:
     """An image's path made absolute, so that the job means the same files wherever it is run from."""
     address, date = split_date(text)
@@ -408,8 +438,8 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         update={
             "area": resolved.to_geojson(),
             "catalog": _anchored(spec.catalog, base) if spec.catalog else None,
-            "out": _anchored(spec.out, base),
-            "store": _anchored(spec.store, base) if spec.store else None,
+            "out": _kept(spec.out, base),
+            "store": _kept(spec.store, base) if spec.store else None,
             "points": _anchored(spec.points, base) if spec.points else None,
         }
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from earthmap.errors import AreaError, JobError, QueryError
 from earthmap.pipeline import parse_job, read_job
+from earthmap.pipeline.job import STORAGE
 
 JOB: dict[str, Any] = {
     "area": [10.0, 45.0, 10.5, 45.5],
@@ -64,6 +68,52 @@ def test_where_and_on_what_do_not_make_another_job(change: dict[str, Any]) -> No
 )
 def test_what_is_asked_makes_another_job(change: dict[str, Any]) -> None:
     assert parse_job({**JOB, **change}).content_key() != parse_job(JOB).content_key()
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/maps", "s3://bucket/maps/", "/mnt/shared"])
+def test_relative_results_are_below_the_storage_of_the_environment(
+    root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(STORAGE, root)
+    path = tmp_path / "valley.yaml"
+    path.write_text(yaml.safe_dump({**JOB, "store": "./stores//2024"} | {"out": "runs/one"}))
+    job = read_job(path)
+    assert (job.spec.out, job.spec.store) == (f"{root.rstrip('/')}/runs/one", f"{root.rstrip('/')}/stores/2024")
+    assert job.spec.catalog == str(tmp_path / "catalog.json"), "what is read stays where it is"
+    assert parse_job(job.to_dict()) == job
+    assert read_job(path, overrides={"out": "runs/two"}).spec.out == f"{root.rstrip('/')}/runs/two"
+    assert job.content_key() == read_job(path, overrides={"out": str(tmp_path)}).content_key()
+    path.write_text(yaml.safe_dump({name: value for name, value in JOB.items() if name != "out"}))
+    assert read_job(path).spec.out == f"{root.rstrip('/')}/runs/valley"
+
+
+@pytest.mark.parametrize("out", ["s3://other/place", "/home/me/runs"])
+def test_whole_addresses_are_not_below_the_storage(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORAGE, "s3://bucket/maps")
+    assert parse_job({**JOB, "out": out}).spec.out == out
+
+
+@given(st.lists(st.sampled_from(["a", "b.c", "..", ".", "", "..."]), min_size=1, max_size=6))
+def test_no_relative_result_leads_out_of_the_storage(parts: list[str]) -> None:
+    steps = [0 if part in ("", ".") else -1 if part == ".." else 1 for part in parts]
+    out = "./" + "/".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STORAGE, "s3://bucket/maps")
+        if min(itertools.accumulate(steps)) < 0:
+            with pytest.raises(JobError, match="leads out of"):
+                parse_job({**JOB, "out": out})
+            return
+        found = parse_job({**JOB, "out": out}).spec.out
+    assert found == "s3://bucket/maps" or found.startswith("s3://bucket/maps/")
+    assert not {"..", "."} & set(found.split("/"))
+
+
+@pytest.mark.parametrize("root", ["runs", "./shared", "../maps"])
+def test_a_storage_that_depends_on_where_one_stands_is_refused(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(STORAGE, root)
+    with pytest.raises(JobError, match="another place for each folder") as caught:
+        parse_job(JOB)
+    assert STORAGE in str(caught.value)
 
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
