@@ -65,7 +65,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_finetune(commands)
     _add_egress(commands)
+    _add_serve(commands)
+    _add_token(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    add = commands.add_parser("serve", help="take jobs over HTTP, as OGC API – Processes says").add_argument
+    add("--catalog", action="append", required=True, metavar="NAME=ADDRESS", help="one that requests may name; repeat")
+    add("--model", action="append", default=[], metavar="NAME=FOLDER", help="checkpoint that they may name; repeat")
+    add("--out", default="runs/service", help="folder or s3:// address of the runs (default runs/service)")
+    add("--state", metavar="PLACE", help="SQLite file or postgresql+psycopg:// URL (default state.sqlite in --out)")
+    add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1); beyond this machine with tokens only")
+    add("--port", type=int, default=8000, help="(default 8000)")
+    add("--at-once", type=int, default=1, metavar="N", help="jobs that run at the same time (default 1)")
+    add("--cluster", metavar="ADDRESS", help="Ray cluster that the runs use (default: one of this machine for each)")
+
+
+def _add_token(commands: Any) -> None:
+    parser = commands.add_parser("token", help="who may use the service: make, list and revoke tokens")
+    add = parser.add_argument
+    add("action", choices=("make", "list", "revoke"), help="make prints the token, which is kept nowhere else")
+    add("name", nargs="?", help="make: its owner, a person or a team; revoke: its id, as list shows it")
+    add("--state", default="runs/service/state.sqlite", metavar="PLACE", help="as of `earthmap serve`")
+    add("--role", choices=("viewer", "submitter", "operator"), default="submitter", help="(default submitter)")
+    add("--area-km2", type=float, metavar="KM2", help="ground of a job at most")
+    add("--tiles", type=int, metavar="N", help="tiles of a job at most")
+    add("--bytes", type=int, metavar="N", help="bytes of pixels that a job reads at most")
+    add("--open-jobs", type=int, metavar="N", help="jobs of the owner that wait or run at once, at most")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -877,6 +904,59 @@ def _check_up(arguments: argparse.Namespace) -> Checkup:
     return check_up(wanted, heard=None if arguments.quiet else _show_finding)
 
 
+def _serve(arguments: argparse.Namespace) -> int:
+    _check_service()
+    from earthmap.service.processes import Offer
+    from earthmap.service.serve import Settings, parse_names, serve
+
+    settings = Settings(
+        out=arguments.out,
+        offer=Offer(
+            catalogs=parse_names(arguments.catalog, what="catalogue"),
+            models=parse_names(arguments.model, what="model"),
+        ),
+        state=arguments.state,
+        host=arguments.host,
+        port=arguments.port,
+        at_once=arguments.at_once,
+        cluster=arguments.cluster,
+    )
+    serve(settings, say=lambda text: _console(stderr=True).print(text, markup=False))
+    return DONE
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    _check_service()
+    from earthmap.service.serve import told_token
+    from earthmap.service.tokens import Quotas, Role, open_tokens
+
+    with open_tokens(arguments.state, make=arguments.action == "make") as tokens:
+        if arguments.action == "list":
+            sys.stdout.writelines(f"{told_token(record)}\n" for record in tokens.all())
+        elif arguments.name is None:
+            raise JobError(f"token {arguments.action} lacks a name", fix="give the owner, or the id of the token")
+        elif arguments.action == "make":
+            quotas = Quotas(
+                area_km2=arguments.area_km2,
+                tiles=arguments.tiles,
+                read_bytes=arguments.bytes,
+                open_jobs=arguments.open_jobs,
+            )
+            sys.stdout.write(tokens.make(arguments.name, role=Role(arguments.role), quotas=quotas) + "\n")
+        elif not tokens.revoke(arguments.name):
+            raise JobError(f"there is no token {arguments.name[:40]!r} that is valid", fix="see `earthmap token list`")
+    return DONE
+
+
+def _check_service() -> None:
+    """Raises JobError where the extra `service` is not installed."""
+    import importlib.util
+
+    missing = [name for name in ("sqlalchemy", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise JobError(f"the service needs {', '.join(missing)}", fix="pip install 'earthmap[service]'")
+
+
 # ── what people see ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -1092,7 +1172,7 @@ _COMMANDS = {
     "map": _map, "ask": _ask, "respond": _respond,
     "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
     "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate, "similar": _similar,
-    "cluster": _cluster, "egress": _egress,
+    "cluster": _cluster, "egress": _egress, "serve": _serve, "token": _token,
 }  # fmt: skip
 
 
