@@ -25,6 +25,7 @@ from earthmap.errors import EarthmapError
 from earthmap.service.errors import problem, problem_of
 from earthmap.service.processes import Offer, job_of
 from earthmap.service.state import JobRecord, JobStore
+from earthmap.storage import Storage
 
 WORKER = (sys.executable, "-m", "earthmap.service.worker")
 """What a run is started by; it reads its work from the standard input, and tells of it on the standard output."""
@@ -129,7 +130,7 @@ class ProcessRunner:
             start_new_session=True,
             env={**os.environ, **self.environment},
         )
-        child = _Child(process, out, errors)
+        child = _Child(process, Storage(made.spec.out).address, errors)
         stdin = cast(IO[bytes], process.stdin)  # it stays open: its end tells the run that we are gone
         with contextlib.suppress(BrokenPipeError):  # it died at once, which `progress` tells
             stdin.write(json.dumps(work).encode() + b"\n")
