@@ -25,6 +25,9 @@ WATCH_S = 1.0
 HEAD_LOST_S = 2.0
 """A head that is not heard for so long is lost: what ran there is no more, even where another takes its place."""
 
+READER, PREDICTOR = ROLES = ("reader", "predictor")
+"""What a node can be for: reading, merging and whatever else needs no GPU; holding the model on one."""
+
 OBJECT_STORE_BYTES = 256 * 2**20
 """Ray's object store for a cluster that a run starts: only small rows pass through it."""
 
@@ -130,10 +133,22 @@ class Watch:
     @property
     def gpus(self) -> float:
         """Those of all nodes together."""
+        return self._resources().get("GPU", 0.0)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Those of ROLES that the cluster offers: a node has a resource of that name.
+
+        The head of a cluster that grows names those that it can grow, too, beside no CPU (docs/cluster.md).
+        """
+        return frozenset(ROLES) & self._resources().keys()
+
+    @staticmethod
+    def _resources() -> dict[str, float]:
         import ray
 
         resources: Callable[[], dict[str, float]] = ray.cluster_resources
-        return resources().get("GPU", 0.0)
+        return resources()
 
     def wait(self, taken: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> dict[str, Any] | None:
         """The next row, None after the last. Raises ClusterError when the head is lost, or what ended the rows."""

@@ -21,7 +21,7 @@ from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
 from earthmap.merge import merge_cell
 from earthmap.pipeline.audit import plan_triage
 from earthmap.pipeline.clearness import best_first
-from earthmap.pipeline.cluster import Watch, cluster, watched_rows
+from earthmap.pipeline.cluster import PREDICTOR, READER, Watch, cluster, watched_rows
 from earthmap.pipeline.context import Committed, Context
 from earthmap.pipeline.flood_parts import predict_work
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
@@ -86,6 +86,9 @@ class CellDone:
 
 ONE_CPU = {"num_cpus": 1.0}
 """What a stage asks of a node unless it says otherwise."""
+
+TRACE = 0.001
+"""How much of a role work asks for: enough to be sent there, and never what a node runs out of first."""
 
 STAGES = ("read", "predict", "merge")
 """What workers do with a cell, in this order."""
@@ -371,7 +374,7 @@ def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> A
     return table.select(ledger_schema().names).cast(ledger_schema())
 
 
-def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int, gpus: float) -> Any:
+def _dataset(plan: Plan, context: Context, merged: MergedCells, watch: Watch) -> Any:
     import pyarrow as pa
     import ray
     import ray.data
@@ -384,13 +387,16 @@ def _dataset(plan: Plan, context: Context, merged: MergedCells, *, cpus: int, gp
     kinds = [(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")]
     schema = pa.schema([*kinds, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
     rows = (pa.Table.from_pylist([{"work": pickle.dumps(work)}], schema=schema) for work in plan.work())
-    sizes = _block_sizes(plan.cells, cpus=cpus)
+    sizes = _block_sizes(plan.cells, cpus=watch.cpus)
     dataset: Any = ray.data.from_arrow([pa.concat_tables(itertools.islice(rows, size)) for size in sizes])
-    asked = {"read": {"num_cpus": _reading_cpus(plan)}, "predict": _predicting(context.predictor["name"], gpus=gpus)}
+    roles, gpus = watch.roles, watch.gpus
+    predicting = _predicting(context.predictor["name"], gpus=gpus or float(PREDICTOR in roles))
+    asked = {"read": {"num_cpus": _reading_cpus(plan)}, "predict": predicting}
     work: tuple[Callable[[list[Any], dict[str, Any]], dict[str, Any]], ...]
     work = (_read_row, _predict_row, partial(_merge_row, merged))
     for name, stage in zip(STAGES, work, strict=True):
-        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), **asked.get(name, ONE_CPU))
+        asks = _by_role(asked.get(name, ONE_CPU), roles)
+        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), **asks)
     return dataset
 
 
@@ -420,6 +426,12 @@ def _predicting(predictor: str, *, gpus: float) -> dict[str, float]:
     return {**ONE_CPU, "num_gpus": 1.0} if gpus and predictor == "vlm" else ONE_CPU
 
 
+def _by_role(asked: Mapping[str, float], roles: frozenset[str]) -> dict[str, Any]:
+    """What is asked, of a node of the role that it is for where the cluster offers that role."""
+    role = PREDICTOR if "num_gpus" in asked else READER
+    return {**asked, "resources": {role: TRACE}} if role in roles else dict(asked)
+
+
 def _stream(
     plan: Plan,
     context: Context,
@@ -438,7 +450,7 @@ def _stream(
     cells = tiles = failed = 0
     watch = Watch(say)
     tally.workers = max(1, min(watch.cpus, plan.cells))
-    for row in watched_rows(_dataset(plan, context, merged, cpus=watch.cpus, gpus=watch.gpus), watch):
+    for row in watched_rows(_dataset(plan, context, merged, watch), watch):
         if row["error"] is not None:
             raise pickle.loads(row["error"])
         cell: CellDone = pickle.loads(row["done"])

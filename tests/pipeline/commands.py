@@ -52,6 +52,34 @@ def write_job(folder: Path, world: World, catalog: Path, *, out: str, **changes:
     return path
 
 
+def marked(mark: str) -> dict[int, str]:
+    """Command lines of the processes whose environment has `mark`, by id."""
+    found = {}
+    sign = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if sign not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            if (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def end_marked(mark: str, *, patience: float) -> dict[int, str]:
+    """Wait for the processes with `mark`; what is left after `patience` seconds is ended by id, and returned."""
+    until = time.monotonic() + patience
+    left = marked(mark)
+    while left and time.monotonic() < until:
+        time.sleep(0.1)
+        left = marked(mark)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return left
+
+
 @dataclass
 class Command:
     """One `earthmap map`, or other `verb`, running or ended."""
@@ -83,17 +111,7 @@ class Command:
 
     def processes(self) -> dict[int, str]:
         """Command lines of its processes, by id."""
-        found = {}
-        sign = f"{MARK}={self.mark}".encode()
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                if sign not in (folder / "environ").read_bytes().split(b"\0"):
-                    continue
-                if (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return found
+        return marked(self.mark)
 
     def kill(self) -> dict[int, str]:
         """SIGKILL to the driver alone; returns what did not end by itself within GONE_S, and ends that too.
@@ -115,15 +133,7 @@ class Command:
 
     def end(self, *, patience: float = 10.0) -> dict[int, str]:
         """Wait for all of its processes; what is left after `patience` seconds is ended by id, and returned."""
-        until = time.monotonic() + patience
-        left = self.processes()
-        while left and time.monotonic() < until:
-            time.sleep(0.1)
-            left = self.processes()
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return left
+        return end_marked(self.mark, patience=patience)
 
 
 @contextlib.contextmanager

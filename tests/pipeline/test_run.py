@@ -21,7 +21,7 @@ from earthmap.grid import AreaOfInterest, inside, pixel_area_m2
 from earthmap.pipeline import Limits, Run, parse_job, run_job
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH
 from earthmap.pipeline.lease import Lease
-from earthmap.pipeline.run import _block_sizes, _predicting
+from earthmap.pipeline.run import _block_sizes, _by_role, _predicting
 from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 
@@ -466,3 +466,12 @@ def test_blocks_hold_every_cell_once_and_about_as_many_each_but_the_first(cells:
 def test_the_model_asks_for_a_gpu_where_there_is_one() -> None:
     assert _predicting("vlm", gpus=2.0) == {"num_cpus": 1.0, "num_gpus": 1.0}
     assert _predicting("vlm", gpus=0.0) == _predicting("spectral", gpus=2.0) == {"num_cpus": 1.0}
+
+
+def test_work_asks_for_the_roles_that_the_cluster_offers_and_for_no_other() -> None:
+    core, gpu = {"num_cpus": 1.0}, {"num_cpus": 1.0, "num_gpus": 1.0}
+    both = frozenset({"reader", "predictor"})
+    assert _by_role(core, frozenset()) == _by_role(core, frozenset({"predictor"})) == core
+    assert _by_role(gpu, frozenset()) == _by_role(gpu, frozenset({"reader"})) == gpu
+    assert _by_role(core, both) == {**core, "resources": {"reader": 0.001}}
+    assert _by_role(gpu, both) == {**gpu, "resources": {"predictor": 0.001}}
