@@ -146,8 +146,9 @@ def proxied_environment(address: str, *, keys: bool = False) -> dict[str, str]:
     proxied = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), address)
     direct = dict.fromkeys(("ALL_PROXY", "NO_PROXY"), "")
     both = proxied | direct
-    unsigned = {} if keys else {"AWS_NO_SIGN_REQUEST": "YES"}
-    return both | {name.lower(): value for name, value in both.items()} | unsigned
+    others = {} if keys else {"AWS_NO_SIGN_REQUEST": "YES"}
+    others["no_grpc_proxy"] = "localhost,127.0.0.1"  # Ray's own parts; no client of addresses speaks gRPC
+    return both | {name.lower(): value for name, value in both.items()} | others
 
 
 @contextlib.contextmanager

@@ -460,5 +460,6 @@ def test_the_environment_exempts_no_host() -> None:
         "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
     }  # fmt: skip
     assert variables["AWS_NO_SIGN_REQUEST"] == "YES"
+    assert variables["no_grpc_proxy"] == "localhost,127.0.0.1"
     assert "AWS_NO_SIGN_REQUEST" not in proxied_environment("http://127.0.0.1:3128", keys=True)
     assert variables["NO_PROXY"] == variables["no_proxy"] == variables["all_proxy"] == ""
