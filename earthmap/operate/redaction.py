@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -135,13 +136,21 @@ def _is_secret(name: str) -> bool:
 def _secrets_of(environment: Mapping[str, str]) -> list[str]:
     found = []
     for name, value in environment.items():
-        if _is_secret(name):
+        if _is_secret(name) and not _is_place(value):
             found.append(value.strip())
         if name.upper() == "EARTHMAP_HEADERS":
             found += [line.partition(":")[2].strip() for line in value.splitlines()]
         if "@" in value and "://" in value:
             found += _password_of(value)
     return [value for value in found if len(value) >= _SHORTEST]
+
+
+def _is_place(value: str) -> bool:
+    """True for a folder, file or socket that is there, as PWD, SSH_AUTH_SOCK and AWS_WEB_IDENTITY_TOKEN_FILE name."""
+    try:
+        return value.startswith("/") and Path(value).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _password_of(address: str) -> list[str]:

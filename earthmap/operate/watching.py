@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from earthmap.errors import JobError
 from earthmap.operate.logs import bound, is_on, log_outcome
 from earthmap.operate.metrics import Metrics, RunMeter
+from earthmap.storage import Storage
 
 if TYPE_CHECKING:
     from earthmap.pipeline import Progress, Run
@@ -52,7 +53,7 @@ def watching(address: str, *, report: Callable[[Progress], None] | None) -> Iter
             stack.callback(numbers.again)
             meter = stack.enter_context(numbers.metrics.run())
             heard += [meter.report, numbers.now_and_then]
-        stack.enter_context(bound({"run": address}))
+        stack.enter_context(bound({"run": Storage(address).address}))
         yield Watcher(report=partial(_tell_all, heard), finished=partial(_finished, meter))
 
 

@@ -9,6 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -127,6 +128,11 @@ def test_proxies_and_headers_of_the_environment_are_known() -> None:
     assert said == f"{MASK} {MASK} {MASK} {MASK} {MASK} /usr/bin:/usr/local/bin"
     assert redactor({"n": 1234567})["n"] == 1234567
     assert Redactor(["1234567"])({"n": 1234567})["n"] == MASK
+
+
+def test_folders_of_the_environment_are_no_secrets(tmp_path: Path) -> None:
+    redactor = Redactor.of_environment({"PWD": str(tmp_path), "SSH_AUTH_SOCK": str(tmp_path), "MY_TOKEN": "/not/there"})
+    assert redactor(f"{tmp_path}/runs of /not/there") == f"{tmp_path}/runs of {MASK}"
 
 
 def test_what_is_no_secret_stays() -> None:

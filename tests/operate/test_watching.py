@@ -49,7 +49,7 @@ def test_logs_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         watch.finished(run)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["searching the catalogue", "cell done", "tile failed", "run finished"]
-    assert lines[1]["run"] == "runs/valley"
+    assert lines[1]["run"] == str(Path("runs/valley").resolve())
     assert lines[1]["cell"] == "cell-1"
     failed = lines[2]
     assert (failed["tile"], failed["cell"], failed["execution"]) == ("tile-1", "cell-1", 2)
