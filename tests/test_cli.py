@@ -215,7 +215,7 @@ def test_an_interrupt_that_is_dropped_is_heeded_later(monkeypatch: pytest.Monkey
             signal.raise_signal(signal.SIGINT)
             time.sleep(0.01)  # Python looks for signals between two steps
 
-    before = signal.getsignal(signal.SIGINT)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test's process may ignore it
     with cli._CTRL_C.listening():
         cli._CTRL_C.heed()
         Last()
@@ -224,6 +224,7 @@ def test_an_interrupt_that_is_dropped_is_heeded_later(monkeypatch: pytest.Monkey
             cli._CTRL_C.heed()
         with pytest.raises(KeyboardInterrupt):
             cli._CTRL_C.sleep(60.0)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with cli._CTRL_C.listening():
         cli._CTRL_C.heed()  # a new command knows nothing of it
+    signal.signal(signal.SIGINT, former)

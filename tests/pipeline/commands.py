@@ -91,15 +91,20 @@ class Command:
     running: subprocess.Popen[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.running = subprocess.Popen(
-            [sys.executable, "-m", "earthmap.cli", self.verb, *self.arguments],
-            env={**os.environ, **self.env, MARK: self.mark},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        # Tests that were started in the background ignore Ctrl-C, and so would what they start.
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.running = subprocess.Popen(
+                [sys.executable, "-m", "earthmap.cli", self.verb, *self.arguments],
+                env={**os.environ, **self.env, MARK: self.mark},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, former)
 
     def finish(self, timeout: float = COMMAND_S) -> tuple[int, str, str]:
         """Exit status, standard output and standard error. Whatever of it is left after `timeout` is ended."""
