@@ -13,18 +13,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from earthmap.client import connect
     from earthmap.grid import AreaOfInterest
     from earthmap.pipeline import Job, Run, open_run
     from earthmap.pipeline import map_area as map
 
 __version__ = "0.1.0"
 
-__all__ = ["AreaOfInterest", "Job", "Run", "map", "open_run"]
+__all__ = ["AreaOfInterest", "Job", "Run", "connect", "map", "open_run"]
 
 _HOMES = {
     "AreaOfInterest": ("earthmap.grid", "AreaOfInterest"),
     "Job": ("earthmap.pipeline", "Job"),
     "Run": ("earthmap.pipeline", "Run"),
+    "connect": ("earthmap.client", "connect"),
     "map": ("earthmap.pipeline", "map_area"),
     "open_run": ("earthmap.pipeline", "open_run"),
 }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.demands import Demands
     from earthmap.pipeline.doctor import Diagnosis
     from earthmap.pipeline.respond import Follow
+    from earthmap.service.egress_rules import EgressRules
     from earthmap.tasks import Query
 
 SHOWN = 8
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_egress(commands)
     _add_serve(commands)
     _add_token(commands)
+    _add_jobs(commands)
     return parser
 
 
@@ -79,7 +81,15 @@ def _add_serve(commands: Any) -> None:
     add("--host", default="127.0.0.1", help="where to listen (default 127.0.0.1); beyond this machine with tokens only")
     add("--port", type=int, default=8000, help="(default 8000)")
     add("--at-once", type=int, default=1, metavar="N", help="jobs that run at the same time (default 1)")
-    add("--cluster", metavar="ADDRESS", help="Ray cluster that the runs use (default: one of this machine for each)")
+    add("--cluster", metavar="ADDRESS", help="Ray cluster that all runs use (default: one of this machine)")
+    add("--replicas", type=int, default=1, metavar="N", help="of each model, where much is asked (default 1)")
+    add("--gpus", type=float, metavar="SHARE", help="GPUs of each, such as 0.5 (default: 1 where there are any)")
+    add("--askers", type=int, default=2, metavar="N", help="workers that prepare questions about one place (default 2)")
+    add("--questions", type=int, default=64, metavar="N", help="of those at once; one more is refused (default 64)")
+    add("--answer-within", type=float, default=60.0, metavar="SECONDS", help="what an answer may take (default 60)")
+    about = "by which the nodes of --cluster reach this machine's egress proxy (default: what leads to its head)"
+    add("--egress", metavar="HOST[:PORT]", help=about)
+    _add_rules(add)
 
 
 def _add_token(commands: Any) -> None:
@@ -93,6 +103,16 @@ def _add_token(commands: Any) -> None:
     add("--tiles", type=int, metavar="N", help="tiles of a job at most")
     add("--bytes", type=int, metavar="N", help="bytes of pixels that a job reads at most")
     add("--open-jobs", type=int, metavar="N", help="jobs of the owner that wait or run at once, at most")
+    add("--steps", type=int, metavar="N", help="steps of training of a job at most")
+
+
+def _add_jobs(commands: Any) -> None:
+    add = commands.add_parser("jobs", help="jobs of the service: remove the files of old ones").add_argument
+    add("action", choices=("prune",), help="dismiss jobs that ended long ago, and remove their folders, not the store")
+    add("--out", default="runs/service", help="as of `earthmap serve`")
+    add("--state", metavar="PLACE", help="as of `earthmap serve`")
+    add("--older", type=float, required=True, metavar="DAYS", help="since they ended; 1 at least")
+    add("--dry-run", action="store_true", help="say which, and change nothing")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -205,14 +225,19 @@ def _add_egress(commands: Any) -> None:
     add = commands.add_parser("egress", help=about).add_argument
     add("--host", default="127.0.0.1", help="to listen on (default 127.0.0.1)")
     add("--port", type=int, default=3128, help="to listen on (default 3128; 0 for any)")
+    _add_rules(add)
+    add("--allow-bucket", action="append", dest="buckets", default=[], metavar="BUCKET", help="for --try")
+    add("--try", dest="tried", metavar="ADDRESS", help="say whether a run may read it, and open nothing")
+    _add_output(commands.choices["egress"])
+
+
+def _add_rules(add: Callable[..., Any]) -> None:
+    """What users' runs may reach (docs/egress.md)."""
     add("--allow", action="append", dest="listed", default=[], metavar="HOST", help="host, number or network[:port]")
     add("--allow-port", action="append", dest="ports", type=int, default=[443], metavar="PORT", help="of public hosts")
     add("--allow-http", action="store_true", help="plain http of public hosts too")
-    add("--allow-bucket", action="append", dest="buckets", default=[], metavar="BUCKET", help="for --try")
     add("--deny", action="append", dest="denied", default=[], metavar="NETWORK", help="numbers used inside")
     add("--only-allowed", action="store_true", help="no public host but those of --allow")
-    add("--try", dest="tried", metavar="ADDRESS", help="say whether a run may read it, and open nothing")
-    _add_output(commands.choices["egress"])
 
 
 def _add_finetune(commands: Any) -> None:
@@ -228,6 +253,8 @@ def _add_finetune(commands: Any) -> None:
     add("--preset", help="start from a new model of this size: 2b, nano or tiny")
     add("--model", metavar="FOLDER", help="start from this checkpoint, or a public one's name")
     add("--stages", metavar="FILE", help="table of stages (default: PCMA's, from optical to all sensors)")
+    add("--own", type=int, metavar="STEPS", help="instead: one stage of so many steps on your own --data")
+    add("--rate", type=float, help="with --own: its peak learning rate (default 0.0001; all of a 2b: 0.00001)")
     add("--out", required=True, help="run folder or s3:// address; the same command goes on from what is there")
     add("--lora", type=int, metavar="RANK", help="train adapters of this rank beside the model")
     add("--seed", type=int, help="of a new model, and of what is drawn and in which order (default 0)")
@@ -295,6 +322,7 @@ def _add_map(commands: Any) -> None:
     add("--seen", type=float, metavar="SHARE", help="less ground seen is not enough evidence (default 0.5)")
     add("--certainty", type=float, metavar="SHARE", help="± this share of a number at most, or not enough evidence")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
+    add("--priority", choices=["urgent", "normal", "bulk"], help="among the runs of a cluster (default normal)")
     add("--store", help="where cube and answers are kept, to be shared by runs (default: in the run folder)")
     add("--out", help="run folder or s3:// address")
     add("--explain", action="store_true", help="say what the job would take; run nothing")
@@ -367,6 +395,7 @@ def _add_imagery(add: Callable[..., Any]) -> None:
     add("--patience", type=float, metavar="SECONDS", help="wait this long for providers that refuse (default 600)")
     add("--max-tiles", type=int, metavar="N", help="refuse a pass of more tiles")
     add("--cluster", metavar="ADDRESS", help="Ray cluster (default: this machine)")
+    add("--priority", choices=["urgent", "normal", "bulk"], help="among the runs of a cluster (default urgent)")
     add("--store", help="where cube and answers are kept (default: in the event's folder)")
     add("--out", required=True, help="the event's folder or s3:// address; the same command goes on from what is there")
 
@@ -424,8 +453,8 @@ _DETAILS = ("task", "targets", "choices", "shape")
 _JOB_FLAGS = (
     "least_seen", "triage", "triage_scale", "triage_threshold",
     "area", "catalog", "images", "bands", "collections", "datetime", "sensor", "resolution", "tile_size", "scenes",
-    "predictor", "model", "patience", "max_tiles", "seen", "certainty", "cluster", "store", "out", "footprints",
-    "reference_water", "rush", "points",
+    "predictor", "model", "patience", "max_tiles", "seen", "certainty", "cluster", "priority", "store", "out",
+    "footprints", "reference_water", "rush", "points",
 )  # fmt: skip
 
 
@@ -688,7 +717,7 @@ _DEMO_ANSWERS = {
 
 _FINETUNE_FLAGS = (
     "out", "preset", "model", "stages", "lora", "seed", "every", "steps", "at_once", "validate", "workers", "cluster",
-    "rows", "weights",
+    "rows", "weights", "own", "rate",
 )  # fmt: skip
 
 
@@ -782,26 +811,33 @@ def _egress(arguments: argparse.Namespace) -> int:
     try:
         from earthmap.service.addresses import Nameable
         from earthmap.service.egress import run_egress, try_address
-        from earthmap.service.egress_rules import make_rules
+        from earthmap.service.egress_gate import Gate
     except ImportError as error:
         raise JobError(f"the package {error.name} is not installed", fix="pip install 'earthmap[service]'") from error
-    rules = make_rules(
-        arguments.listed,
-        ports=arguments.ports,
-        plain_http=arguments.allow_http,
-        public=not arguments.only_allowed,
-        denied=arguments.denied,
-    )
+    rules = _rules(arguments)
     if arguments.tried:
         try_address(Nameable(rules=rules, buckets=tuple(arguments.buckets)), arguments.tried)
         _show_lines([f"a run may read {arguments.tried}"], arguments)
         _last_line(arguments, {"address": arguments.tried, "allowed": True})
         return DONE
     ready: Callable[[str], None] = lambda address: _show_lines([f"egress proxy at {address}"], arguments)  # noqa: E731
-    counts = run_egress(rules, place=(arguments.host, arguments.port), ready=ready)
+    counts = run_egress(rules, gate=Gate(host=arguments.host, port=arguments.port), ready=ready)
     _show_lines([f"{counts.allowed} let through, {sum(counts.refused.values())} refused"], arguments)
     _last_line(arguments, dataclasses.asdict(counts))
     return DONE
+
+
+def _rules(arguments: argparse.Namespace) -> EgressRules:
+    """What users' runs may reach. Raises JobError for what is no rule, or a rule in vain."""
+    from earthmap.service.egress_rules import make_rules
+
+    rules = make_rules(
+        ports=arguments.ports,
+        plain_http=arguments.allow_http,
+        public=not arguments.only_allowed,
+        denied=arguments.denied,
+    )
+    return rules.with_listed(arguments.listed)
 
 
 def _demands(arguments: argparse.Namespace, usual: Demands) -> Demands:
@@ -907,6 +943,7 @@ def _check_up(arguments: argparse.Namespace) -> Checkup:
 def _serve(arguments: argparse.Namespace) -> int:
     _check_service()
     from earthmap.service.processes import Offer
+    from earthmap.service.replicas import ReplicaOptions
     from earthmap.service.serve import Settings, parse_names, serve
 
     settings = Settings(
@@ -920,6 +957,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         at_once=arguments.at_once,
         cluster=arguments.cluster,
+        replicas=ReplicaOptions(most=arguments.replicas, gpus=arguments.gpus),
+        askers=arguments.askers,
+        questions=arguments.questions,
+        answer_within_s=arguments.answer_within,
+        egress=arguments.egress,
+        rules=_rules(arguments),
     )
     serve(settings, say=lambda text: _console(stderr=True).print(text, markup=False))
     return DONE
@@ -941,6 +984,7 @@ def _token(arguments: argparse.Namespace) -> int:
                 tiles=arguments.tiles,
                 read_bytes=arguments.bytes,
                 open_jobs=arguments.open_jobs,
+                steps=arguments.steps,
             )
             sys.stdout.write(tokens.make(arguments.name, role=Role(arguments.role), quotas=quotas) + "\n")
         elif not tokens.revoke(arguments.name):
@@ -948,11 +992,30 @@ def _token(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def _jobs(arguments: argparse.Namespace) -> int:
+    _check_service()
+    from earthmap.pipeline.job import kept_address
+    from earthmap.service.retention import LEAST_DAYS, find_old, prune
+    from earthmap.service.serve import state_address
+    from earthmap.service.state import open_jobs
+    from earthmap.storage import Storage
+
+    if not LEAST_DAYS <= arguments.older < float("inf"):
+        raise JobError(f"--older is {arguments.older:g}", expected=f"a number of days, {LEAST_DAYS:g} at least")
+    change, told = (find_old, "would go") if arguments.dry_run else (prune, "gone")
+    with open_jobs(state_address(arguments.out, arguments.state)) as jobs:
+        for one in change(jobs, Storage(kept_address(arguments.out)), days=arguments.older):
+            job = one.job
+            sys.stdout.write(f"{job.id}  {job.process}  {job.status}  {one.objects} files  {told}\n")
+    return DONE
+
+
 def _check_service() -> None:
     """Raises JobError where the extra `service` is not installed."""
     import importlib.util
 
-    missing = [name for name in ("sqlalchemy", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    needed = ("h11", "prometheus_client", "sqlalchemy", "starlette", "uvicorn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise JobError(f"the service needs {', '.join(missing)}", fix="pip install 'earthmap[service]'")
 
@@ -961,9 +1024,9 @@ def _check_service() -> None:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
+    from earthmap.operate.progress import open_console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return open_console(stderr=stderr)
 
 
 def _sayer(arguments: argparse.Namespace) -> Callable[[str], None]:
@@ -1013,33 +1076,18 @@ def _progress(*, quiet: bool) -> Iterator[tuple[Callable[[Progress], None], Call
     if quiet or is_on():
         yield _heeding(log_progress), _heeding(log_step)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from earthmap.operate.progress import live_bar
 
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tiles {task.fields[detail]}"),
-        TimeRemainingColumn(),
-    ]
-    console = _console(stderr=True)
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None, detail="")
+    with live_bar(unit="tiles") as bar:
 
         def report(progress: Progress) -> None:
             _CTRL_C.heed()
-            rate = bar.tasks[0].speed
-            detail = f"{progress.km2:,.0f} km²" + (f" {rate:.1f}/s" if rate else "")
-            detail += f" {progress.failed} failed" if progress.failed else ""
-            bar.update(
-                task, description="mapping", total=progress.tiles_planned, completed=progress.tiles, detail=detail
-            )
+            detail = f"{progress.km2:,.0f} km²" + (f" {progress.failed} failed" if progress.failed else "")
+            bar.advance(progress.tiles, progress.tiles_planned, detail=detail)
 
         def say(step: str) -> None:
             _CTRL_C.heed()
-            console.print(step, style="dim")
-            bar.update(task, description=step if len(step) < 30 else "mapping")
+            bar.say(step)
 
         yield report, say
 
@@ -1173,6 +1221,7 @@ _COMMANDS = {
     "demo": _demo, "report": _report, "scenes": _scenes, "doctor": _doctor,
     "export": _export, "finetune": _finetune, "sample": _sample, "estimate": _estimate, "similar": _similar,
     "cluster": _cluster, "egress": _egress, "serve": _serve, "token": _token,
+    "jobs": _jobs,
 }  # fmt: skip
 
 

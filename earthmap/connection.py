@@ -24,6 +24,9 @@ from earthmap.errors import JobError
 ELSEWHERE = re.compile(r"(?:/vsi(?:zip|tar)/\{)?/vsi(curl|s3)/(.*)", re.DOTALL)
 """GDAL's paths of files, and of archives, that are not on this machine."""
 
+HANDED_ON = "EARTHMAP_HANDED_ON"
+"""Environment variable: names of those, separated by commas, that the workers of a cluster get from who connects."""
+
 _REMOTE: Mapping[str, str] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the folder, no search for sidecar files
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's header in one request
@@ -214,6 +217,18 @@ class Connection:
         if headers := self.headers_for(address):
             client["default_headers"] = headers
         return options
+
+
+def handed_on(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that workers elsewhere get from this process, such as a proxy that they must not pass by.
+
+    Example:
+        >>> handed_on({"EARTHMAP_HANDED_ON": "NO_PROXY,HTTP_PROXY", "NO_PROXY": "", "HTTP_PROXY": "http://proxy:3128"})
+        {'EARTHMAP_HANDED_ON': 'NO_PROXY,HTTP_PROXY', 'NO_PROXY': '', 'HTTP_PROXY': 'http://proxy:3128'}
+    """
+    given = os.environ if environment is None else environment
+    names = [name for name in given.get(HANDED_ON, "").split(",") if name]
+    return {name: given[name] for name in [HANDED_ON, *names] if name in given} if names else {}
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -15,6 +15,8 @@
     ├── CredentialsError (OSError)            a provider that lets nothing be read: ends the run, exit code 1
     ├── IsolatedError (RuntimeError)          work in a subprocess that died, or overran its limits: a ledger row
     ├── ClusterError (ConnectionError)        a Ray cluster that was lost in the middle of a run
+    │   └── ReplicaError                      a replica that was lost while it computed, which is done again
+    ├── ServiceError (ConnectionError)        a service that is not reached, or refuses what was asked of it
     ├── StorageError (OSError)                run storage that cannot be read or written
     └── LedgerError (RuntimeError)            planned is not answered + skipped + failed: a defect, never hidden
 
@@ -148,6 +150,20 @@ class IsolatedError(EarthmapError, RuntimeError):
 
 class ClusterError(EarthmapError, ConnectionError):
     """The Ray cluster was lost in the middle of a run; what is committed stays."""
+
+
+class ReplicaError(ClusterError):
+    """A replica of a predictor was lost while it computed; others may compute the same."""
+
+
+class ServiceError(EarthmapError, ConnectionError):
+    """A service that is not reached, or refuses what was asked of it; `status` is its HTTP status, or None."""
+
+    def __init__(
+        self, what: str, *, expected: str | None = None, fix: str | None = None, status: int | None = None
+    ) -> None:
+        self.status = status
+        super().__init__(what, expected=expected, fix=fix)
 
 
 class StorageError(EarthmapError, OSError):

@@ -1,4 +1,4 @@
-"""Where a run keeps its bytes: a local folder or an S3 prefix, by one address, through obstore.
+"""Where a run keeps its bytes: a local folder or an S3 prefix, by one address, through obstore; to read also https.
 
 Objects appear whole or not at all. `create` writes only where nothing is yet (a hard link in a folder,
 `If-None-Match: *` on S3), which is what makes a manifest mean "done" and lets a second writer lose quietly.
@@ -42,6 +42,8 @@ def _remove_empty(folder: Path) -> bool:
 class Storage:
     """One folder or S3 prefix. Small and picklable: it carries its address and connects where it is used.
 
+    Of an http(s) address what is asked for by its path is read; nothing can be listed or written there.
+
     Example:
         >>> import tempfile
         >>> storage = Storage(tempfile.mkdtemp())
@@ -49,8 +51,10 @@ class Storage:
         (True, False, b'first')
     """
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, *, connection: Connection | None = None) -> None:
         text = str(address)
+        self.connection = connection
+        """How the network is reached; None for how the environment says where it is used."""
         if text.startswith("file://"):
             text = text.removeprefix("file://")
         self.address = text.rstrip("/") if "://" in text else str(Path(text).expanduser().resolve())
@@ -65,7 +69,7 @@ class Storage:
 
     def sub(self, path: str) -> Storage:
         """The storage below `path`."""
-        return Storage(f"{self.address}/{path}")
+        return Storage(f"{self.address}/{path}", connection=self.connection)
 
     def locate(self, path: str) -> str:
         """The full address of `path`, for people and for other programs."""
@@ -78,7 +82,8 @@ class Storage:
                 raise FileNotFoundError(self.address)
             _connect.cache_clear()  # a store that was opened before its folder was removed does not make it again
         try:
-            return _connect(self.address, None if self.is_local else Connection.from_environment().signed())
+            reached = None if self.is_local else self.connection or Connection.from_environment().signed()
+            return _connect(self.address, reached)
         except JobError:
             raise
         except Exception as error:  # obstore raises errors of no common base
@@ -102,6 +107,28 @@ class Storage:
 
         try:
             return bytes(obstore.get(self._store(), path).bytes())
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # obstore raises errors of no common base
+            raise self._failed("read", path, error) from error
+
+    def size(self, path: str) -> int:
+        """How many bytes `path` has. Raises as `read`."""
+        import obstore
+
+        try:
+            return int(obstore.head(self._store(), path)["size"])
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # obstore raises errors of no common base
+            raise self._failed("look at", path, error) from error
+
+    def read_part(self, path: str, *, start: int, end: int) -> bytes:
+        """The bytes of `path` from `start` to before `end`, which is beyond it. Raises as `read`."""
+        import obstore
+
+        try:
+            return bytes(obstore.get_range(self._store(), path, start=start, end=end))
         except FileNotFoundError:
             raise
         except Exception as error:  # obstore raises errors of no common base

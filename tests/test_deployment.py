@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import json
 import re
 import tomllib
@@ -22,7 +23,7 @@ from earthmap.pipeline.job import STORAGE
 ROOT = Path(__file__).parents[1]
 KUBERAY = ROOT / "jobs" / "kuberay"
 SCHEMAS = ROOT.parent / "shared" / "data" / "19_schemas" / "kuberay"
-FILES = {"RayJob": ("rayjob.yaml", "rayClusterSpec")}
+FILES = {"RayJob": ("rayjob.yaml", "rayClusterSpec"), "RayService": ("rayservice.yaml", "rayClusterConfig")}
 """File of each kind, and under which key it has its cluster."""
 
 ROLES = ("reader", "predictor")
@@ -36,7 +37,8 @@ def launcher() -> dict[str, Any]:
 
 def documents(kind: str) -> list[dict[str, Any]]:
     """All that the file of `kind` holds."""
-    return list(yaml.safe_load_all((KUBERAY / FILES[kind][0]).read_text(encoding="utf-8")))
+    found = yaml.safe_load_all((KUBERAY / FILES[kind][0]).read_text(encoding="utf-8"))
+    return [one for document in found for one in document.get("items", [document])]
 
 
 def resource(kind: str) -> dict[str, Any]:
@@ -56,12 +58,18 @@ def pods(kind: str) -> dict[str, dict[str, Any]]:
     spec, cluster = resource(kind)["spec"], cluster_of(kind)
     found = {"head": cluster["headGroupSpec"]["template"]["spec"]}
     found |= {group["groupName"]: group["template"]["spec"] for group in cluster["workerGroupSpecs"]}
+    found |= {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in deployments(kind)}
     return found | ({"submitter": spec["submitterPodTemplate"]["spec"]} if "submitterPodTemplate" in spec else {})
+
+
+def deployments(kind: str) -> list[dict[str, Any]]:
+    """What stands beside the cluster."""
+    return [document for document in documents(kind) if document["kind"] == "Deployment"]
 
 
 def containers(kind: str) -> list[dict[str, Any]]:
     """All containers of its pods."""
-    return [container for pod in pods(kind).values() for container in pod["containers"]]
+    return [one for pod in pods(kind).values() for one in (*pod.get("initContainers", ()), *pod["containers"])]
 
 
 def images() -> set[str]:
@@ -310,7 +318,7 @@ def test_every_node_asks_for_the_token() -> None:
     assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
     assert not any("dashboard-host" in line for line in config["head_start_ray_commands"]), "it stays on loopback"
     for kind in FILES:
-        assert cluster_of(kind)["authOptions"] == {"mode": "token"}
+        assert cluster_of(kind)["authOptions"]["mode"] == "token"
 
 
 def test_the_storage_is_one_setting_that_every_node_has() -> None:
@@ -393,7 +401,90 @@ def test_the_entry_point_of_the_run_is_there_and_its_job_is_understood(tmp_path:
     assert [query.task for query in read_job(tmp_path / "job.yaml").queries] == ["segment"]
 
 
-@pytest.mark.parametrize("page", ["cluster.yaml", "docs/cluster.md", "jobs/kuberay/rayjob.yaml"])
+def _applications() -> list[dict[str, Any]]:
+    """The models of the service, as Ray Serve reads them."""
+    from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+
+    told = ServeDeploySchema.model_validate(yaml.safe_load(resource("RayService")["spec"]["serveConfigV2"]))
+    assert told.proxy_location == "Disabled", "nothing listens"
+    known = ServeApplicationSchema.model_fields.keys()  # Ray Serve itself says nothing of a word that it does not know
+    written = yaml.safe_load(resource("RayService")["spec"]["serveConfigV2"])["applications"]
+    assert all(one.keys() <= known for one in written)
+    return [one.model_dump(exclude_unset=True) for one in told.applications]
+
+
+def test_a_misspelt_application_is_refused() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    told = yaml.safe_load(resource("RayService")["spec"]["serveConfigV2"])
+    for spoilt in ({"import_path": "no colon"}, {"args": "no mapping"}, {"name": None}):
+        with pytest.raises(ValueError, match="validation error"):
+            ServeDeploySchema.model_validate(told | {"applications": [told["applications"][0] | spoilt]})
+
+
+def _api() -> dict[str, Any]:
+    """The container of the service itself."""
+    (deployment,) = deployments("RayService")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = container
+    return found
+
+
+def test_the_command_of_the_service_is_understood() -> None:
+    from earthmap.cli import _parsed
+
+    program, *words = _api()["command"]
+    assert program == "earthmap"
+    told = _parsed([word.replace("$(POD_IP)", "10.0.0.5") for word in words])
+    assert told.command == "serve"
+    name, _, port = told.cluster.partition(":")
+    assert name == f"{resource('RayService')['metadata']['name']}-head-svc", "as KubeRay names the head's"
+    head = pods("RayService")["head"]["containers"][0]
+    assert int(port) in {one["containerPort"] for one in head["ports"]}
+    assert told.port in {one["containerPort"] for one in _api()["ports"]}
+    assert _api()["readinessProbe"]["httpGet"]["port"] == told.port
+    (deployment,) = deployments("RayService")
+    (first,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert f"earthmap token list --state {told.state} " in first["command"][-1]
+
+
+def test_the_service_reaches_its_cluster_with_its_token() -> None:
+    given = {one["name"]: one for one in _api()["env"]}
+    assert given["RAY_AUTH_MODE"]["value"] == "token"
+    kept = given["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
+    assert kept == {"name": cluster_of("RayService")["authOptions"]["secretName"], "key": "auth_token"}
+    assert f"kubectl create secret generic {kept['name']} " in (ROOT / "docs" / "cluster.md").read_text(
+        encoding="utf-8"
+    )
+    (service,) = (one for one in documents("RayService") if one["kind"] == "Service")
+    (deployment,) = deployments("RayService")
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    (claim,) = (one for one in documents("RayService") if one["kind"] == "PersistentVolumeClaim")
+    (state,) = (one for one in deployment["spec"]["template"]["spec"]["volumes"] if "persistentVolumeClaim" in one)
+    assert state["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+
+
+def test_the_models_of_the_service_are_built_and_are_those_that_it_offers_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from earthmap.cli import _parsed
+    from earthmap.service.replicas import ReplicaOptions, _application, spec_of
+
+    told = _parsed([word.replace("$(POD_IP)", "10.0.0.5") for word in _api()["command"][1:]])
+    options = ReplicaOptions(most=told.replicas, gpus=told.gpus)
+    monkeypatch.setattr("ray.cluster_resources", lambda: scaled("RayService")["head"]["resources"])
+    for one in _applications():
+        module, _, name = one["import_path"].partition(":")
+        built = getattr(importlib.import_module(module), name)(one["args"])
+        assert one["name"] == one["args"]["model"]
+        expected, _ = _application(spec_of(one["name"]), options)
+        assert built._bound_deployment.name == expected, "else each would put its own in the other's place"
+
+
+@pytest.mark.parametrize(
+    "page", ["cluster.yaml", "docs/cluster.md", "jobs/kuberay/rayjob.yaml", "jobs/kuberay/rayservice.yaml"]
+)
 def test_every_path_that_is_named_exists(page: str) -> None:
     named = re.findall(
         r"(?<![\w/.-])((?:earthmap|tests|jobs|docs)/[\w./-]*\w)", (ROOT / page).read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ def _named_paths(page: str) -> list[str]:
 PAGES = (
     "README.md",
     "docs/architecture.md",
+    "docs/client.md",
     "docs/does-staging-matter.md",
     "docs/job.md",
     "docs/questions.md",
@@ -52,17 +53,23 @@ def test_every_key_of_a_job_is_documented() -> None:
     assert [name for name in JobSpec.model_fields if f"| `{name}` |" not in text] == []
 
 
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all notebooks are run in: the first draws the scenes, the others find them."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
 @pytest.mark.filterwarnings("ignore")  # of the notebook client's own threads
-def test_the_notebook_runs(notebook: str, tmp_path: Path) -> None:
+def test_the_notebook_runs(notebook: str, drawn_once: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
 
     book = nbformat.read(ROOT / "notebooks" / notebook, as_version=4)
     assert all(not cell.get("outputs") for cell in book.cells), "commit notebooks without outputs"
-    NotebookClient(book, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(book, timeout=240, resources={"metadata": {"path": str(drawn_once)}}).execute()
     shown = [output for cell in book.cells for output in cell.get("outputs", []) if "data" in output]
     assert any("image/png" in output["data"] for output in shown)

@@ -25,11 +25,13 @@ LAYERS = {
     "merge": 4, "metrics": 4, "outputs": 4,
     "pipeline": 5, "training": 5,
     "evaluation": 6, "operate": 6, "service": 6,
-    "cli": 7,
+    "cli": 7, "client": 7,
 }  # fmt: skip
 
 RAY_MODULES = {
-    "earthmap.pipeline.cluster", "earthmap.pipeline.run", "earthmap.training.data", "earthmap.training.distributed",
+    "earthmap.pipeline.batches", "earthmap.pipeline.cluster", "earthmap.pipeline.sharing",
+    "earthmap.service.ask_workers", "earthmap.service.replicas", "earthmap.training.data",
+    "earthmap.training.distributed",
 }  # fmt: skip
 
 

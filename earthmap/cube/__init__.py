@@ -3,7 +3,7 @@
 from earthmap.cube.cells import CellPixels, TileFailure, TilePixels, assemble, read_cell, read_tile
 from earthmap.cube.composite import compose
 from earthmap.cube.glance import Glance, clear_share, glance, is_classified, look_closely
-from earthmap.cube.open import open_cube, stored_groups
+from earthmap.cube.open import open_cube, open_groups, stored_groups
 from earthmap.cube.patience import Budget, Patience, PatientReader, Spent
 from earthmap.cube.photograph import Photograph, decode_photograph, is_photograph, read_photograph
 from earthmap.cube.plan import CellRead, estimated_bytes
@@ -48,6 +48,7 @@ __all__ = [
     "moved_part",
     "open_cell",
     "open_cube",
+    "open_groups",
     "read_cell",
     "read_photograph",
     "read_tile",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from earthmap.catalog.intervals import Interval, parse_datetime
 from earthmap.cube.plan import CUBE
-from earthmap.cube.store import MANIFEST, CellManifest, find_cell
+from earthmap.cube.store import MANIFEST, CellGroup, find_cell
 from earthmap.errors import GridError, StorageError
 from earthmap.grid.area import AreaLike, AreaOfInterest
 from earthmap.grid.ownership import owned_ground
@@ -47,32 +46,33 @@ def open_cube(
         JobError: for dates that cannot be read.
         StorageError: when the cube cannot be read.
     """
-    groups = _chosen(storage, area=area, sensor=sensor, dates=dates)
-    lattices = sorted({group.cell.grid.id for group in groups})
+    return open_groups(_chosen(storage, area=area, sensor=sensor, dates=dates))
+
+
+def open_groups(groups: Sequence[CellGroup]) -> dict[str, xarray.Dataset]:
+    """The Datasets of `open_cube` of these groups, of which a cell and observation has one at most.
+
+    Raises:
+        GridError: for groups of several lattices.
+    """
+    lattices = sorted({group.manifest.cell.grid.id for group in groups})
     if len(lattices) > 1:
         raise GridError(
             f"the cube holds several lattices: {', '.join(lattices)}", expected="one", fix="name a sensor or an area"
         )
-    zones = sorted({group.cell.zone for group in groups})
+    zones = sorted({group.manifest.cell.zone for group in groups})
     return {
-        zone.id: _zone_dataset(storage, zone, [group for group in groups if group.cell.zone == zone]) for zone in zones
+        zone.id: _zone_dataset(zone, [group for group in groups if group.manifest.cell.zone == zone]) for zone in zones
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Group:
-    path: str
-    cell: Cell
-    manifest: CellManifest
-
-
-def _chosen(storage: Storage, *, area: AreaLike | None, sensor: str | None, dates: str | None) -> list[_Group]:
+def _chosen(storage: Storage, *, area: AreaLike | None, sensor: str | None, dates: str | None) -> list[CellGroup]:
     """One group for each (cell, observation) that is asked for."""
     wanted = None if dates is None else parse_datetime(dates)
     ground = None if area is None else AreaOfInterest.normalize(area)
     return [
-        _Group(path=path, cell=cell, manifest=manifest)
-        for cell, path in stored_groups(storage, ground=ground)
+        CellGroup(storage=storage, path=path, manifest=manifest)
+        for _, path in stored_groups(storage, ground=ground)
         if (manifest := find_cell(storage, path)) is not None
         and (sensor is None or manifest.sensor == sensor)
         and (wanted is None or Interval(start=manifest.datetime, end=manifest.datetime).overlaps(wanted))
@@ -125,21 +125,22 @@ def _read_block(storage: Storage, path: str, band: int | None, halo: int) -> NDA
         raise StorageError(f"the group {storage.locate(path)} cannot be read: {error}") from error
 
 
-def _times(groups: Sequence[_Group]) -> list[tuple[Any, str]]:
+def _times(groups: Sequence[CellGroup]) -> list[tuple[Any, str]]:
     return sorted({(group.manifest.datetime, group.manifest.observation) for group in groups})
 
 
 def _variable(
-    storage: Storage, places: Mapping[tuple[int, int, int], _Group], shape: tuple[int, int, int], *, band: str | None
+    places: Mapping[tuple[int, int, int], CellGroup], shape: tuple[int, int, int], *, band: str | None
 ) -> Any:
     """A dask array (time, y, x) of one band, or of the mask: one block for each cell and time."""
     import dask.array
 
-    grid = next(iter(places.values())).cell.grid
+    grid = next(iter(places.values())).manifest.cell.grid
     side = grid.cell_core_px
     dtype, nothing = (np.uint8, _nodata()) if band is None else (np.float32, np.nan)
     paths = sorted(group.path for group in places.values())
-    name = f"earthmap-{dask.base.tokenize(storage.address, band, paths, shape)}"
+    addresses = sorted({group.storage.address for group in places.values()})
+    name = f"earthmap-{dask.base.tokenize(addresses, band, paths, shape)}"
     graph: dict[Any, Any] = {}
     for place in np.ndindex(shape):
         group = places.get(place)
@@ -147,7 +148,7 @@ def _variable(
             graph[(name, *place)] = (np.full, (1, side, side), nothing, dtype)
         else:
             index = None if band is None else group.manifest.bands.index(band)
-            graph[(name, *place)] = (_read_block, storage, group.path, index, grid.halo_px)
+            graph[(name, *place)] = (_read_block, group.storage, group.path, index, grid.halo_px)
     chunks = ((1,) * shape[0], (side,) * shape[1], (side,) * shape[2])
     return dask.array.Array(graph, name, chunks, dtype=dtype)  # type: ignore[no-untyped-call]
 
@@ -158,28 +159,30 @@ def _nodata() -> int:
     return int(Reason.NODATA)
 
 
-def _zone_dataset(storage: Storage, zone: Zone, groups: Sequence[_Group]) -> xarray.Dataset:
+def _zone_dataset(zone: Zone, groups: Sequence[CellGroup]) -> xarray.Dataset:
     import xarray
     from odc.geo.xr import xr_coords
 
-    rows = range(min(g.cell.row for g in groups), max(g.cell.row for g in groups) + 1)
-    columns = range(min(g.cell.column for g in groups), max(g.cell.column for g in groups) + 1)
+    cells = [group.manifest.cell for group in groups]
+    rows = range(min(cell.row for cell in cells), max(cell.row for cell in cells) + 1)
+    columns = range(min(cell.column for cell in cells), max(cell.column for cell in cells) + 1)
     times = _times(groups)
     when = {observation: index for index, (_, observation) in enumerate(times)}
     places = {
-        (when[g.manifest.observation], rows[-1] - g.cell.row, g.cell.column - columns[0]): g for g in groups
-    }  # fmt: skip
+        (when[group.manifest.observation], rows[-1] - cell.row, cell.column - columns[0]): group
+        for group, cell in zip(groups, cells, strict=True)
+    }
     shape = (len(times), len(rows), len(columns))
     dims = ("time", "y", "x")
     ordered = sorted(groups, key=lambda group: (group.manifest.datetime, group.manifest.observation))
     bands = list(dict.fromkeys(band for group in ordered for band in group.manifest.bands))
     variables: dict[str, Any] = {
-        band: (dims, _variable(storage, places, shape, band=band), {"grid_mapping": "spatial_ref"}) for band in bands
+        band: (dims, _variable(places, shape, band=band), {"grid_mapping": "spatial_ref"}) for band in bands
     }
-    variables["mask"] = (dims, _variable(storage, places, shape, band=None), {"grid_mapping": "spatial_ref"})
+    variables["mask"] = (dims, _variable(places, shape, band=None), {"grid_mapping": "spatial_ref"})
     coords = {
         "time": np.array([time.replace(tzinfo=None) for time, _ in times], "datetime64[ns]"),
         "observation": ("time", [observation for _, observation in times]),
-        **xr_coords(_zone_geobox(groups[0].cell.grid, zone, rows, columns)),
+        **xr_coords(_zone_geobox(cells[0].grid, zone, rows, columns)),
     }
-    return xarray.Dataset(variables, coords=coords, attrs={"zone": zone.id, "grid": groups[0].cell.grid.id})
+    return xarray.Dataset(variables, coords=coords, attrs={"zone": zone.id, "grid": cells[0].grid.id})

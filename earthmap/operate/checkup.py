@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from earthmap.operate.findings import Finding, Verdict, worst, wrong
+from earthmap.operate.job_api import check_doors
 from earthmap.operate.machine import (
     check_clock,
     check_connection,
@@ -96,6 +97,7 @@ def _beyond(wanted: Wanted) -> Iterator[Finding]:
     from earthmap.operate.model import ask_checkpoint, ask_gpu, check_checkpoint, check_gpu, resolve_folder
     from earthmap.operate.services import check_service_clock as clock_of
 
+    doors = check_doors(wanted.cluster)  # before a Ray is tried here
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(ask_ray(wanted.cluster))
         folder = resolve_folder(wanted.model)
@@ -107,6 +109,7 @@ def _beyond(wanted: Wanted) -> Iterator[Finding]:
         elif checkpoint is not None:
             yield check_checkpoint(checkpoint, source=wanted.model, folder=folder, available_bytes=read_available())
         yield check_ray(ray, address=wanted.cluster)
+        yield from doors
         yield check_gpu(stack.enter_context(ask_gpu()))
 
 

@@ -160,7 +160,7 @@ def exported(
     with pq.ParquetFile(path) as file:
         names = [name for name in columns or file.schema_arrow.names if name not in _KEPT_BACK]
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=names):
-            yield _as_exported(batch, asked, lists=lists)
+            yield as_exported(batch, asked, lists=lists)
 
 
 def exported_schema(path: Path, asked: Mapping[str, Asked], *, lists: bool = False) -> pa.Schema:
@@ -170,10 +170,11 @@ def exported_schema(path: Path, asked: Mapping[str, Asked], *, lists: bool = Fal
 
     schema = pa.schema([field for field in pq.read_schema(path) if field.name not in _KEPT_BACK])
     empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
-    return _as_exported(empty, asked, lists=lists).schema
+    return as_exported(empty, asked, lists=lists).schema
 
 
-def _as_exported(batch: pa.RecordBatch, asked: Mapping[str, Asked], *, lists: bool) -> pa.RecordBatch:
+def as_exported(batch: pa.RecordBatch, asked: Mapping[str, Asked], *, lists: bool) -> pa.RecordBatch:
+    """Rows of a features or coverage file as `exported` gives them; the same arguments."""
     import pyarrow as pa
 
     keys = batch["query_key"].to_pylist()

@@ -363,6 +363,11 @@ def counts(summary: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     return rows
 
 
+def skipped_label(numbers: Sequence[Numbers]) -> str:
+    """What hatched ground is called: where triage left tiles out, not all of it was unseen."""
+    return "not seen, or not asked" if any(row.triage is not None for row in numbers) else "not seen"
+
+
 def triage_lines(row: Numbers) -> list[str]:
     """What triage left out of a question, and what its audit tells of what that missed."""
     told = row.triage

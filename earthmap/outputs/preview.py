@@ -31,7 +31,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
     width_m,
 )
-from earthmap.outputs.numbers import Numbers, format_known, is_written, moment_id, read_numbers
+from earthmap.outputs.numbers import Numbers, format_known, is_written, moment_id, read_numbers, skipped_label
 from earthmap.outputs.panels import SIDE_IN, WIDTH_IN, lay_out, letters, shorten, wrap
 from earthmap.outputs.pictures import hidden
 
@@ -80,6 +80,8 @@ class _Ground:
     frame: Bounds
     pole: float | None
     """The pole that the map is drawn around, if it is."""
+    skipped: str
+    """What ground is called that is hatched."""
 
     @property
     def squeeze(self) -> float:
@@ -112,7 +114,7 @@ def render_preview(
         "text.parse_math": False, "text.color": INK, "axes.edgecolor": "#c9d1d4", "xtick.color": QUIET,
         "ytick.color": QUIET, "text.usetex": False, "svg.hashsalt": "earthmap",
     }  # fmt: skip
-    with rc_context({"backend": "agg", **style}):
+    with rc_context(style):
         return _png(_figure(ground, panels, title, notes))
 
 
@@ -145,6 +147,7 @@ def _ground(
         edges=edges,
         frame=frame,
         pole=pole_in(coverage),
+        skipped=skipped_label(numbers),
     )
 
 
@@ -425,7 +428,7 @@ def _handles(ground: _Ground, panels: Sequence[_Panel]) -> tuple[list[Any], list
     if any(hidden(ground.pictures[index], panel.unseen).any() for panel in panels for index in panel.hidden):
         status.add("skipped")
     for kind, label, colour, hatch in (
-        ("skipped", "not seen", UNSEEN, "\\\\\\\\"),
+        ("skipped", ground.skipped, UNSEEN, "\\\\\\\\"),
         ("failed", "failed", FAILED, "xxxx"),
     ):
         if kind in status:

@@ -29,6 +29,7 @@ from earthmap.outputs.numbers import (
     headlines,
     is_of_tiles,
     read_numbers,
+    skipped_label,
 )
 from earthmap.outputs.page import mount, render_page
 from earthmap.outputs.provenance import Provenance, again_section, estimates_section
@@ -76,7 +77,7 @@ def render_report(
     sections = [
         _header(title, summary, numbers),
         _cards(numbers),
-        _map_section(web_map, features, notes),
+        _map_section(web_map, features, notes, skipped=skipped_label(numbers)),
         _swipe_section(features, coverage, numbers, backdrops) if there else "",
         _section("How much", answers_table(latest)),
         _section("By date", by_date),
@@ -195,7 +196,7 @@ def _big(row: Numbers) -> tuple[str, str]:
     return format_km2(sum(row.km2.values())), f"of {format_km2(row.seen_km2)} seen{share}"
 
 
-def _map_section(web_map: WebMap | None, features: geopandas.GeoDataFrame, said: Sequence[str]) -> str:
+def _map_section(web_map: WebMap | None, features: geopandas.GeoDataFrame, said: Sequence[str], *, skipped: str) -> str:
     if web_map is None:
         return "<section><h2>Map</h2><p>There is no ground to draw: no tile was planned.</p></section>"
     notes = list(dict.fromkeys([*said, *web_map.notes]))
@@ -205,8 +206,8 @@ def _map_section(web_map: WebMap | None, features: geopandas.GeoDataFrame, said:
     return (
         f'<section><h2>Map</h2><div class="map">{mount("map", web_map.model)}</div>'
         '<p class="quiet">Drag to move, scroll to zoom, point at a shape for what is known of it, '
-        "click a line of the legend to hide it. Hatched ground was not seen: tiles that were skipped, and in others "
-        f"what clouds and the like covered.</p>{listed}</section>"
+        f"click a line of the legend to hide it. Hatched ground was {skipped}: tiles that were skipped, and in "
+        f"others what clouds and the like covered.</p>{listed}</section>"
     )
 
 

@@ -108,7 +108,7 @@ def render_sketch(pictures: Sequence[SketchPicture], marks: Sequence[Mark], capt
         "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False,
         "text.usetex": False, "path.simplify": False,
     }  # fmt: skip
-    with warnings.catch_warnings(), rc_context({"backend": "agg", **style}):
+    with warnings.catch_warnings(), rc_context(style):
         warnings.simplefilter("ignore")  # a question may have letters that the font has not
         return _drawn(pictures, marks, caption)
 

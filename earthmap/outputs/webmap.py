@@ -8,7 +8,7 @@ Text from outside enters only data columns, select options and legend values, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from earthmap.outputs.drawing import (
     squeeze_at,
 )
 from earthmap.outputs.hover import HOVER, said_of, why_not
-from earthmap.outputs.numbers import Numbers, moment_id
+from earthmap.outputs.numbers import Numbers, moment_id, skipped_label
 from earthmap.outputs.pictures import encode_pictures, veil
 from earthmap.outputs.selection import MAX_VERTICES, SIMPLIFIED, STEPS
 
@@ -107,9 +107,8 @@ def build_map(
     shown = first_shown(moments)
     chosen = GroupFilter(column_name="moment", group=shown.id if shown else "")
     notes: list[str] = []
-    asked = {row.query_key: row.text for row in numbers}
     veils = _add_veils(figure, numbers, moments, backdrops, edges, pictures=pictures, chosen=chosen)
-    items = _add_coverage(figure, coverage, tiles, chosen, veils, moments, asked)
+    items = _add_coverage(figure, coverage, tiles, chosen, veils, moments, numbers)
     items = _add_results(figure, features, drawn, numbers, chosen, frame, notes) + items
     lines = _add_legend(figure, items, shown.query_key if shown else None)
     _add_scale_bar(figure, squeeze_at(frame, pole_in(coverage)))
@@ -326,11 +325,13 @@ def _add_coverage(
     chosen: Any,
     veils: Any | None,
     moments: Sequence[Moment],
-    asked: Mapping[str, str],
+    numbers: Sequence[Numbers],
 ) -> list[Any]:
     """Tiles that were skipped and tiles that failed, hatched; returns their legend items, `veils` with the skipped."""
     items = []
-    for status, label, colour, pattern in (("skipped", "not seen", UNSEEN, "\\"), ("failed", "failed", FAILED, "x")):
+    asked = {row.query_key: row.text for row in numbers}
+    kinds = (("skipped", skipped_label(numbers), UNSEEN, "\\"), ("failed", "failed", FAILED, "x"))
+    for status, label, colour, pattern in kinds:
         mine = np.flatnonzero((coverage["status"] == status).to_numpy())
         others = [veils] if status == "skipped" and veils is not None else []
         if not len(mine) and not others:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from earthmap.pipeline.api import map_area
     from earthmap.pipeline.area_estimate import Trust
-    from earthmap.pipeline.ask import Reply, ask_about, draw, tell
+    from earthmap.pipeline.ask import Reply, ask_about, draw, make_reply, tell
     from earthmap.pipeline.clustering import Clusters, cluster_run
     from earthmap.pipeline.count_estimate import CountTrust
     from earthmap.pipeline.demands import Demands
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from earthmap.pipeline.run import Progress, run_job
     from earthmap.pipeline.sampling import Sample, SampleSpec, draw_sample
     from earthmap.pipeline.sightings import Sighting, Sightings, find_sightings
-    from earthmap.pipeline.subject import Sight, Subject, open_subject
+    from earthmap.pipeline.subject import RunCube, Sight, Subject, open_run_cube, open_subject, place_of_run
 
 __all__ = [
     "Clusters",
@@ -39,6 +39,7 @@ __all__ = [
     "Progress",
     "Reply",
     "Run",
+    "RunCube",
     "Sample",
     "SampleSpec",
     "Sight",
@@ -58,11 +59,14 @@ __all__ = [
     "find_similar",
     "is_run",
     "make_plan",
+    "make_reply",
     "map_area",
     "open_images",
     "open_run",
+    "open_run_cube",
     "open_subject",
     "parse_job",
+    "place_of_run",
     "publish_report",
     "read_job",
     "run_job",
@@ -81,6 +85,7 @@ _HOMES = {
     "Progress": "run",
     "Reply": "ask",
     "Run": "folder",
+    "RunCube": "subject",
     "Sample": "sampling",
     "SampleSpec": "sampling",
     "Sight": "subject",
@@ -100,11 +105,14 @@ _HOMES = {
     "find_similar": "likeness",
     "is_run": "follow_up",
     "make_plan": "plan",
+    "make_reply": "ask",
     "map_area": "api",
     "open_images": "plan",
     "open_run": "folder",
+    "open_run_cube": "subject",
     "open_subject": "subject",
     "parse_job": "job",
+    "place_of_run": "subject",
     "publish_report": "publish",
     "read_job": "job",
     "run_job": "run",

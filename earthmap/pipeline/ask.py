@@ -123,14 +123,13 @@ class Reply:
 
 def ask_about(query: Query, subject: Subject, predictor: Predictor) -> Reply:
     """The answer of `predictor` to `query` about `subject`, and what was found at its place."""
-    answer = predictor.predict([subject.item], [query])[0][0]
-    return Reply(
-        query=query,
-        answer=answer,
-        subject=subject,
-        predictor=predictor.key,
-        finds=tuple(_finds(answer, subject)),
-    )
+    return make_reply(query, subject, predictor.predict([subject.item], [query])[0][0], predictor=predictor.key)
+
+
+def make_reply(query: Query, subject: Subject, answer: Answer, *, predictor: str) -> Reply:
+    """The reply that an answer comes to, with what was found at its place; `predictor` is the content key of who gave
+    it."""
+    return Reply(query=query, answer=answer, subject=subject, predictor=predictor, finds=tuple(_finds(answer, subject)))
 
 
 def _described(picture: Picture) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The Ray cluster of a run: connecting to it, and looking after it while rows come from it.
 
-Beside `earthmap.pipeline.run` the only module of the pipeline that imports Ray.
+Beside `earthmap.pipeline.batches` and `earthmap.pipeline.sharing` the only module of the pipeline that imports Ray.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+from earthmap.connection import handed_on
 from earthmap.errors import ClusterError, JobError
 
 WATCH_S = 1.0
 """How often a run looks after its cluster."""
+
+MOMENT_S = 0.2
+"""How long it waits for a row before it looks whether something else is to be done."""
 
 HEAD_LOST_S = 2.0
 """A head that is not heard for so long is lost: what ran there is no more, even where another takes its place."""
@@ -28,13 +32,35 @@ HEAD_LOST_S = 2.0
 READER, PREDICTOR = ROLES = ("reader", "predictor")
 """What a node can be for: reading, merging and whatever else needs no GPU; holding the model on one."""
 
+TRACE = 0.001
+"""How much of a role work asks for: enough to be sent there, and never what a node runs out of first."""
+
 OBJECT_STORE_BYTES = 256 * 2**20
 """Ray's object store for a cluster that a run starts: only small rows pass through it."""
 
 
+class _End:
+    """All rows of a dataset came."""
+
+
+END = _End()
+
+Told = dict[str, Any] | BaseException | _End
+"""A row, what ended the rows, or that they came to their end."""
+
+
+def by_role(asked: Mapping[str, float], roles: Container[str]) -> dict[str, Any]:
+    """What is asked, of a node of the role that it is for where the cluster offers that role."""
+    role = PREDICTOR if asked.get("num_gpus") else READER
+    return {**asked, "resources": {role: TRACE}} if role in roles else dict(asked)
+
+
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """A Ray cluster for the run: the caller's if one is connected, the one at `address`, else one of this machine.
+def cluster(address: str | None, *, object_store_bytes: int = OBJECT_STORE_BYTES) -> Iterator[None]:
+    """A Ray cluster for the run: the caller's if one is connected, the one at `address`, else one of this machine,
+    with an object store of that size.
+
+    Workers of the one at `address` get the variables that `EARTHMAP_HANDED_ON` names; those of this machine have them.
 
     Raises:
         JobError: when there is no cluster at `address`.
@@ -54,7 +80,9 @@ def cluster(address: str | None) -> Iterator[None]:
         return
     local: dict[str, Any] = {}
     if address is None:
-        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        local = {"include_dashboard": False, "object_store_memory": object_store_bytes}
+    elif variables := handed_on():
+        local = {"runtime_env": {"env_vars": variables}}
     try:
         with _unheard() if address else contextlib.nullcontext():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -150,18 +178,24 @@ class Watch:
         resources: Callable[[], dict[str, float]] = ray.cluster_resources
         return resources()
 
-    def wait(self, taken: queue.SimpleQueue[dict[str, Any] | BaseException | None]) -> dict[str, Any] | None:
-        """The next row, None after the last. Raises ClusterError when the head is lost, or what ended the rows."""
-        while True:
-            if time.monotonic() - self.looked >= WATCH_S:
-                self.look()
-            with contextlib.suppress(queue.Empty):
-                row = taken.get(timeout=WATCH_S)
-                if isinstance(row, BaseException):
-                    while not self.look():  # what Ray says of a cluster that is no more
-                        time.sleep(WATCH_S)
-                    raise row
-                return row
+    def wait(self, taken: queue.SimpleQueue[Told]) -> Told | None:
+        """What is told next; None where nothing is for a moment.
+
+        Raises:
+            ClusterError: when the head is lost.
+            BaseException: what ended the rows.
+        """
+        if time.monotonic() - self.looked >= WATCH_S:
+            self.look()
+        try:
+            told = taken.get(timeout=MOMENT_S)
+        except queue.Empty:
+            return None
+        if isinstance(told, BaseException):
+            while not self.look():  # what Ray says of a cluster that is no more
+                time.sleep(WATCH_S)
+            raise told
+        return told
 
     def look(self) -> bool:
         """Whether the head is heard, and say so when a node is gone. Raises ClusterError when the head is."""
@@ -188,30 +222,51 @@ class Watch:
         )
 
 
-def watched_rows(dataset: Any, watch: Watch) -> Iterator[dict[str, Any]]:
-    """The rows of `dataset` as they come, the cluster watched all the while.
+class Datasets(Protocol):
+    """What rows come from, one dataset after the other."""
 
-    A thread takes them from Ray, where it may wait for ever for a cluster that is no more; it is left to itself then.
+    def begin(self, came: int) -> Any:
+        """The next dataset, when `came` rows came so far; None where it is not its turn yet, or there is none."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last dataset was begun."""
+
+
+def watched_rows(datasets: Datasets, watch: Watch) -> Iterator[dict[str, Any]]:
+    """The rows of all datasets as they come, the cluster watched all the while.
+
+    Threads take them from Ray, where they may wait for ever for a cluster that is no more; they are left to themselves
+    then.
     """
-    taken: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+    taken: queue.SimpleQueue[Told] = queue.SimpleQueue()
     stop = threading.Event()
 
-    def take() -> None:
+    def take(dataset: Any) -> None:
         try:
             for row in dataset.iter_rows():
                 taken.put(row)
                 if stop.is_set():
                     return
-            taken.put(None)
+            taken.put(END)
         except BaseException as error:  # noqa: BLE001 - raised again where the rows are waited for
             taken.put(error)
 
     former = sys.unraisablehook
     sys.unraisablehook = partial(_not_of_ray, former)
-    threading.Thread(target=take, name="earthmap-rows", daemon=True).start()
+    came = working = 0
     try:
-        while (row := watch.wait(taken)) is not None:
-            yield row
+        while working or not datasets.is_over:
+            dataset = datasets.begin(came)
+            if dataset is not None:
+                working += 1
+                threading.Thread(target=take, args=(dataset,), name="earthmap-rows", daemon=True).start()
+            told = watch.wait(taken)
+            if isinstance(told, dict):
+                came += 1
+                yield told
+            elif told is not None:
+                working -= 1
         sys.unraisablehook = former  # not where it failed: what is left of a lost cluster is cleared away later
     finally:
         stop.set()

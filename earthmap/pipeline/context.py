@@ -15,6 +15,7 @@ from earthmap.pipeline.footprint_cells import FootprintStore
 from earthmap.pipeline.isolation import Limits
 from earthmap.pipeline.reference_water import ReferenceWater
 from earthmap.pipeline.triage import Triage
+from earthmap.predict import Predictor
 from earthmap.storage import Storage
 from earthmap.tasks import Query
 
@@ -35,6 +36,8 @@ class Context:
     observations: Mapping[str, Observation]
     predictor: Mapping[str, Any]
     """What `build_predictor` takes."""
+    shared: Predictor | None = None
+    """The same predictor where all runs of the cluster share it; None where each worker builds its own."""
     reader: Reader
     limits: Limits = field(default_factory=Limits)
     patience: Patience = field(default_factory=Patience)

@@ -11,18 +11,18 @@ from earthmap.pipeline.count_estimate import CountTrust, assess_counts
 from earthmap.pipeline.demands import Demands
 from earthmap.pipeline.design import Design, read_design
 from earthmap.pipeline.folder import Run
-from earthmap.pipeline.labels import read_labels
+from earthmap.pipeline.labels import Labels, read_labels
 
 
-def estimate_run(run: Run, labels: str, *, demands: Demands | None = None) -> Trust | CountTrust:
-    """What the labels in a file say of a run; writes `estimate.json` beside the sample's design.
+def estimate_run(run: Run, labels: str | Labels, *, demands: Demands | None = None) -> Trust | CountTrust:
+    """What labels, or those in a file, say of a run; writes `estimate.json` beside the sample's design.
 
     Raises:
         BadRequestError: for labels that cannot be read or are not of this run, and for a run that was mapped anew since
             the sample was drawn.
         StorageError: for a run that cannot be read or written.
     """
-    given = read_labels(labels)
+    given = read_labels(labels) if isinstance(labels, str) else labels
     design = read_design(run.storage, given.key)
     _check_unchanged(run, design)
     trust = (assess_counts if design.counts else assess)(design, given, demands=demands or Demands())

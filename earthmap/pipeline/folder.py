@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from earthmap.errors import RunFolderError
+from earthmap.errors import JobError, RunFolderError, StorageError
 from earthmap.pipeline.job import Job, parse_job
 from earthmap.storage import Storage
 
 if TYPE_CHECKING:
     import geopandas
     import xarray
+
+    from earthmap.outputs.inline import InlinePage
 
 JOB_PATH = "job.json"
 FEATURES_PATH = "features.parquet"
@@ -58,8 +60,15 @@ class Run:
 
     @cached_property
     def job(self) -> Job:
-        """The job that was run."""
-        return parse_job(json.loads(self.storage.read(JOB_PATH))["job"])
+        """The job that was run. Raises RunFolderError for what was fetched from a service, which does not tell it."""
+        try:
+            return parse_job(json.loads(self.storage.read(JOB_PATH))["job"])
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"{self.address} does not say which job was run",
+                expected=f"a run folder with {JOB_PATH}",
+                fix="of a run of a service use what the service answers about",
+            ) from None
 
     @cached_property
     def features(self) -> geopandas.GeoDataFrame:
@@ -78,11 +87,44 @@ class Run:
         return content
 
     @cached_property
-    def cube(self) -> dict[str, xarray.Dataset]:
-        """The pixels behind the answers: one lazy Dataset for each zone (`31N`), with dims time, y, x."""
-        from earthmap.cube import open_cube
+    def record(self) -> dict[str, Any]:
+        """What was done for it: groups read and reused, answers computed and reused, seconds, versions (`run.json`)."""
+        content: dict[str, Any] = json.loads(self.storage.read(RUN_PATH))
+        return content
 
-        return open_cube(Storage(self.job.store), area=self.job.area)
+    @cached_property
+    def cube(self) -> dict[str, xarray.Dataset]:
+        """The pixels behind the answers: one lazy Dataset for each zone (`31N`), with dims time, y, x.
+
+        Raises:
+            StorageError: when the store cannot be read, or the plan is gone.
+        """
+        from earthmap.cube import open_groups
+        from earthmap.pipeline.groups import run_groups
+        from earthmap.pipeline.plan import read_plan
+
+        plan = read_plan(self.storage)
+        if plan is None:
+            raise StorageError(f"{self.address} holds no plan", expected="plan.parquet", fix="run its job again")
+        return open_groups(run_groups(Storage(self.job.store), plan))
+
+    @property
+    def report(self) -> str:
+        """The page to look at, one HTML file that needs no network (docs/report.md)."""
+        return self.storage.read(REPORT_PATH).decode()
+
+    @property
+    def preview(self) -> bytes:
+        """The picture to look at, a PNG."""
+        return self.storage.read(PREVIEW_PATH)
+
+    def explore(self, *, height_px: int | None = None) -> InlinePage:
+        """The report with its map, to look at inside a notebook. Raises JobError for a height that shows nothing."""
+        from earthmap.outputs.inline import HEIGHT_PX, InlinePage
+
+        if height_px is not None and height_px < 1:
+            raise JobError(f"the page would be {height_px} pixels high", expected=f"about {HEIGHT_PX}")
+        return InlinePage(text=self.report, height_px=height_px or HEIGHT_PX)
 
     def _frame(self, path: str) -> geopandas.GeoDataFrame:
         import geopandas

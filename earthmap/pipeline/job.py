@@ -22,6 +22,7 @@ from earthmap.pipeline.demands import SEEN, Demands
 from earthmap.pipeline.footprints import footprints_key
 from earthmap.pipeline.reference_water import reference_key
 from earthmap.pipeline.triage import TRIAGED_TASKS, is_triaged
+from earthmap.pipeline.turns import Priority
 from earthmap.predict import default_predictor
 from earthmap.tasks import TASKS, Query, guess_task, make_query
 from earthmap.tasks.damage import DAMAGED_BUILDING, speaks_of_damage
@@ -36,7 +37,9 @@ of a cluster to reach (docs/cluster.md)."""
 TILE_SIZE = 448
 """Side of a tile's picture in pixels where nothing speaks for another."""
 
-_HOW = frozenset({"out", "store", "cluster", "max_tiles", "patience", "seen", "certainty", "rush", "points"})
+_HOW = frozenset(
+    {"out", "store", "cluster", "priority", "max_tiles", "patience", "seen", "certainty", "rush", "points"}
+)
 """What does not change what is asked, and so is in no key."""
 
 _KEYED = frozenset({"area", "queries", "model", "footprints", "reference_water"})
@@ -44,21 +47,32 @@ _KEYED = frozenset({"area", "queries", "model", "footprints", "reference_water"}
 
 
 class _Record(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
 
 
 class QuestionSpec(_Record):
     """One question of a job, as it is written down."""
 
     text: str
+    """In words, such as 'Where is water?'."""
     task: str | None = None
+    """What kind of question it is (docs/questions.md); None for what the words say."""
     targets: tuple[str, ...] | None = None
+    """What is looked for; None for what the words name."""
     choices: tuple[str, ...] | None = None
+    """Answers to choose from, for a question that has some."""
     shape: str | None = None
+    """How things are drawn: box, oriented_box, point or polygon; None for what the task usually has."""
     sensors: tuple[str, ...] = ()
+    """Sensors that it is asked of; empty for all that can answer it."""
     unseen: tuple[str, ...] | None = None
+    """What counts as not seen, such as cloud and shadow; None for what the task usually leaves out."""
     before: str | None = None
+    """The earlier date or dates of a question about change, as a STAC datetime or interval."""
     after: str | None = None
+    """The later ones."""
 
     def grades(self, *, footprints: bool) -> bool:
         """Whether it asks for the damage of each footprint."""
@@ -97,14 +111,19 @@ class JobSpec(_Record):
     catalog: str | None = None
     """STAC API address, or path or address of a static catalogue, ItemCollection or stac-geoparquet file."""
     queries: tuple[QuestionSpec, ...] = pydantic.Field(min_length=1)
+    """What is asked."""
     collections: tuple[str, ...] = ()
+    """Ids of the collections of the catalogue that are searched; empty for all."""
     datetime: str | None = None
+    """When: a date, a month, a year, or an interval FROM/TO, as STAC writes it; None for any time."""
     sensor: str | None = None
+    """Only this sensor's scenes, such as sentinel-2-l2a; None for any."""
     resolution: float | None = pydantic.Field(default=None, gt=0, le=10_000)
     """Pixel size in metres; None for the finest of the scenes found."""
     tile_size: Literal[448, 224, 128] | None = None
     """Side of a tile's picture in pixels; None for 448, or the largest that the model learned from."""
     scenes: Literal["least_cloud", "nearest", "latest", "all", "median"] = "least_cloud"
+    """Which observations of each place are looked at."""
     date: str | None = None
     """What `scenes: nearest` is measured from, as a STAC datetime."""
     looks: int = pydantic.Field(default=LOOKS, ge=1, le=100)
@@ -134,6 +153,7 @@ class JobSpec(_Record):
     triage_threshold: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Tiles are skipped where the coarse pass gives what is looked for a lower probability."""
     max_tiles: int = pydantic.Field(default=DEFAULT_MAX_TILES, gt=0)
+    """More tiles than these are refused before anything is read."""
     rush: bool = False
     """The most important cells first, and a map that grows while the run works; what it comes to is the same."""
     points: str | None = None
@@ -145,10 +165,13 @@ class JobSpec(_Record):
     certainty: float | None = pydantic.Field(default=None, gt=0)
     """Half of an interval may be at most this share of the number, or it is told so too; None asks for none."""
     out: str
+    """Run folder, or s3:// address."""
     store: str | None = None
     """Where cube and answers are kept, to be shared by several runs; None for `store` in the run folder."""
     cluster: str | None = None
     """Address of a Ray cluster; None starts one on this machine for the run."""
+    priority: Priority = "normal"
+    """Whose cells are worked on first where several runs share a cluster (docs/cluster.md)."""
 
     @pydantic.field_validator("queries", mode="before")
     @classmethod
@@ -237,7 +260,7 @@ def _anchored(address: str, base: Path | None) -> str:
     return str(path if path.is_absolute() else base / path)
 
 
-def _kept(address: str, base: Path | None) -> str:
+def kept_address(address: str, base: Path | None = None) -> str:
     """Where a run folder or store is: below the storage that the environment names, unless it says where itself.
 
     Raises:
@@ -438,8 +461,8 @@ def parse_job(values: Mapping[str, Any], *, base: Path | None = None, say: Calla
         update={
             "area": resolved.to_geojson(),
             "catalog": _anchored(spec.catalog, base) if spec.catalog else None,
-            "out": _kept(spec.out, base),
-            "store": _kept(spec.store, base) if spec.store else None,
+            "out": kept_address(spec.out, base),
+            "store": kept_address(spec.store, base) if spec.store else None,
             "points": _anchored(spec.points, base) if spec.points else None,
         }
     )

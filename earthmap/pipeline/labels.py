@@ -54,20 +54,28 @@ def read_labels(path: str) -> Labels:
         raise BadRequestError(
             f"{path} has no column {' and no column '.join(missing)}", expected="the columns id and label of the sample"
         )
-    ids = table["id"]
+    return matched_labels(table["id"], table["label"], source=path)
+
+
+def matched_labels(ids: Sequence[str], labels: Sequence[str], *, source: str) -> Labels:
+    """The labels of units by their ids, two lists of one length; empty for none. `source` is what messages call them.
+
+    Raises:
+        BadRequestError: for an id twice or empty, and for ids of several samples.
+    """
     if "" in ids:
-        raise BadRequestError(f"{path} has {ids.count('')} rows without an id", expected="the ids of the sample")
+        raise BadRequestError(f"{source} has {ids.count('')} rows without an id", expected="the ids of the sample")
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
-        raise BadRequestError(f"{path} has {_listed(twice)} more than once", expected="one row for each unit")
+        raise BadRequestError(f"{source} has {_listed(twice)} more than once", expected="one row for each unit")
     keys = sorted({name.rpartition("-")[0] for name in ids})
     if len(keys) != 1 or not keys[0]:
         raise BadRequestError(
-            f"{path} has ids of {len(keys)} samples" if len(keys) > 1 else f"{path} has no rows of a sample",
+            f"{source} has ids of {len(keys)} samples" if len(keys) > 1 else f"{source} has no rows of a sample",
             expected=f"ids of one, such as 1a2b3c4d-0001{', not ' + _listed(ids) if ids else ''}",
         )
-    labels = {name: text for name, text in zip(ids, table["label"], strict=True) if text}
-    return Labels(key=keys[0], by_unit=labels, empty=len(ids) - len(labels))
+    told = {name: text for name, text in zip(ids, labels, strict=True) if text}
+    return Labels(key=keys[0], by_unit=told, empty=len(ids) - len(told))
 
 
 def _table(path: str) -> dict[str, list[str]]:

@@ -69,6 +69,8 @@ class Watcher:
     """Hears of every cell (`earthmap.pipeline.Progress`)."""
     say: Callable[[str], None] = field(default=lambda step: None)
     """Hears of every step."""
+    found: Callable[[Sequence[Job]], None] = field(default=lambda jobs: None)
+    """Hears of the jobs of all passes that are new, before the first of them is mapped; what it raises ends it."""
     mapped: Callable[[Run], None] = field(default=lambda run: None)
     """Hears of every pass that is mapped."""
 
@@ -131,9 +133,11 @@ def respond(
         new = [one for one in passes if not index.has(one, again=not told)]
         if new:
             watcher.say(f"{len(new)} of {len(passes)} passes after the event are not mapped yet: {_dates(new)}")
+            jobs = [_job_of_pass(one, values, event, dated) for one in new]
+            watcher.found(jobs)
             with cluster(job.spec.cluster), _forbearing(follow is not None, watcher.say):
-                for one in new:
-                    watcher.mapped(_mapped(one, values, event, dated, index=index, watcher=watcher))
+                for one, its_job in zip(new, jobs, strict=True):
+                    watcher.mapped(_mapped(one, its_job, index=index, watcher=watcher))
         if follow is None:
             return index.runs()
         if new or not told:
@@ -186,25 +190,20 @@ def _job_of(
     out = str(values["out"]).rstrip("/")
     store = values.get("store") or f"{out}/store"
     own = {"out": f"{out}/{folder}" if folder else out, "store": store, "datetime": event.span, "scenes": "all"}
-    return parse_job({"rush": True, **values, **own, "queries": list(questions)})
+    return parse_job({"rush": True, "priority": "urgent", **values, **own, "queries": list(questions)})
 
 
-def _mapped(
-    one: _Pass,
-    values: Mapping[str, Any],
-    event: Event,
-    dated: Sequence[Mapping[str, Any]],
-    *,
-    index: _Index,
-    watcher: Watcher,
-) -> Run:
+def _job_of_pass(one: _Pass, values: Mapping[str, Any], event: Event, dated: Sequence[Mapping[str, Any]]) -> Job:
+    after = str(one.interval(event))
+    return _job_of(values, event, [{**each, "after": after} for each in dated], folder=one.folder)
+
+
+def _mapped(one: _Pass, job: Job, *, index: _Index, watcher: Watcher) -> Run:
     """The finished run of one pass."""
     from earthmap.pipeline.run import run_job
 
     sensors = ", ".join(sorted({each.sensor for each in one.observations}))
     watcher.say(f"mapping {one.start:%Y-%m-%d %H:%M} UTC, {sensors}, in {one.folder}")
-    after = str(one.interval(event))
-    job = _job_of(values, event, [{**each, "after": after} for each in dated], folder=one.folder)
     index.begin(one)
     run = run_job(job, report=watcher.report, say=watcher.say)
     index.finish(one, run)

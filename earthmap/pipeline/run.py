@@ -1,29 +1,24 @@
 """One execution of a job on Ray: plan, stream the cells through the stages, merge, publish.
 
-Beside `earthmap.pipeline.cluster` the only module of the pipeline that imports Ray. Rows of a few kilobytes travel
-through Ray Data; pixels travel through the cube (docs/decisions/0001).
+What is done with each cell, and what of it Ray does, is `earthmap.pipeline.batches`.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
+import contextlib
 import pickle
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from earthmap.content import canonical_json
 from earthmap.cube import Patience, RasterioReader, Reader
-from earthmap.errors import EarthmapError, JobError, LedgerError, RunFolderError
-from earthmap.merge import merge_cell
+from earthmap.errors import JobError, LedgerError, RunFolderError
 from earthmap.pipeline.audit import plan_triage
-from earthmap.pipeline.clearness import best_first
-from earthmap.pipeline.cluster import PREDICTOR, READER, Watch, cluster, watched_rows
-from earthmap.pipeline.context import Committed, Context
-from earthmap.pipeline.flood_parts import predict_work
+from earthmap.pipeline.batches import STAGES, Batches, CellDone
+from earthmap.pipeline.cluster import Watch, cluster, watched_rows
+from earthmap.pipeline.context import Context
 from earthmap.pipeline.folder import JOB_PATH, RUN_PATH, Run
 from earthmap.pipeline.footprint_cells import lay_out
 from earthmap.pipeline.growing import PROGRESS_PATH, Growing
@@ -34,19 +29,9 @@ from earthmap.pipeline.lease import Lease
 from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import Plan, make_plan, read_plan, write_plan
 from earthmap.pipeline.publish import publish
-from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.reference_water import open_reference_water
-from earthmap.pipeline.stages import computed_by, gather
+from earthmap.pipeline.sharing import Place, find_shared
 from earthmap.storage import Storage
-
-BLOCK_CELLS = 16
-"""Cells that a worker is sent together, side by side: between blocks it waits for the next."""
-
-BLOCKS_PER_CPU = 16
-"""Blocks of a smaller plan, so that all workers end at about the same time."""
-
-MAX_BLOCKS = 2_000
-"""Blocks that Ray Data cuts a plan into at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,34 +49,6 @@ class Progress:
     """The cell that is done."""
     execution: int
     """Which start of the run does it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellDone:
-    """What comes back from the workers for one cell; what it came to stands in a file (`MergedCells`)."""
-
-    cell_id: str
-    tiles: int
-    failed: int
-    """Rows of its ledger that failed."""
-    groups: int
-    parts: int
-    read: int
-    """Groups that were read just now."""
-    predicted: int
-    """Parts that were computed just now."""
-    waited: Mapping[str, float]
-    """Seconds that were waited for providers that refuse or do not answer, by provider."""
-
-
-ONE_CPU = {"num_cpus": 1.0}
-"""What a stage asks of a node unless it says otherwise."""
-
-TRACE = 0.001
-"""How much of a role work asks for: enough to be sent there, and never what a node runs out of first."""
-
-STAGES = ("read", "predict", "merge")
-"""What workers do with a cell, in this order."""
 
 
 @dataclass(slots=True)
@@ -173,8 +130,9 @@ def run_job(
         worked, heard = plan, report
         if job.spec.rush or job.spec.points is not None:
             worked, heard = _rushed(job, plan, context, merged, report=report, say=say)
-        with cluster(job.spec.cluster):
-            _stream(worked, context, merged, tally, report=heard, say=say)
+        with cluster(job.spec.cluster), _place(job) as place:
+            context = _shared(context, say)
+            _stream(worked, context, merged, tally, place=place, report=heard, say=say)
         tally.seconds["cells"] = time.monotonic() - started - tally.seconds["plan"]
         say("merging and writing")
         publishing = time.monotonic()
@@ -257,13 +215,16 @@ def predictor_spec(job: Job, plan: Plan) -> Mapping[str, Any]:
 
 
 def _finish(storage: Storage, job: Job, plan: Plan, *, execution: int, tally: Tally) -> None:
+    import importlib.metadata
     import platform
-
-    import ray
 
     import earthmap
 
-    versions = {"earthmap": earthmap.__version__, "ray": ray.__version__, "python": platform.python_version()}
+    versions = {
+        "earthmap": earthmap.__version__,
+        "ray": importlib.metadata.version("ray"),
+        "python": platform.python_version(),
+    }
     content = {
         "job": job.content_key(),
         "execution": execution,
@@ -281,155 +242,22 @@ def _finish(storage: Storage, job: Job, plan: Plan, *, execution: int, tally: Ta
     storage.write(RUN_PATH, canonical_json(content).encode())
 
 
-# ── Ray ──────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── cells ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=2)
-def _received(reference: Any) -> Context:
-    import ray
-
-    context: Context = ray.get(reference)
-    return context
+def _place(job: Job) -> contextlib.AbstractContextManager[Place | None]:
+    """Its place among the runs of a cluster that others may use, too; None on one of its own."""
+    return Place(job.spec.priority) if job.spec.cluster is not None else contextlib.nullcontext()
 
 
-def _guarded(name: str, stage: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]) -> dict[str, Any]:
-    """`stage` and its seconds, with our own errors carried to the driver as rows, where they keep their words."""
-    if row["error"] is not None:
-        return row
-    started = time.monotonic()
-    try:
-        result = stage(row)
-    except EarthmapError as error:
-        return {**dict.fromkeys(row), "error": pickle.dumps(error)}
-    return {**result, f"{name}_s": time.monotonic() - started}
-
-
-def _read_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
-    context = _received(holder[0])
-    work = best_first(pickle.loads(row["work"]), context)
-    return {**row, "work": pickle.dumps(work), "groups": pickle.dumps(read_work(work, context))}
-
-
-def _predict_row(holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
-    context = _received(holder[0])
-    reads: dict[str, Committed] = pickle.loads(row["groups"])
-    groups = {name: committed.path for name, committed in reads.items()}
-    return {**row, "parts": pickle.dumps(predict_work(pickle.loads(row["work"]), groups, context))}
-
-
-def _merge_row(merged: MergedCells, holder: list[Any], row: dict[str, Any]) -> dict[str, Any]:
-    context = _received(holder[0])
-    work, reads, parts = (pickle.loads(row[name]) for name in ("work", "groups", "parts"))
-    answers = gather(work, parts, context)
-    expected = work.tiles.bit_count() * len(work.questions)
-    if answers.num_rows != expected:
-        raise LedgerError(f"cell {work.cell.id} has {answers.num_rows} answers", expected=str(expected))
-    given = context.footprints.of_cell(work.cell) if context.footprints is not None else None
-    merge = merge_cell(
-        work.cell,
-        answers,
-        area=context.area,
-        queries=context.queries,
-        tiles=work.tiles,
-        by_observation=context.by_observation,
-        footprints=given.given if given is not None else None,
-    )
-    merged.write(merge, _ledger(answers, parts, context))
-    done = CellDone(
-        cell_id=work.cell.id,
-        tiles=work.tiles.bit_count(),
-        failed=answers["status"].to_pylist().count("failed"),
-        groups=len(reads),
-        parts=len(parts),
-        read=sum(committed.fresh for committed in reads.values()),
-        predicted=sum(committed.fresh for committed in parts.values()),
-        waited=_waited(reads.values()),
-    )
-    return {**row, "work": None, "groups": None, "parts": None, "done": pickle.dumps(done)}
-
-
-def _waited(reads: Iterable[Committed]) -> dict[str, float]:
-    waited: dict[str, float] = {}
-    for committed in reads:
-        if committed.waited_s:
-            waited[committed.waited_for] = waited.get(committed.waited_for, 0.0) + committed.waited_s
-    return waited
-
-
-def _ledger(answers: Any, parts: Mapping[Any, Committed], context: Context) -> Any:
-    import pyarrow as pa
-
-    from earthmap.pipeline.schema import ledger_schema
-
-    by_key = {
-        (question.query, question.observation): (committed.path, computed_by(committed, context))
-        for question, committed in parts.items()
-    }
-    where = [
-        by_key.get(key, (None, None))
-        for key in zip(answers["query"].to_pylist(), answers["observation"].to_pylist(), strict=True)
-    ]
-    table = answers.append_column("part", pa.array([path for path, _ in where], pa.string()))
-    table = table.append_column("execution", pa.array([number for _, number in where], pa.int32()))
-    return table.select(ledger_schema().names).cast(ledger_schema())
-
-
-def _dataset(plan: Plan, context: Context, merged: MergedCells, watch: Watch) -> Any:
-    import pyarrow as pa
-    import ray
-    import ray.data
-
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it raises what it also logs
-    settings = ray.data.DataContext.get_current()
-    settings.enable_progress_bars = False
-    settings.enable_operator_progress_bars = False
-    holder = [ray.put(context)]  # in a list, so that a worker fetches it when it needs it
-    kinds = [(name, pa.binary()) for name in ("work", "groups", "parts", "done", "error")]
-    schema = pa.schema([*kinds, *((f"{stage}_s", pa.float64()) for stage in STAGES)])
-    rows = (pa.Table.from_pylist([{"work": pickle.dumps(work)}], schema=schema) for work in plan.work())
-    sizes = _block_sizes(plan.cells, cpus=watch.cpus)
-    dataset: Any = ray.data.from_arrow([pa.concat_tables(itertools.islice(rows, size)) for size in sizes])
-    roles, gpus = watch.roles, watch.gpus
-    predicting = _predicting(context.predictor["name"], gpus=gpus or float(PREDICTOR in roles))
-    asked = {"read": {"num_cpus": _reading_cpus(plan)}, "predict": predicting}
-    work: tuple[Callable[[list[Any], dict[str, Any]], dict[str, Any]], ...]
-    work = (_read_row, _predict_row, partial(_merge_row, merged))
-    for name, stage in zip(STAGES, work, strict=True):
-        asks = _by_role(asked.get(name, ONE_CPU), roles)
-        dataset = dataset.map(partial(_guarded, name, partial(stage, holder)), **asks)
-    return dataset
-
-
-def _block_sizes(cells: int, *, cpus: int) -> list[int]:
-    """How many cells each block has: as even as can be, the larger ones first, but for one of one cell for each CPU at
-    the start, from which a first answer comes soon."""
-    soon = min(cells, max(1, cpus))
-    cells -= soon
-    blocks = min(MAX_BLOCKS - soon, max(-(-cells // BLOCK_CELLS), min(cells, BLOCKS_PER_CPU * max(1, cpus))))
-    return [1] * soon + [cells // blocks + (number < cells % blocks) for number in range(blocks)]
-
-
-def _reading_cpus(plan: Plan) -> float:
-    """What reading a cell asks of a node: half a core where it waits for a network.
-
-    Stages that ask for the same are one task to Ray; others overlap, the next cell read while this one is predicted.
-    """
-    sources = (source.href for one in plan.observations.values() for scene in one.scenes for source in scene.sources)
-    return 0.5 if any("://" in href and not href.startswith("file://") for href in sources) else 1.0
-
-
-def _predicting(predictor: str, *, gpus: float) -> dict[str, float]:
-    """What predicting asks of a node: for the model a whole GPU, where the cluster has any.
-
-    Ray hides the GPUs of a node from tasks that do not ask for one.
-    """
-    return {**ONE_CPU, "num_gpus": 1.0} if gpus and predictor == "vlm" else ONE_CPU
-
-
-def _by_role(asked: Mapping[str, float], roles: frozenset[str]) -> dict[str, Any]:
-    """What is asked, of a node of the role that it is for where the cluster offers that role."""
-    role = PREDICTOR if "num_gpus" in asked else READER
-    return {**asked, "resources": {role: TRACE}} if role in roles else dict(asked)
+def _shared(context: Context, say: Callable[[str], None]) -> Context:
+    """`context` with the predictor that the cluster shares, where it shares that of the run."""
+    found = find_shared(context.predictor)
+    if found is None:
+        return context
+    spec, shared = found
+    say(f"asking the replicas of {shared.application}")
+    return replace(context, predictor=spec, shared=shared)
 
 
 def _stream(
@@ -438,6 +266,7 @@ def _stream(
     merged: MergedCells,
     tally: Tally,
     *,
+    place: Place | None,
     report: Callable[[Progress], None] | None,
     say: Callable[[str], None],
 ) -> None:
@@ -450,7 +279,7 @@ def _stream(
     cells = tiles = failed = 0
     watch = Watch(say)
     tally.workers = max(1, min(watch.cpus, plan.cells))
-    for row in watched_rows(_dataset(plan, context, merged, watch), watch):
+    for row in watched_rows(Batches(plan, context, merged, watch, place), watch):
         if row["error"] is not None:
             raise pickle.loads(row["error"])
         cell: CellDone = pickle.loads(row["done"])
@@ -458,9 +287,11 @@ def _stream(
         _count(tally, cell)
         for stage in STAGES:
             tally.worked[stage] += row[f"{stage}_s"]
+        if place is not None:
+            place.worked = sum(tally.worked.values())
         tally.waited += sum(cell.waited.values())
-        for place, seconds in cell.waited.items():
-            say(f"waited {seconds:.0f} s for {place}, which refused or did not answer")
+        for provider, seconds in cell.waited.items():
+            say(f"waited {seconds:.0f} s for {provider}, which refused or did not answer")
         tiles += cell.tiles
         failed += cell.failed
         if report is not None:

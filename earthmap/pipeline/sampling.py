@@ -73,12 +73,23 @@ class Sample:
 
 
 def draw_sample(
-    run: Run, spec: SampleSpec, *, out: str | None = None, say: Callable[[str], None] | None = None
+    run: Run,
+    spec: SampleSpec,
+    *,
+    out: str | None = None,
+    handed_back: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Sample:
     """Draw a sample, keep its design in the run folder, and write what a person labels.
 
-    Equal runs and specs give equal samples. `out` is a folder or s3:// address; None for the sample's own folder in the
-    run's.
+    Equal runs and specs give equal samples.
+
+    Args:
+        run: a finished run.
+        spec: what is drawn, and of what.
+        out: folder or s3:// address; None for the sample's own folder in the run's.
+        handed_back: what is done with the labels, as people are told; None for the command.
+        say: hears of every step.
 
     Raises:
         BadRequestError: for a question without class maps, an observation that there is not, and a run without ground.
@@ -97,16 +108,16 @@ def draw_sample(
     for unit, png in unit_pictures(run, layer, design):
         folder.write(chip_name(unit), png)
         chips += 1
-    _write_sheet(folder, run, design, grounds, with_chips=chips > 0)
+    _write_sheet(folder, design, grounds, with_chips=chips > 0)
+    command = f"earthmap estimate {run.address} {folder.locate(SHEET_NAME)}"
+    folder.write(GUIDE_NAME, _guide(design, command=handed_back or command).encode())
     return Sample(design=design, folder=folder.address, layer=layer, chips=chips)
 
 
 # ── what is labelled ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write_sheet(
-    folder: Storage, run: Run, design: Design, grounds: Sequence[BaseGeometry], *, with_chips: bool
-) -> None:
+def _write_sheet(folder: Storage, design: Design, grounds: Sequence[BaseGeometry], *, with_chips: bool) -> None:
     rows = [
         LabelRow(
             id=unit.id,
@@ -122,20 +133,21 @@ def _write_sheet(
         )
         for unit, ground in zip(design.units, grounds, strict=True)
     ]
-    choices = _choices(design)
     with tempfile.TemporaryDirectory(prefix="earthmap-") as scratch:
         path = Path(scratch) / SHEET_NAME
-        write_label_sheet(path, rows, choices=() if design.counts else tuple(choices))
+        write_label_sheet(path, rows, choices=() if design.counts else tuple(_choices(design)))
         folder.write_file(SHEET_NAME, path)
-    guide = labelling_guide(
+
+
+def _guide(design: Design, *, command: str) -> str:
+    return labelling_guide(
         text=design.text,
         dates=design.dates,
-        choices=choices,
-        command=f"earthmap estimate {run.address} {folder.locate(SHEET_NAME)}",
-        count=len(rows),
+        choices=_choices(design),
+        command=command,
+        count=len(design.units),
         tiles=design.counts,
     )
-    folder.write(GUIDE_NAME, guide.encode())
 
 
 def _choices(design: Design) -> dict[str, str]:

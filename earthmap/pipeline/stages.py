@@ -7,6 +7,7 @@ execution that made it in its address, so that the next execution tries again wh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from earthmap.content import content_key
 from earthmap.cube import SHIFT_FORMAT, CellGroup, TileFailure, open_cell
-from earthmap.errors import StorageError
+from earthmap.errors import ClusterError, ReplicaError, StorageError
 from earthmap.grid import Cell, Tile
 from earthmap.pipeline.context import TRIES, Committed, Context, failed_path, reason_and_message, record_attempt
 from earthmap.pipeline.isolation import isolated
@@ -28,7 +29,7 @@ from earthmap.pipeline.plan import CellWork, Question, ledger_name
 from earthmap.pipeline.reading import looked_at, manifests
 from earthmap.pipeline.triage import Verdict, unseen_answer
 from earthmap.pipeline.two_maps import compare_maps, map_queries
-from earthmap.predict import Picture, TileInput, build_predictor, key_of
+from earthmap.predict import Picture, Predictor, TileInput, build_predictor, key_of
 from earthmap.sensors.offsets import OFFSET_SUSPECT
 from earthmap.storage import Storage
 from earthmap.tasks import TASKS, Answer, Query, answer_columns, answer_schema
@@ -92,7 +93,7 @@ def predict_stage(work: CellWork, groups: Mapping[str, str], context: Context) -
         else:
             missing.setdefault((paths, context.queries[question.query].dates == 0), []).append(question)
     for (paths, _), questions in missing.items():
-        parts.update(_predict(work, questions, paths, context))
+        parts.update(_persist(work, questions, paths, context))
     return parts
 
 
@@ -102,6 +103,18 @@ def find_part(clean: str, context: Context) -> Committed | None:
         if context.store.exists(f"{path}/manifest.json"):
             return Committed(path=path, fresh=False)
     return None
+
+
+def _persist(
+    work: CellWork, questions: Sequence[Question], paths: _Paths, context: Context
+) -> dict[Question, Committed]:  # fmt: skip
+    """As `_predict`, again where the replica that computed it was lost: as what a lost worker did is done again.
+
+    Each time is one more attempt, and the third asks no replica.
+    """
+    while True:
+        with contextlib.suppress(ReplicaError):
+            return _predict(work, questions, paths, context)
 
 
 def _predict(
@@ -401,29 +414,42 @@ def _noted(answer: Answer, item: _Seen) -> Answer:
 
 def _ask(inputs: Sequence[TileInput], queries: Sequence[Query], context: Context, *, lone: bool) -> list[list[Answer]]:
     """The answers to `queries`, tile by tile; `lone` asks each tile in a process of its own."""
-    run: Callable[[Callable[[], Any]], Any] = _here
     if lone:
-        run = partial(isolated, limits=context.limits)
-    else:
-        try:
-            return build_predictor(context.predictor).predict(inputs, queries)
-        except Exception:  # noqa: BLE001 - the boundary of the tile: what broke the batch is found one by one
-            pass
-    answers = []
-    for item in inputs:
-        try:
-            answers.append(run(partial(_ask_one, context.predictor, item, queries)))
-        except Exception as error:  # noqa: BLE001 - the boundary of the tile
-            reason, message = reason_and_message(error)
-            answers.append([Answer(status="failed", stage="predict", reason=reason, message=message)] * len(queries))
+        return [_failing(partial(_alone, item, queries, context), queries) for item in inputs]
+    try:
+        return _predictor(context).predict(inputs, queries)
+    except ClusterError:
+        raise  # says nothing of a tile
+    except Exception:  # noqa: BLE001 - the boundary of the tile: what broke the batch is found one by one
+        return [_failing(partial(_ask_one, item, queries, context), queries) for item in inputs]
+
+
+def _failing(ask: Callable[[], list[Answer]], queries: Sequence[Query]) -> list[Answer]:
+    """What `ask` says, and where it breaks that each question has failed."""
+    try:
+        return ask()
+    except ClusterError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary of the tile
+        reason, message = reason_and_message(error)
+        return [Answer(status="failed", stage="predict", reason=reason, message=message)] * len(queries)
+
+
+def _predictor(context: Context) -> Predictor:
+    return context.shared or build_predictor(context.predictor)
+
+
+def _ask_one(item: TileInput, queries: Sequence[Query], context: Context) -> list[Answer]:
+    return _predictor(context).predict([item], queries)[0]
+
+
+def _alone(item: TileInput, queries: Sequence[Query], context: Context) -> list[Answer]:
+    """As `_ask_one`, in a process of its own, which holds a model of its own."""
+    answers: list[Answer] = isolated(partial(_built, context.predictor, item, queries), context.limits)
     return answers
 
 
-def _here(work: Callable[[], Any]) -> Any:
-    return work()
-
-
-def _ask_one(spec: Mapping[str, Any], item: TileInput, queries: Sequence[Query]) -> list[Answer]:
+def _built(spec: Mapping[str, Any], item: TileInput, queries: Sequence[Query]) -> list[Answer]:
     return build_predictor(spec).predict([item], queries)[0]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +39,12 @@ from earthmap.cube import (
     read_tile,
     stored_groups,
 )
-from earthmap.errors import AreaError, JobError, ReadError, SensorError
-from earthmap.grid import CORE_PX, Grid, Tile, Zone, owned_ground, owner
+from earthmap.errors import AreaError, JobError, ReadError, SensorError, StorageError
+from earthmap.grid import CORE_PX, Cell, Grid, Tile, Zone, owned_ground, owner
 from earthmap.pipeline.dates import Candidate, T, choose_dates
 from earthmap.pipeline.folder import RUN_PATH, open_run
-from earthmap.pipeline.plan import grid_of
+from earthmap.pipeline.groups import cell_groups
+from earthmap.pipeline.plan import Plan, grid_of, read_plan
 from earthmap.predict import Picture, TileInput
 from earthmap.sensors import SENSORS
 from earthmap.sensors.offsets import offset_notes
@@ -57,8 +58,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    from earthmap.grid import Cell
-
 SIZES = tuple(sorted(CORE_PX))
 """Sides of a picture in pixels."""
 
@@ -67,6 +66,9 @@ PLAIN_SENSOR, PLAIN_BANDS = "optical-uncalibrated", ("red", "green", "blue")
 
 UNDATED = "1900-01-01"
 """Stands for the date of an image that tells none, until it is a picture without one: one picture needs no date."""
+
+KEPT_CELLS = 500
+"""Cells of runs whose observations are known again when somebody asks once more."""
 
 NAMED_CELLS = 1000
 """Cells of a cube that an error's bounds are taken from."""
@@ -127,9 +129,12 @@ def open_subject(paths: Sequence[str], sight: Sight, *, task: str, reader: Reade
         StorageError: for a cube that cannot be read.
     """
     count = TASKS[task].dates
-    store = _store(paths[0]) if len(paths) == 1 else None
-    if store is not None:
-        return _from_cube(store, sight, source=paths[0], count=count)
+    if len(paths) == 1 and _may_hold_cube(paths[0]):
+        if Storage(paths[0]).exists(RUN_PATH):
+            return place_of_run(open_run_cube(paths[0]), sight, task=task)
+        store = _store(paths[0])
+        if store is not None:
+            return _from_cube(store, sight, source=paths[0], count=count)
     plain = [is_photograph(split_date(path)[0]) for path in paths]
     if all(plain):
         return _from_photographs(paths, sight, count=count)
@@ -202,16 +207,15 @@ def _bounds(grounds: Iterable[object]) -> str:
 # ── a cube ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _store(path: str) -> Storage | None:
-    """The store with the cube of a run's folder, or the store itself; None where `path` is neither."""
+def _may_hold_cube(path: str) -> bool:
     if path.startswith(("http://", "https://")) or ("://" not in path and not Path(path).expanduser().is_dir()):
-        return None
-    if "://" in path and "." in path.rpartition("/")[2]:
-        return None  # an image in a bucket
+        return False
+    return not ("://" in path and "." in path.rpartition("/")[2])  # an image in a bucket
+
+
+def _store(path: str) -> Storage | None:
+    """The store that `path` is, or holds; None where there is no cube."""
     storage = Storage(path)
-    if storage.exists(RUN_PATH):
-        own = storage.sub("store")
-        return own if _holds_cube(own) else Storage(open_run(path).job.store)
     return next((one for one in (storage, storage.sub("store")) if _holds_cube(one)), None)
 
 
@@ -231,8 +235,12 @@ def _from_cube(storage: Storage, sight: Sight, *, source: str, count: int) -> Su
             expected=_bounds(_grounds(groups)),
             fix="ask with --at LON,LAT, or --at and a tile_id",
         )
-    chosen, notes = choose_dates(_in_cube(storage, groups, sight.at, sight.sensor), sight.dates, count=count)
-    tile = _tile_at(sight.at, chosen[-1].record.manifest.cell.grid)
+    seen = _in_cube(storage, groups, sight.at, sight.sensor)
+    chosen, notes = choose_dates(seen, sight.dates, count=count)
+    return _of_groups(_tile_at(sight.at, chosen[-1].record.manifest.cell.grid), chosen, *notes, source=source)
+
+
+def _of_groups(tile: Tile, chosen: Sequence[Candidate[CellGroup]], *notes: str, source: str) -> Subject:
     side = tile.grid.picture_px
     read = partial(_stored, tile)
     subject = _put_together(chosen, read, source=source, geobox=tile.geobox, shape=(side, side))
@@ -287,7 +295,65 @@ def _stored(tile: Tile, group: CellGroup) -> _Opened:
             reason=lost.reason,
             fix="ask about another --date, or run the job again",
         )
-    return group.picture(tile), manifest.notes
+    return group.read_picture(tile), manifest.notes
+
+
+# ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunCube:
+    """What a finished run has read, whatever else its store holds. It does not change, so what was found is kept."""
+
+    address: str
+    """Of the run folder."""
+    store: Storage
+    plan: Plan
+
+
+def open_run_cube(address: str) -> RunCube:
+    """The cube of the finished run at `address`.
+
+    Raises:
+        RunFolderError: where there is no finished run.
+        StorageError: where its plan cannot be read.
+    """
+    run = open_run(address)
+    plan = read_plan(run.storage)
+    if plan is None:
+        raise StorageError(f"{address} holds no plan", expected="plan.parquet", fix="run its job again")
+    own = run.storage.sub("store")  # also where the whole folder was moved
+    return RunCube(address=address, store=own if _holds_cube(own) else Storage(run.job.store), plan=plan)
+
+
+def place_of_run(cube: RunCube, sight: Sight, *, task: str) -> Subject:
+    """What a question of `task` is asked of at one place of a run: the observations that the run itself looked at.
+
+    Raises as `open_subject`.
+    """
+    if sight.at is None:
+        raise JobError(
+            f"{cube.address} holds many tiles",
+            expected=_bounds(_planned_grounds(cube.plan)),
+            fix="ask with --at LON,LAT, or --at and a tile_id",
+        )
+    tile = _tile_at(sight.at, cube.plan.grid)
+    groups = _looked_at(cube, tile.cell)
+    if not groups:
+        raise AreaError(f"the run has read no ground at {sight.at}", expected=_bounds(_planned_grounds(cube.plan)))
+    seen = _of_sensor([_in_group(group, {tile.grid.id: tile}) for group in groups], sight.sensor)
+    chosen, notes = choose_dates(seen, sight.dates, count=TASKS[task].dates)
+    return _of_groups(tile, chosen, *notes, source=cube.address)
+
+
+@lru_cache(maxsize=KEPT_CELLS)
+def _looked_at(cube: RunCube, cell: Cell) -> list[CellGroup]:
+    return cell_groups(cube.store, cube.plan, cell)
+
+
+def _planned_grounds(plan: Plan) -> list[object]:
+    ids = plan.table["cell_id"].unique().to_pylist()[:NAMED_CELLS]
+    return [owned_ground(Cell.parse(cell_id)) for cell_id in ids]
 
 
 # ── images on the ground ─────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from earthmap.service.app import Service, check_address, create_app
+    from earthmap.service.access import Service
+    from earthmap.service.app import check_address, create_app
     from earthmap.service.database import Database, open_database
     from earthmap.service.jobs import Foreman, ProcessRunner, Runner, Standing
     from earthmap.service.processes import PROCESSES, Offer
@@ -48,7 +49,7 @@ _HOMES = {
     "Role": "tokens",
     "Runner": "jobs",
     "Selection": "state",
-    "Service": "app",
+    "Service": "access",
     "Standing": "jobs",
     "Status": "state",
     "TokenStore": "tokens",

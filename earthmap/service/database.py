@@ -61,6 +61,20 @@ MESSAGES = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
+FINISHED = sa.Table(  # an index of what run folders say: it can be emptied at any time, and fills itself again
+    "earthmap_finished",
+    _metadata,
+    sa.Column("job", sa.String(36), sa.ForeignKey(JOBS.c.id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("ground", sa.LargeBinary),  # WKB in EPSG:4326; null where the run folder has no item
+    sa.Column("west", sa.Float(53)),  # beyond east across the antimeridian
+    sa.Column("south", sa.Float(53)),
+    sa.Column("east", sa.Float(53)),
+    sa.Column("north", sa.Float(53)),
+    sa.Column("starts", sa.Float(53)),
+    sa.Column("ends", sa.Float(53)),
+)
+
 TOKENS = sa.Table(
     "earthmap_tokens",
     _metadata,

@@ -15,15 +15,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import h11
 
 from earthmap.catalog.addresses import split_member
+from earthmap.connection import HANDED_ON
 from earthmap.errors import JobError
 from earthmap.service.addresses import Nameable
 from earthmap.service.egress_counts import EgressCounter, EgressCounts
+from earthmap.service.egress_gate import Gate
 from earthmap.service.egress_heads import TELLINGS, Refused, Target
 from earthmap.service.egress_reach import PIECE, EgressLimits, Reach, Resolve, look_up
 from earthmap.service.egress_rules import EgressRules, Refusal
@@ -36,7 +38,7 @@ _LOOK_UPS = 32
 async def serve_egress(
     rules: EgressRules,
     *,
-    place: tuple[str, int] = ("127.0.0.1", 0),
+    gate: Gate | None = None,
     limits: EgressLimits | None = None,
     resolve: Resolve = look_up,
     counter: EgressCounter | None = None,
@@ -45,24 +47,24 @@ async def serve_egress(
     """Serve until cancelled; open connections then have `limits.grace_s` to end.
 
     Args:
-        place: host and port to listen on; port 0 for any that is free.
+        gate: where it listens, and who is let in; None for whoever is on this machine, on any port that is free.
         ready: hears the proxy's address when it listens.
 
     Raises:
         JobError: where nothing can listen there.
     """
     way = Reach(rules=rules, limits=limits or EgressLimits(), resolve=resolve)
-    proxy = _Proxy(way, counter or EgressCounter())
+    gate = gate or Gate()
+    proxy = _Proxy(way, counter or EgressCounter(), gate)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="egress-names"))
     try:
-        server = await asyncio.start_server(proxy.accept, *place, limit=PIECE)
+        server = await asyncio.start_server(proxy.accept, gate.host, gate.port, limit=PIECE)
     except OSError as error:
         raise JobError(
-            f"the egress proxy cannot listen on {place[0]}:{place[1]}: {error.strerror or error}",
+            f"the egress proxy cannot listen on {gate.host}:{gate.port}: {error.strerror or error}",
             fix="choose another port, or end what listens there",
         ) from error
-    host, port = server.sockets[0].getsockname()[:2]
-    ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    ready(gate.address(*server.sockets[0].getsockname()[:2]))
     try:
         await asyncio.get_running_loop().create_future()
     finally:
@@ -74,8 +76,8 @@ async def serve_egress(
 class Egress:
     """A proxy that runs in a thread of this process."""
 
-    address: str
-    """For HTTP_PROXY and HTTPS_PROXY."""
+    address: str = field(repr=False)
+    """For HTTP_PROXY and HTTPS_PROXY; it may hold the proxy's secret."""
     counter: EgressCounter
 
     @property
@@ -88,13 +90,11 @@ class Egress:
         return proxied_environment(self.address, keys=keys)
 
 
-def run_egress(
-    rules: EgressRules, *, place: tuple[str, int], ready: Callable[[str], None] = lambda address: None
-) -> EgressCounts:
+def run_egress(rules: EgressRules, *, gate: Gate, ready: Callable[[str], None] = lambda address: None) -> EgressCounts:
     """Serve until this process is asked to end (SIGINT, SIGTERM); what was counted. For the main thread.
 
     Raises:
-        JobError: where nothing can listen at `place`.
+        JobError: where nothing can listen there.
     """
     counter = EgressCounter()
 
@@ -103,7 +103,7 @@ def run_egress(
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
         with contextlib.suppress(asyncio.CancelledError):
-            await serve_egress(rules, place=place, counter=counter, ready=ready)
+            await serve_egress(rules, gate=gate, counter=counter, ready=ready)
 
     asyncio.run(work())
     return counter.read()
@@ -138,7 +138,7 @@ def try_address(nameable: Nameable, address: str, *, resolve: Resolve = look_up)
 def proxied_environment(address: str, *, keys: bool = False) -> dict[str, str]:
     """The variables that lead `Connection.from_environment`, and any other client, through the proxy at `address`.
 
-    No host is exempt.
+    No host is exempt. Who connects to a cluster with them hands them on to its workers.
 
     Args:
         keys: True where buckets are read with the keys of the service, so that each user may see all that they open.
@@ -147,22 +147,23 @@ def proxied_environment(address: str, *, keys: bool = False) -> dict[str, str]:
     direct = dict.fromkeys(("ALL_PROXY", "NO_PROXY"), "")
     both = proxied | direct
     others = {} if keys else {"AWS_NO_SIGN_REQUEST": "YES"}
-    others["no_grpc_proxy"] = "localhost,127.0.0.1"  # Ray's own parts; no client of addresses speaks gRPC
-    return both | {name.lower(): value for name, value in both.items()} | others
+    others["no_grpc_proxy"] = "localhost,0.0.0.0/0,::/0"  # Ray's own parts; no client of addresses speaks gRPC
+    found = both | {name.lower(): value for name, value in both.items()} | others
+    return found | {HANDED_ON: ",".join(sorted(found))}
 
 
 @contextlib.contextmanager
 def egress_thread(
     rules: EgressRules,
     *,
-    place: tuple[str, int] = ("127.0.0.1", 0),
+    gate: Gate | None = None,
     limits: EgressLimits | None = None,
     resolve: Resolve = look_up,
 ) -> Iterator[Egress]:
     """The proxy in a thread of its own, ready when the context is entered, ended when it is left.
 
     Raises:
-        JobError: where nothing can listen at `place`.
+        JobError: where nothing can listen there.
     """
     counter, ready = EgressCounter(), threading.Event()
     addresses: list[str] = []
@@ -172,7 +173,7 @@ def egress_thread(
         addresses.append(address)
         ready.set()
 
-    serving = serve_egress(rules, place=place, limits=limits, resolve=resolve, counter=counter, ready=began)
+    serving = serve_egress(rules, gate=gate, limits=limits, resolve=resolve, counter=counter, ready=began)
     task = loop.create_task(serving)
 
     def work() -> None:
@@ -197,8 +198,8 @@ def egress_thread(
 class _Proxy:
     """The connections of all clients."""
 
-    def __init__(self, way: Reach, counter: EgressCounter) -> None:
-        self._way, self._counter = way, counter
+    def __init__(self, way: Reach, counter: EgressCounter, gate: Gate) -> None:
+        self._way, self._counter, self._gate = way, counter, gate
         self._open: set[asyncio.Task[None]] = set()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -212,7 +213,7 @@ class _Proxy:
         task.add_done_callback(self._open.discard)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        talk = Talk(self._way, self._counter, reader, writer)
+        talk = Talk(self._way, self._counter, (reader, writer), gate=self._gate)
         try:
             if self._counter.connection(1) > self._way.limits.connections:
                 await talk.refuse(Refused(Refusal.CONNECTIONS, "too many connections are open"))

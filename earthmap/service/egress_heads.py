@@ -59,6 +59,7 @@ class Telling(NamedTuple):
 
 
 TELLINGS: dict[Refusal, Telling] = {
+    Refusal.STRANGER: Telling(407, "http_request_denied", "use the proxy by its whole address, password included"),
     Refusal.MALFORMED: Telling(400, "http_request_error", "send a plain request of HTTP/1.1"),
     Refusal.METHOD: Telling(405, "http_request_denied", "use GET, HEAD, POST or CONNECT"),
     Refusal.TOO_LARGE: Telling(413, "http_request_error", "send less"),
@@ -173,6 +174,7 @@ def refusal_answer(refused: Refused) -> tuple[h11.Response, bytes]:
         ("Proxy-Status", status),
         ("Connection", "close"),
         *([("Allow", "GET, HEAD, POST, CONNECT")] if telling.status == 405 else []),
+        *([("Proxy-Authenticate", f'Basic realm="{NAME}"')] if telling.status == 407 else []),
     ]
     reason = f"Refused by the egress proxy: {refused.refusal.value}"
     return h11.Response(status_code=telling.status, reason=reason, headers=headers), text

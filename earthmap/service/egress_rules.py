@@ -6,16 +6,26 @@ import enum
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from earthmap.errors import JobError
-from earthmap.service.numbers import Network, Number, carried, is_key_service, is_public, parse_host, plain_number
+from earthmap.service.numbers import (
+    KEY_SERVICES,
+    Network,
+    Number,
+    carried,
+    is_key_service,
+    is_public,
+    parse_host,
+    plain_number,
+)
 
 
 class Refusal(enum.StrEnum):
     """Why the proxy lets something not pass; the words under which refusals are counted."""
 
+    STRANGER = "stranger"
     MALFORMED = "malformed"
     METHOD = "method"
     TOO_LARGE = "too_large"
@@ -123,6 +133,24 @@ class EgressRules:
 
     def _opens(self, entry: Listed, port: int) -> bool:
         return entry.port == port or (entry.port is None and port in self.open_ports)
+
+    def with_listed(self, texts: Iterable[str] = ()) -> EgressRules:
+        """The same with further entries. Raises JobError for what is none, and where an entry of all opens nothing."""
+        found = replace(self, listed=(*self.listed, *(parse_listed(text) for text in texts)))
+        for network in (entry.network for entry in found.listed if entry.network is not None):
+            if _is_within(network, KEY_SERVICES):
+                raise _in_vain(network, "clouds hand out keys there, and no list opens that")
+            if _is_within(network, self.denied):
+                raise _in_vain(network, "it is denied")
+        return found
+
+
+def _is_within(network: Network, others: Iterable[Network]) -> bool:
+    return any(network.version == other.version and network.subnet_of(other) for other in others)  # type: ignore[arg-type]
+
+
+def _in_vain(network: Network, why: str) -> JobError:
+    return JobError(f"{network} is allowed in vain: {why}", fix="leave one of the two out")
 
 
 _ENTRY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]+)(?::(?P<port>\d{1,5}))?")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 import h11
 
 from earthmap.service.egress_counts import EgressCounter
+from earthmap.service.egress_gate import Gate
 from earthmap.service.egress_heads import (
     Refused,
     Target,
@@ -19,7 +20,7 @@ from earthmap.service.egress_heads import (
     refusal_answer,
     request_onward,
 )
-from earthmap.service.egress_reach import PIECE, Reach
+from earthmap.service.egress_reach import PIECE, Reach, Streams
 from earthmap.service.egress_rules import Refusal
 
 _LINGER_S, _LINGER_BYTES = 0.5, 2**16
@@ -29,11 +30,9 @@ _LOG = logging.getLogger(__name__)
 class Talk:
     """One connection of a client: its requests, one after the other, each checked by itself."""
 
-    def __init__(
-        self, way: Reach, counter: EgressCounter, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._reader, self._writer = reader, writer
-        self._way, self._limits, self._counter = way, way.limits, counter
+    def __init__(self, way: Reach, counter: EgressCounter, streams: Streams, *, gate: Gate) -> None:
+        self._reader, self._writer = streams
+        self._way, self._limits, self._counter, self._gate = way, way.limits, counter, gate
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
         self._is_head = False
 
@@ -42,6 +41,8 @@ class Talk:
         try:
             while (request := await self._request()) is not None:
                 self._is_head = request.method == b"HEAD"
+                if not self._gate.lets_in(request.headers):
+                    raise Refused(Refusal.STRANGER, "this proxy is for those who know its password")
                 if (request.method, request.target) == (b"GET", b"/metrics"):
                     await self._tell_counts()
                     return

@@ -17,21 +17,32 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, Protocol, cast
 
-from earthmap.errors import EarthmapError
-from earthmap.service.errors import problem, problem_of
-from earthmap.service.processes import Offer, job_of
+from earthmap.errors import ClusterError, EarthmapError, JobError
+from earthmap.pipeline.job import kept_address
+from earthmap.service.errors import ProblemError, problem, problem_of
+from earthmap.service.processes import PROCESSES, Offer, Scope, Site
+from earthmap.service.processes.requests import hidden_problem
 from earthmap.service.state import JobRecord, JobStore
 from earthmap.storage import Storage
 
 WORKER = (sys.executable, "-m", "earthmap.service.worker")
 """What a run is started by; it reads its work from the standard input, and tells of it on the standard output."""
 
+URGENT = ("respond",)
+"""Processes whose jobs are taken before all others, as their cells are on a cluster (docs/cluster.md)."""
+
 GRACE_S = 10.0
 """What a run that is dismissed may take to end before it is killed."""
+
+WAITS = "the cluster is not there; the job goes on when it is"
+"""Told of a job whose run lost its cluster, or found none: it is tried again, as often as one that lost its worker."""
+
+LOST = str(problem_of(ClusterError(""))["type"])
+"""Type of the fault of a run that lost its cluster."""
 
 _TAIL_BYTES = 4_000
 
@@ -63,7 +74,12 @@ class Runner(Protocol):
     """What runs jobs, on this machine or on a cluster. Called from one thread."""
 
     def start(self, job: JobRecord) -> None:
-        """Begin to run `job`, or go on where its last run ended. Raises EarthmapError for what cannot be started."""
+        """Begin to run `job`, or go on where its last run ended.
+
+        Raises:
+            ProblemError: for what cannot be started.
+            ClusterError: for what can be later.
+        """
 
     def progress(self, job_id: str) -> Standing:
         """How it stands; what is done is told once, and then forgotten."""
@@ -109,18 +125,35 @@ class ProcessRunner:
     """Folder or `s3://` address below which each job has its run folder, named by its id."""
     offer: Offer
     command: Sequence[str] = WORKER
-    cluster: str | None = None
-    """Address of the Ray cluster that runs use; None starts one for each run."""
+    jobs: JobStore | None = None
+    """Where the jobs are that a job may name; None where there are none."""
+    cluster: Callable[[], str] | None = None
+    """Says where the Ray cluster is that all runs use; None starts one for each run."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of the runs beside those of this process: the way through the egress proxy (docs/egress.md)."""
     _children: dict[str, tuple[_Child, threading.Thread]] = field(default_factory=dict)
 
+    @property
+    def home(self) -> str:
+        """The whole address of `root`, wherever this process stands."""
+        return Storage(kept_address(self.root)).address
+
     def start(self, job: JobRecord) -> None:
-        """Begin to run `job`. Raises BadRequestError for inputs that this service no longer offers."""
-        out = f"{self.root.rstrip('/')}/{job.id}"
-        made = job_of(job.inputs, self.offer, out=out, store=f"{self.root.rstrip('/')}/store")
-        values = {**made.to_dict(), "cluster": self.cluster}
-        work = {"process": job.process, "job": values, "limits": dict(job.limits), "grace_s": GRACE_S}
+        """Begin to run `job`.
+
+        Raises:
+            ProblemError: for inputs that this service no longer offers.
+            ClusterError: where there is no cluster now.
+        """
+        home = self.home
+        scope = Scope(offer=self.offer, find=self._find, root=home)
+        cluster = self.cluster() if self.cluster is not None else None
+        site = Site(scope=scope, out=f"{home}/{job.id}", store=f"{home}/store", cluster=cluster)
+        try:
+            values = _prepared(job, site)
+        except EarthmapError as error:
+            raise hidden_problem(error, scope) from None
+        work = {"process": job.process, "out": site.out, "values": values, "limits": dict(job.limits)}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process)
         process = subprocess.Popen(
             self.command,
@@ -130,10 +163,10 @@ class ProcessRunner:
             start_new_session=True,
             env={**os.environ, **self.environment},
         )
-        child = _Child(process, Storage(made.spec.out).address, errors)
+        child = _Child(process, site.out, errors)
         stdin = cast(IO[bytes], process.stdin)  # it stays open: its end tells the run that we are gone
         with contextlib.suppress(BrokenPipeError):  # it died at once, which `progress` tells
-            stdin.write(json.dumps(work).encode() + b"\n")
+            stdin.write(json.dumps({**work, "grace_s": GRACE_S}).encode() + b"\n")
             stdin.flush()
         listener = threading.Thread(target=child.listen, name=f"listen-{job.id}", daemon=True)
         listener.start()
@@ -179,9 +212,24 @@ class ProcessRunner:
             with contextlib.suppress(OSError):  # what was not flushed to one that died
                 cast(IO[bytes], pipe).close()
 
+    def _find(self, job_id: str) -> JobRecord:
+        """A job that another names. Who may name it was asked when that was accepted. Raises JobError."""
+        job = None if self.jobs is None else self.jobs.get(job_id)
+        if job is None or job.result is None:
+            raise JobError(f"the job {job_id} has no results any more", expected="a job that was not dismissed")
+        return job
+
     def _shown(self, text: str, child: _Child) -> str:
         """`text` as who asked may read it: without the addresses of this service."""
-        return self.offer.hide(text.replace(child.out, "run").replace(self.root, "runs"))
+        return Scope(offer=self.offer, root=self.home).hide(text.replace(child.out, "run"))
+
+
+def _prepared(job: JobRecord, site: Site) -> Mapping[str, Any]:
+    """What a worker is told of a job. Raises EarthmapError for what is no longer offered."""
+    process = PROCESSES.get(job.process)
+    if process is None or process.labour is None:
+        raise JobError(f"the process {job.process} is no longer offered", expected=", ".join(PROCESSES))
+    return process.labour.prepare(job.inputs, site)
 
 
 def _tail(file: IO[bytes]) -> str:
@@ -213,7 +261,10 @@ class _Held:
 
 @dataclass(slots=True, kw_only=True)
 class Foreman:
-    """Takes jobs from the state as they come, at most `most` at once, and sees that the state says how they stand."""
+    """Takes jobs from the state as they come, and sees that the state says how they stand.
+
+    At most `most` at once, and beyond that one that is urgent.
+    """
 
     jobs: JobStore
     runner: Runner
@@ -224,6 +275,11 @@ class Foreman:
     _held: dict[str, _Held] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> int:
+        """Jobs that it has now."""
+        return len(self._held)
 
     def start(self) -> None:
         """Work in a thread until `stop`."""
@@ -252,28 +308,42 @@ class Foreman:
         """Once: say how what runs stands, end what is dismissed, and take new jobs. Raises StorageError."""
         for job_id, held in list(self._held.items()):
             self._tell(job_id, held)
-        while len(self._held) < self.most and not self._stopping.is_set():
+        while not self._stopping.is_set():
             worker = str(uuid.uuid4())
-            job = self.jobs.claim(worker, lease_s=self.lease_s)
+            job = self._next(worker)
             if job is None:
                 return
             self._begin(job, worker)
 
+    def _next(self, worker: str) -> JobRecord | None:
+        """The next job: an urgent one first, for which there is one place more, where it overtakes what runs."""
+        job = None
+        if len(self._held) <= self.most:
+            job = self.jobs.claim(worker, lease_s=self.lease_s, processes=URGENT)
+        if job is None and len(self._held) < self.most:
+            job = self.jobs.claim(worker, lease_s=self.lease_s)
+        return job
+
     def _begin(self, job: JobRecord, worker: str) -> None:
         try:
             self.runner.start(job)
-        except EarthmapError as error:
-            self.jobs.fail(job.id, worker, fault=problem_of(error))
+        except ProblemError as error:
+            self.jobs.fail(job.id, worker, fault=error.document)
+        except ClusterError as error:
+            _log.error("job %s waits for a cluster: %s", job.id, error)
+            self.jobs.beat(job.id, worker, lease_s=self.lease_s, messages=[WAITS])
         else:
             self._held[job.id] = _Held(worker)
 
     def _tell(self, job_id: str, held: _Held) -> None:
         over = held.standing is not None and held.standing.is_done
         now = held.standing if held.standing is not None and over else held.hear(self.runner.progress(job_id))
-        own = self.jobs.beat(job_id, held.worker, lease_s=self.lease_s, progress=now.progress, messages=now.messages)
+        waits = now.fault is not None and now.fault["type"] == LOST
+        messages = (*now.messages, WAITS) if waits else now.messages
+        own = self.jobs.beat(job_id, held.worker, lease_s=self.lease_s, progress=now.progress, messages=messages)
         if now.result is not None:
             self.jobs.finish(job_id, held.worker, result=now.result)
-        elif now.fault is not None:
+        elif now.fault is not None and not waits:  # else it is claimed again when its lease is over
             self.jobs.fail(job_id, held.worker, fault=now.fault)
         held.standing = None
         if now.is_done or not own:

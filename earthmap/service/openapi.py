@@ -5,25 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import earthmap
+from earthmap.service import cubes, measuring, previews
+from earthmap.service.feature_paths import CONFORMANCE as FEATURES
+from earthmap.service.feature_paths import feature_paths, feature_schemas
+from earthmap.service.operations import TEXT, asked, fetches, named, reads, refused
 from earthmap.service.processes import PROCESSES, Offer, Process, describe
+from earthmap.service.stac_paths import stac_paths, stac_schemas
 from earthmap.service.state import Status
 
 _CLASSES = "http://www.opengis.net/spec/ogcapi-processes-1/1.0/conf/"
 
-CONFORMANCE = tuple(
-    f"{_CLASSES}{name}" for name in ("core", "ogc-process-description", "json", "oas30", "job-list", "dismiss")
-)
-"""What is declared; tests/service/test_app.py tests each."""
+_PROCESSES = ("core", "ogc-process-description", "json", "oas30", "job-list", "dismiss")
+
+CONFORMANCE = (*(f"{_CLASSES}{name}" for name in _PROCESSES), *FEATURES)
+"""What is declared; tests/service/test_app.py and test_features.py test each."""
+
+API_TYPE = "application/vnd.oai.openapi+json;version=3.0"
 
 JOB_LIMIT = 10
 JOB_LIMIT_MOST = 1_000
 """Of the parameter `limit`: where nothing is said, and at most."""
 
-_TEXT = {"type": "string"}
 _LINK = {
     "type": "object",
     "required": ["href"],
-    "properties": {"href": _TEXT, "rel": _TEXT, "type": _TEXT, "title": _TEXT},
+    "properties": {"href": TEXT, "rel": TEXT, "type": TEXT, "title": TEXT},
 }
 _TIME = {"type": "string", "format": "date-time"}
 
@@ -33,35 +39,35 @@ _SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["type"],
         "properties": {
-            "type": _TEXT,
-            "title": _TEXT,
+            "type": TEXT,
+            "title": TEXT,
             "status": {"type": "integer"},
-            "detail": _TEXT,
-            "instance": _TEXT,
+            "detail": TEXT,
+            "instance": TEXT,
         },
     },
     "landingPage": {
         "type": "object",
         "required": ["links"],
         "properties": {
-            "title": _TEXT,
-            "description": _TEXT,
+            "title": TEXT,
+            "description": TEXT,
             "links": {"type": "array", "items": {"$ref": "#/components/schemas/link"}},
         },
     },
     "confClasses": {
         "type": "object",
         "required": ["conformsTo"],
-        "properties": {"conformsTo": {"type": "array", "items": _TEXT}},
+        "properties": {"conformsTo": {"type": "array", "items": TEXT}},
     },
     "processSummary": {
         "type": "object",
         "required": ["id", "version"],
         "properties": {
-            "id": _TEXT,
-            "version": _TEXT,
-            "title": _TEXT,
-            "description": _TEXT,
+            "id": TEXT,
+            "version": TEXT,
+            "title": TEXT,
+            "description": TEXT,
             "jobControlOptions": {
                 "type": "array",
                 "items": {"type": "string", "enum": ["sync-execute", "async-execute", "dismiss"]},
@@ -88,11 +94,11 @@ _SCHEMAS: dict[str, Any] = {
         "type": "object",
         "required": ["jobID", "status", "type"],
         "properties": {
-            "processID": _TEXT,
+            "processID": TEXT,
             "type": {"type": "string", "enum": ["process"]},
-            "jobID": _TEXT,
+            "jobID": TEXT,
             "status": {"type": "string", "enum": [str(status) for status in Status]},
-            "message": _TEXT,
+            "message": TEXT,
             "created": _TIME,
             "started": _TIME,
             "finished": _TIME,
@@ -101,7 +107,7 @@ _SCHEMAS: dict[str, Any] = {
             "links": {"type": "array", "items": {"$ref": "#/components/schemas/link"}},
             "messages": {
                 "type": "array",
-                "items": {"type": "object", "properties": {"at": _TIME, "text": _TEXT}},
+                "items": {"type": "object", "properties": {"at": _TIME, "text": TEXT}},
             },
         },
     },
@@ -116,6 +122,15 @@ _SCHEMAS: dict[str, Any] = {
     "results": {"type": "object", "additionalProperties": {"type": "object"}},
 }
 
+_CREATED = {
+    "201": {
+        "description": "The job is accepted.",
+        "headers": {"Location": {"description": "Address of the job", "schema": TEXT}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/statusInfo"}}},
+    }
+}
+"""What a process answers that makes a job."""
+
 _LIMIT = {
     "name": "limit",
     "in": "query",
@@ -126,7 +141,7 @@ _LIMIT = {
 
 def document(offer: Offer, *, base: str, secured: bool) -> dict[str, Any]:
     """The document for what is offered at the address `base`; `secured` where a token is needed."""
-    components: dict[str, Any] = {"schemas": dict(_SCHEMAS)}
+    components: dict[str, Any] = {"schemas": {**_SCHEMAS, **feature_schemas(), **stac_schemas()}}
     if secured:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for process in PROCESSES.values():
@@ -147,38 +162,45 @@ def document(offer: Offer, *, base: str, secured: bool) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    job, process = _named("job", "Id of a job."), _named("process", "Id of a process.")
+    job, process = named("job", "Id of a job."), named("process", "Id of a process.")
     paths: dict[str, Any] = {
-        "/": {"get": {**_reads("landingPage", "landingPage", "Links to everything else"), "security": []}},
-        "/conformance": {"get": {**_reads("conformance", "confClasses", "What is conformed to"), "security": []}},
-        "/api": {"get": {**_reads("api", None, "This document"), "security": []}},
-        "/processes": {"get": {**_reads("processes", "processList", "What can be asked"), "parameters": [_LIMIT]}},
+        "/": {"get": {**reads("landingPage", "landingPage", "Links to everything else"), "security": []}},
+        "/conformance": {"get": {**reads("conformance", "confClasses", "What is conformed to"), "security": []}},
+        "/api": {"get": {**reads("api", None, "This document", media_type=API_TYPE), "security": []}},
+        "/processes": {"get": {**reads("processes", "processList", "What can be asked"), "parameters": [_LIMIT]}},
         "/processes/{process}": {
             "parameters": [process],
-            "get": _reads("process", "process", "Inputs and outputs of a process", missing=True),
+            "get": reads("process", "process", "Inputs and outputs of a process", missing=True),
         },
-        "/jobs": {"get": {**_reads("jobs", "jobList", "What was asked, the newest first"), "parameters": _job_query()}},
+        "/jobs": {"get": {**reads("jobs", "jobList", "What was asked, the newest first"), "parameters": _job_query()}},
         "/jobs/{job}": {
             "parameters": [job],
-            "get": _reads("job", "statusInfo", "How a job stands", missing=True),
-            "delete": _reads("dismiss", "statusInfo", "Stop a job, and give its results no longer", missing=True),
+            "get": reads("job", "statusInfo", "How a job stands", missing=True),
+            "delete": reads("dismiss", "statusInfo", "Stop a job, and give its results no longer", missing=True),
         },
         "/jobs/{job}/results": {
             "parameters": [job],
-            "get": _reads("results", "results", "What a job came to", missing=True),
+            "get": reads("results", "results", "What a job came to", missing=True),
         },
         "/jobs/{job}/results/{output}": {
-            "parameters": [job, _named("output", "Name of an output.")],
-            "get": _file(),
+            "parameters": [
+                job,
+                named("output", "Name of an output."),
+                asked("pass", TEXT, "Of `respond`: the folder of a pass, as `event` names it; else of the latest."),
+            ],
+            "get": fetches("output", "One file of the results"),
         },
     }
     for one in PROCESSES.values():
         paths[f"/processes/{one.id}/execution"] = {"post": _executes(one)}
-    return paths
-
-
-def _named(name: str, about: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "description": about, "schema": _TEXT}
+    return (
+        paths
+        | previews.preview_paths()
+        | feature_paths()
+        | stac_paths()
+        | cubes.paths({"default": refused("What is wrong")})
+        | measuring.paths({"default": refused("What is wrong")})
+    )
 
 
 def _job_query() -> list[dict[str, Any]]:
@@ -193,7 +215,7 @@ def _job_query() -> list[dict[str, Any]]:
         for name, values in several.items()
     ]
     plain = {
-        "datetime": (_TEXT, "When they were accepted: a time, or an interval FROM/TO."),
+        "datetime": (TEXT, "When they were accepted: a time, or an interval FROM/TO."),
         "minDuration": ({"type": "integer", "minimum": 0}, "Seconds that they worked at least."),
         "maxDuration": ({"type": "integer", "minimum": 0}, "Seconds that they worked at most."),
         "after": ({"type": "string", "format": "uuid"}, "The last job of the page before."),
@@ -204,51 +226,41 @@ def _job_query() -> list[dict[str, Any]]:
     return [_LIMIT, *lists, *texts]
 
 
-def _reads(name: str, schema: str | None, about: str, *, missing: bool = False) -> dict[str, Any]:
-    """An operation that answers with one JSON object."""
-    content = {"type": "object"} if schema is None else {"$ref": f"#/components/schemas/{schema}"}
-    media_type = "application/json" if schema is not None else "application/vnd.oai.openapi+json;version=3.0"
-    return {
-        "operationId": name,
-        "summary": about,
-        "responses": {
-            "200": {"description": about, "content": {media_type: {"schema": content}}},
-            **({"404": _problem("There is none, or not yet")} if missing else {}),
-            "default": _problem("What is wrong"),
-        },
-    }
-
-
-def _file() -> dict[str, Any]:
-    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
-    return {
-        "operationId": "output",
-        "summary": "One file of the results",
-        "responses": {
-            "200": {"description": "The file", "content": content},
-            "404": _problem("There is none, or not yet"),
-            "default": _problem("What is wrong"),
-        },
-    }
-
-
 def _executes(process: Process) -> dict[str, Any]:
     body = {"$ref": f"#/components/schemas/execute-{process.id}"}
-    created = {
-        "description": "The job is accepted.",
-        "headers": {"Location": {"description": "Address of the job", "schema": _TEXT}},
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/statusInfo"}}},
-    }
     return {
         "operationId": f"execute-{process.id}",
         "summary": process.title,
         "description": process.description,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
-            "201": created,
-            "400": _problem("The request cannot be run as it stands"),
-            "default": _problem("What is wrong"),
+            **(_replies(process) if process.is_synchronous else _CREATED),
+            "400": refused("The request cannot be run as it stands"),
+            "default": refused("What is wrong"),
         },
+    }
+
+
+def _replies(process: Process) -> dict[str, Any]:
+    """What a process answers that makes no job."""
+    results = {
+        "type": "object",
+        "required": list(process.outputs),
+        "properties": {
+            name: {
+                "type": "object",
+                "required": ["value"],
+                "properties": {"value": output.schema, "mediaType": {"type": "string", "enum": [output.media_type]}},
+            }
+            for name, output in process.outputs.items()
+        },
+    }
+    content = {"application/json": {"schema": results}}
+    busy = {"429": "Too many questions at once", "503": "Nobody can take it on now", "504": "It took too long"}
+    later = {"Retry-After": {"description": "Seconds after which to ask again", "schema": {"type": "integer"}}}
+    return {
+        "200": {"description": "The results", "content": content},
+        **{status: {**refused(about), "headers": later} for status, about in busy.items()},
     }
 
 
@@ -285,8 +297,3 @@ def _execute(process: Process, offer: Offer) -> dict[str, Any]:
             "response": {"type": "string", "enum": ["document"], "default": "document"},
         },
     }
-
-
-def _problem(about: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/exception"}
-    return {"description": about, "content": {"application/problem+json": {"schema": schema}}}

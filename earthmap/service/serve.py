@@ -5,16 +5,25 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from earthmap.errors import JobError
-from earthmap.service.app import Service, check_address, create_app
+from earthmap.model import EMBEDDED, has_embedded
+from earthmap.operate.job_api import refuse_open_doors
+from earthmap.service.access import Service
+from earthmap.service.app import check_address, create_app
+from earthmap.service.ask_relay import WORKERS, Relay
+from earthmap.service.asking import AT_ONCE, LIMIT_S, Asking
+from earthmap.service.cluster import ServiceCluster
 from earthmap.service.database import open_database
-from earthmap.service.egress import egress_thread
-from earthmap.service.egress_rules import entry_of, make_rules
+from earthmap.service.egress import Egress, egress_thread
+from earthmap.service.egress_gate import make_gate
+from earthmap.service.egress_rules import EgressRules, entry_of
 from earthmap.service.jobs import Foreman, ProcessRunner
+from earthmap.service.metrics import ServiceMetrics
 from earthmap.service.processes import Offer
+from earthmap.service.replicas import ReplicaOptions, spec_of
 from earthmap.service.state import JobStore
 from earthmap.service.tokens import TokenRecord, TokenStore
 
@@ -36,13 +45,27 @@ class Settings:
     at_once: int = 1
     """Jobs that run at the same time."""
     cluster: str | None = None
-    """Address of the Ray cluster that runs use; None starts one for each run."""
+    """Address of the Ray cluster that runs use; None for one of the service's own, started when it is first needed."""
+    replicas: ReplicaOptions = field(default_factory=ReplicaOptions)
+    """Of each model that runs and questions use."""
+    askers: int = WORKERS
+    """Workers that prepare questions about one place."""
+    questions: int = AT_ONCE
+    """Such questions that are answered at the same time; one more is refused."""
+    answer_within_s: float = LIMIT_S
+    """Seconds that an answer to one may take."""
+    egress: str | None = None
+    """`HOST` or `HOST:PORT` of this machine by which the nodes of the cluster reach the proxy of its runs."""
+    rules: EgressRules = field(default_factory=EgressRules)
+    """What runs may reach, beside the hosts of the offered catalogues."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise JobError(f"the port is {self.port}", expected="0 to 65535, where 0 is any that is free")
         if self.at_once < 1:
             raise JobError(f"{self.at_once} jobs would run at the same time", expected="1 or more")
+        if self.askers < 1:
+            raise JobError(f"{self.askers} workers would prepare questions", expected="1 or more")
 
 
 def state_address(out: str, state: str | None) -> str:
@@ -72,7 +95,8 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     Tokens are needed wherever one was ever made, and beyond loopback in any case.
 
     Raises:
-        JobError: for settings that would let everybody in from elsewhere, or cannot be followed.
+        JobError: for settings that would let everybody in from elsewhere, or cannot be followed; beside a Ray that
+            asks for no token.
         StorageError: for a database that cannot be used.
     """
     import uvicorn
@@ -83,12 +107,29 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         jobs, tokens = JobStore(database), TokenStore(database)
         needed = tokens if tokens.all() else None
         check_address(settings.host, needed)
-        egress = stack.enter_context(egress_thread(make_rules(_own_hosts(settings.offer))))
+        refuse_open_doors(settings.cluster)
+        egress = stack.enter_context(_proxy(settings))
+        cluster = stack.enter_context(contextlib.closing(_cluster(settings)))
         runner = ProcessRunner(
-            root=settings.out, offer=settings.offer, cluster=settings.cluster, environment=egress.environment()
+            root=settings.out,
+            offer=settings.offer,
+            jobs=jobs,
+            cluster=cluster.address,
+            environment=egress.environment(),
         )
         foreman = Foreman(jobs=jobs, runner=runner, most=settings.at_once)
-        app = create_app(Service(jobs=jobs, offer=settings.offer, tokens=needed, foreman=foreman))
+        metrics = ServiceMetrics()
+        service = Service(
+            jobs=jobs,
+            offer=settings.offer,
+            tokens=needed,
+            foreman=foreman,
+            asking=_asking(settings, cluster, metrics),
+            metrics=metrics,
+            root=runner.home,
+            egress=egress.counter,
+        )
+        app = create_app(service)
         with _listening(settings.host, settings.port) as listening:
             shown = f"[{settings.host}]" if ":" in settings.host else settings.host
             who = "those who have a token" if needed else "everybody on this machine"
@@ -99,9 +140,24 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         database.close()
 
 
-def _own_hosts(offer: Offer) -> list[str]:
-    """What the operator opens by naming a catalogue; anything else that runs reach is public (docs/egress.md)."""
-    return [entry_of(address) for address in offer.catalogs.values() if address.startswith(("http://", "https://"))]
+def _asking(settings: Settings, cluster: ServiceCluster, metrics: ServiceMetrics) -> Asking:
+    """Who answers questions about one place."""
+    relay = Relay(cluster.address, workers=settings.askers, queued=settings.questions)
+    return Asking(answering=relay, at_once=settings.questions, limit_s=settings.answer_within_s, heard=metrics.asked)
+
+
+def _cluster(settings: Settings) -> ServiceCluster:
+    """Where runs and questions find each other, and every model that is offered."""
+    models = {"spectral": "spectral", **({EMBEDDED: EMBEDDED} if has_embedded() else {}), **settings.offer.models}
+    specs = {name: spec_of(model) for name, model in models.items()}
+    return ServiceCluster(models=specs, options=settings.replicas, given=settings.cluster)
+
+
+def _proxy(settings: Settings) -> contextlib.AbstractContextManager[Egress]:
+    """The proxy of all runs. What the operator names as a catalogue is open. Raises JobError for one that is denied."""
+    named = [one for one in settings.offer.catalogs.values() if one.startswith(("http://", "https://"))]
+    rules = settings.rules.with_listed(map(entry_of, named))
+    return egress_thread(rules, gate=make_gate(settings.egress, cluster=settings.cluster))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -121,6 +177,12 @@ def told_token(record: TokenRecord) -> str:
     """A token in one line, without what opens anything."""
     holder, until = record.holder, f", revoked {record.revoked:%Y-%m-%d}" if record.revoked else ""
     quotas = holder.quotas
-    named = {"km²": quotas.area_km2, "tiles": quotas.tiles, "bytes": quotas.read_bytes, "open jobs": quotas.open_jobs}
+    named = {
+        "km²": quotas.area_km2,
+        "tiles": quotas.tiles,
+        "bytes": quotas.read_bytes,
+        "open jobs": quotas.open_jobs,
+        "steps": quotas.steps,
+    }
     limits = ", ".join(f"{value:,g} {name}" for name, value in named.items() if value is not None) or "no limits"
     return f"{holder.id}  {holder.owner}  {holder.role}  {limits}, since {record.created:%Y-%m-%d}{until}"

@@ -12,18 +12,21 @@ A worker has a job by a lease, which it renews. What it says after it lost the l
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from earthmap.service.database import JOBS, MESSAGES, Database
+from earthmap.errors import JobError
+from earthmap.service.database import JOBS, MESSAGES, Database, open_database
 
 MAX_ATTEMPTS = 5
 """Workers that may lose a job before it counts as failed: what kills its worker each time would do so for ever."""
@@ -74,6 +77,16 @@ class JobRecord:
     """The problem document of why it failed."""
     attempts: int
     """Workers that have had it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """All jobs in numbers."""
+
+    counts: Mapping[Status, int]
+    """Of each status, those that no job has included."""
+    waiting_s: float
+    """How long the oldest has waited that nobody works on; 0 where none waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,15 +179,27 @@ class JobStore:
         with self.database.read() as connection:
             return [(_time(at), text) for at, text in connection.execute(found)]
 
-    def claim(self, worker: str, *, lease_s: float) -> JobRecord | None:
+    def tally(self) -> Tally:
+        """How many there are of each status, and how long they wait."""
+        counted = sa.select(JOBS.c.status, sa.func.count()).group_by(JOBS.c.status)
+        with self.database.read() as connection:
+            now = self.clock()
+            found = {Status(status): int(count) for status, count in connection.execute(counted)}
+            oldest = connection.execute(sa.select(sa.func.min(JOBS.c.created)).where(_claimable(now))).scalar()
+        counts = {status: found.get(status, 0) for status in Status}
+        return Tally(counts=counts, waiting_s=0.0 if oldest is None else max(0.0, now - oldest))
+
+    def claim(self, worker: str, *, lease_s: float, processes: Sequence[str] = ()) -> JobRecord | None:
         """The oldest job that nobody works on, running and `worker`'s for `lease_s`; None where there is none.
 
-        `worker` must be a name that no other claim has: it is what tells this claim from a later one.
+        With `processes` it is one of theirs. `worker` must be a name that no other claim has: it is what tells this
+        claim from a later one.
         """
         with self.database.write() as connection:
             now = self.clock()
             self._give_up(connection, now)
-            waiting = sa.select(JOBS.c.id).where(_claimable(now)).order_by(JOBS.c.created, JOBS.c.id).limit(1)
+            meant = sa.and_(_claimable(now), JOBS.c.process.in_(processes)) if processes else _claimable(now)
+            waiting = sa.select(JOBS.c.id).where(meant).order_by(JOBS.c.created, JOBS.c.id).limit(1)
             job_id = connection.execute(waiting.with_for_update(skip_locked=True)).scalar()
             if job_id is None:
                 return None
@@ -254,7 +279,7 @@ class JobStore:
     def _say(self, connection: sa.Connection, job_id: str, messages: Sequence[str], now: float) -> None:
         if not messages:
             return
-        rows = [{"job": job_id, "at": now, "text": _plain(text)} for text in messages[-MAX_MESSAGES:]]
+        rows = [{"job": job_id, "at": now, "text": plain_text(text)} for text in messages[-MAX_MESSAGES:]]
         connection.execute(MESSAGES.insert(), rows)
         own = sa.select(MESSAGES.c.number).where(MESSAGES.c.job == job_id).order_by(MESSAGES.c.number.desc())
         oldest = connection.execute(own.offset(MAX_MESSAGES - 1).limit(1)).scalar()
@@ -268,6 +293,18 @@ class JobStore:
     def _get(self, connection: sa.Connection, job_id: str) -> JobRecord | None:
         row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).first()
         return None if row is None else _record(row)
+
+
+@contextlib.contextmanager
+def open_jobs(state: str) -> Iterator[JobStore]:
+    """The jobs of the database at `state`; no SQLite file is made. Raises JobError, StorageError."""
+    if "://" not in state and not Path(state).is_file():
+        raise JobError(f"there is no database {state}", fix="name that of the service with --state")
+    database = open_database(state)
+    try:
+        yield JobStore(database)
+    finally:
+        database.close()
 
 
 def _lapsed(now: float) -> sa.ColumnElement[bool]:
@@ -294,7 +331,7 @@ def _chosen(selection: Selection, now: float) -> list[sa.ColumnElement[bool]]:
     return [condition(value) for value, condition in given if value is not None]
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """`text` as any database takes it: no NUL, which Postgres refuses, and no half characters."""
     return text[:MAX_MESSAGE].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 

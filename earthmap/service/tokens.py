@@ -48,6 +48,8 @@ class Quotas:
     """Of pixels, before compression."""
     open_jobs: int | None = None
     """Of its owner, waiting or running at once."""
+    steps: int | None = None
+    """Of training."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -11,14 +11,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 from earthmap.errors import EarthmapError, JobError
 from earthmap.service.errors import problem_of
-
-_REST = 95
-"""Per cent that stand for the cells; merging and writing are the rest."""
+from earthmap.service.processes import PROCESSES, Assignment
 
 
 def main() -> int:
@@ -33,7 +31,7 @@ def main() -> int:
         print(json.dumps(line), file=told, flush=True)
 
     try:
-        run_map(work["job"], limits=work["limits"], tell=tell)
+        run(Assignment(out=work["out"], values=work["values"], limits=work["limits"], tell=tell), work["process"])
     except EarthmapError as error:
         tell({"fault": problem_of(error)})
         return 1
@@ -41,47 +39,12 @@ def main() -> int:
     return 0
 
 
-def run_map(values: Mapping[str, Any], *, limits: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> None:
-    """Run a map job within its limits, or what is missing of it.
-
-    Raises:
-        EarthmapError: as `earthmap.pipeline.run_job`; JobError for more than the limits allow.
-    """
-    from earthmap.pipeline import parse_job, run_job
-
-    allowed = limits.get("tiles")
-    job = parse_job(dict(values))
-    if allowed is not None and allowed < job.spec.max_tiles:
-        job = parse_job({**job.to_dict(), "max_tiles": int(allowed)})
-
-    def report(progress: Any) -> None:
-        tell({"progress": _REST * progress.tiles // max(progress.tiles_planned, 1)})
-
-    if limits.get("read_bytes") is not None:
-        _check_bytes(job, int(limits["read_bytes"]), say=lambda text: tell({"message": text}))
-    run_job(job, report=report, say=lambda text: tell({"message": text}))
-
-
-def _check_bytes(job: Any, most: int, *, say: Callable[[str], None]) -> None:
-    """Raises JobError for a plan that reads more; the plan stays in the run folder, where the run finds it."""
-    from earthmap.pipeline.estimate import explain
-    from earthmap.pipeline.plan import make_plan, read_plan, write_plan
-    from earthmap.pipeline.run import claim
-    from earthmap.storage import Storage
-
-    storage = Storage(job.spec.out)
-    claim(storage, job)
-    plan = read_plan(storage)
-    if plan is None:
-        plan = make_plan(job, say=say)
-        write_plan(storage, plan)
-    needed = explain(plan).read_bytes
-    if needed > most:
-        raise JobError(
-            f"the job reads {needed:,} bytes of pixels",
-            expected=f"{most:,} at most, by the quota of the token",
-            fix="ask for less ground, fewer dates or larger pixels",
-        )
+def run(assignment: Assignment, process: str) -> None:
+    """Work on a job of `process` to its end. Raises EarthmapError."""
+    known = PROCESSES.get(process)
+    if known is None or known.labour is None:
+        raise JobError(f"this worker cannot run {process!r}", fix="use service and workers of one version")
+    known.labour.run(assignment)
 
 
 def _end_with(stdin: IO[str], grace_s: float) -> None:

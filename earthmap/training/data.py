@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from earthmap.content import content_key
 from earthmap.errors import EarthmapError, StorageError, TrainingError
@@ -27,6 +27,7 @@ from earthmap.training.stages import MODALITIES
 if TYPE_CHECKING:
     import pyarrow
 
+    from earthmap.grid import Cell
     from earthmap.storage import Storage
     from earthmap.training.labelled_tiles import CellUnit
     from earthmap.training.pictured import Setting
@@ -194,7 +195,7 @@ def _state(spec: DataSpec) -> list[object]:
     if spec.resolved_kind == "cube":  # whose groups never change, and bear the key of what they hold in their names
         return [
             *_stamps([Path(name).expanduser() for name in (spec.labels, spec.within)]),
-            *sorted(_cube(spec).list("cube")),
+            *sorted(path for _, path in _cube(spec)[1]),
         ]
     return _stamps(_files(spec))
 
@@ -279,12 +280,22 @@ def _plan_parquet(spec: DataSpec, side_px: int, writer: RowWriter) -> Iterator[U
             writer.faults.append(unfit.at(str(file), ""))
 
 
-def _cube(spec: DataSpec) -> Storage:
-    """The store of a cube: the path itself, or the one in the folder of a run."""
+def _cube(spec: DataSpec) -> tuple[Storage, list[tuple[Cell, str]]]:
+    """The store of a cube and its cells, an observation each: all of a store, or what a run looked at, wherever its
+    store is and whatever else that holds. Raises StorageError for what cannot be read."""
+    from earthmap.cube import find_cell, stored_groups
+    from earthmap.pipeline.folder import RUN_PATH, Run
+    from earthmap.pipeline.groups import run_groups
+    from earthmap.pipeline.plan import read_plan
     from earthmap.storage import Storage
 
     storage = Storage(spec.path)
-    return next((one for one in (storage, storage.sub("store")) if one.list("cube")), storage)
+    plan = read_plan(storage) if storage.exists(RUN_PATH) else None
+    if plan is not None:
+        store = Storage(Run(storage.address).job.store)
+        return store, [(group.manifest.cell, group.path) for group in run_groups(store, plan)]
+    store = next((one for one in (storage, storage.sub("store")) if one.list("cube")), storage)
+    return store, [(cell, path) for cell, path in stored_groups(store) if find_cell(store, path) is not None]
 
 
 def _plan_cube(spec: DataSpec, writer: RowWriter) -> list[CellUnit]:
@@ -298,7 +309,8 @@ def _plan_cube(spec: DataSpec, writer: RowWriter) -> list[CellUnit]:
     labels = read_labels(file, column=spec.column, label=spec.label, area=area)
     things = None if not spec.things else tuple(plain_label(name) or name for name in spec.things.split("+"))
     things = () if things == ("none",) else things
-    units, reprojected = cell_units(labels, file=file, store=_cube(spec), things=things)
+    store, groups = _cube(spec)
+    units, reprojected = cell_units(labels, file=file, store=store, groups=groups, things=things)
     writer.faults += labels.faults
     writer.notes += Counter({"labels repaired": labels.repaired, "labels reprojected": reprojected})
     return units
@@ -322,7 +334,7 @@ def read_units(units: Sequence[Unit], attempts: Path) -> Iterator[pyarrow.Table]
     try:
         with _in_order():
             read = ray.data.from_arrow(blocks).map_batches(_unit_tables, batch_size=1, batch_format="pyarrow")
-            for row in watched_rows(read, Watch(lambda said: None)):
+            for row in watched_rows(_Once(read), Watch(lambda said: None)):
                 if row["error"] is not None:
                     raise pickle.loads(row["error"])
                 with pa.ipc.open_stream(row["table"]) as stream:
@@ -335,6 +347,21 @@ def read_units(units: Sequence[Unit], attempts: Path) -> Iterator[pyarrow.Table]
         ) from error
     finally:
         shutil.rmtree(attempts, ignore_errors=True)
+
+
+@dataclass(slots=True)
+class _Once:
+    """The one dataset whose rows are waited for (`earthmap.pipeline.cluster.Datasets`)."""
+
+    dataset: Any
+    is_over: bool = False
+
+    def begin(self, came: int) -> Any:
+        """The dataset, the first time."""
+        if self.is_over:
+            return None
+        self.is_over = True
+        return self.dataset
 
 
 def _blocks(units: Sequence[Unit], attempts: Path) -> list[pyarrow.Table]:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 VERSION = "1"
 """Raised when the same folder and seed give other rows."""
 
+FEWEST_GROUNDS = 4
+"""Of somebody's own data, before one is held out."""
+
 LETTERS_PER_TOKEN = 3.0
 """About; by it a step is filled."""
 
@@ -208,6 +211,13 @@ class DataRows:
             rng = np.random.default_rng([self.seed, _HELD_OUT, place])
             rows.append(self._read(place, self._chosen(place, kind, np.ones(_CELLS), rng), id="held out"))
         return rows
+
+    def own_share(self) -> float:
+        """The `held_out_share` by which a tenth of the grounds (cells of a cube) is held out, one at least; 0 for fewer
+        than FEWEST_GROUNDS, of which each is needed."""
+        found = {ground for batch in self._batches[0] for ground in batch["ground"].to_pylist()}
+        marks = sorted({_mark(ground) for ground in found})
+        return marks[max(1, len(marks) // 10)] if len(marks) >= FEWEST_GROUNDS else 0.0
 
     # ── which rows ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -419,8 +429,13 @@ def _indexed(batches: list[pyarrow.RecordBatch], held_out: float) -> _Index:
         first=np.searchsorted(place[order], np.arange(len(keys) + 1)),
         shows=shows,
         visual=visual[shows],
-        held_out=np.array([int(grounds[row][:8], 16) / 16**8 < held_out for row in shows.tolist()]),
+        held_out=np.array([_mark(grounds[row]) < held_out for row in shows.tolist()]),
     )
+
+
+def _mark(ground: str) -> float:
+    """From 0 to below 1: chance, but always the same for a ground."""
+    return int(ground[:8], 16) / 16**8
 
 
 def _codes(column: Any, names: tuple[str, ...]) -> NDArray[np.int64]:

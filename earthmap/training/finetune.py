@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from earthmap.storage import Storage
 from earthmap.training.drawn import DrawnRows
 from earthmap.training.origin import Origin
 from earthmap.training.peers import Alone
-from earthmap.training.stages import StageTable, default_table, load_table
+from earthmap.training.stages import OWN_RATE, StageTable, default_table, load_table, own_table
 from earthmap.training.working import DONE, MODEL, Work, work
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class FinetuneSpec:
     model: str | None = None
     """Checkpoint to start from: a folder, or a public one's name."""
     stages: str | None = None
-    """File with the table of stages; None for PCMA's."""
+    """File with the table of stages; None for PCMA's, or for `own`."""
+    own: int | None = None
+    """Steps of the one stage of a model that learns from somebody's own data, instead of a table."""
+    rate: float | None = None
+    """Its peak learning rate; None for what suits small models and adapters."""
     seed: int = 0
     """Of a new model's weights, and of what is drawn and in which order."""
     lora: int | None = None
@@ -65,7 +69,12 @@ class FinetuneSpec:
     def __post_init__(self) -> None:
         if self.weights and not self.data:
             raise TrainingError("--weights is given without --data", expected="data sets that it is of")
+        if self.own is not None and (self.stages is not None or not self.data or self.model is None):
+            raise TrainingError("--own needs --data and --model, and takes no --stages")
+        if self.rate is not None and self.own is None:
+            raise TrainingError("--rate is given without --own", expected="the table of stages to say the rates")
         counts = {
+            "own": 1 if self.own is None else self.own,
             "every": self.every,
             "at-once": self.at_once,
             "workers": self.workers,
@@ -87,6 +96,8 @@ class FinetuneSpec:
     @property
     def table(self) -> StageTable:
         """What is learned. Raises TrainingError for a file that is no table."""
+        if self.own is not None:
+            return own_table(self.own, rate=OWN_RATE if self.rate is None else self.rate)
         return load_table(self.stages) if self.stages else default_table()
 
     @property
@@ -206,7 +217,8 @@ def _source(spec: FinetuneSpec, storage: Storage, say: Callable[[str], None]) ->
     found = prepare([DataSpec.parse(text) for text in spec.data], folder, side_px=_side_px(spec), address=spec.cluster)
     for line in found.lines():
         say(line)
-    return DataRows(folder=folder, seed=spec.seed, weights=weights)
+    rows = DataRows(folder=folder, seed=spec.seed, weights=weights)
+    return rows if spec.own is None else replace(rows, held_out_share=rows.own_share())
 
 
 def _side_px(spec: FinetuneSpec) -> int:

@@ -7,7 +7,7 @@ shown. What is not seen is not asked about.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from earthmap.cube import CellGroup, find_cell, open_cell, stored_groups
+from earthmap.cube import CellGroup, open_cell
 from earthmap.errors import StorageError, TrainingError
 from earthmap.model.processing import UNIT_PX
 from earthmap.sensors.bands import THERMAL_BANDS
@@ -222,7 +222,12 @@ def _block_shares(masks: NDArray[np.bool_], seen: NDArray[np.bool_]) -> NDArray[
 
 
 def cell_units(
-    labels: Labels, *, file: Path, store: Storage, things: tuple[str, ...] | None = None
+    labels: Labels,
+    *,
+    file: Path,
+    store: Storage,
+    groups: Sequence[tuple[Cell, str]],
+    things: tuple[str, ...] | None = None,
 ) -> tuple[list[CellUnit], int]:
     """The cells of a cube that labels lie on, an observation each, and how many labels came from another CRS.
 
@@ -230,6 +235,7 @@ def cell_units(
         labels: What `file` says.
         file: Where they were read.
         store: Of the cube.
+        groups: Its cells, an observation each, by the paths of their groups.
         things: The classes whose polygons are things one by one; None to tell by their size.
 
     Raises:
@@ -240,7 +246,6 @@ def cell_units(
         raise TrainingError(
             f"{unknown[0]!r} is no class of {file}", expected=f"one of {', '.join(labels.classes)}, or none"
         )
-    groups = [(cell, path) for cell, path in stored_groups(store) if find_cell(store, path) is not None]
     zones = {cell.zone: labels.within(cell.zone.epsg) for cell, _ in groups}
     chosen = [(cell, path) for cell, path in groups if zones[cell.zone][1].intersects(_extent(cell))]
     if not chosen:

@@ -31,6 +31,14 @@ DEFAULT_TABLE = "pcma.yaml"
 
 MAX_TABLE_BYTES = 1_000_000
 
+OWN_RATE = 1e-4
+"""Peak rate at which a small model, or adapters of a large one, learn from somebody's own data: a tenth of what `nano`
+began with. All of a `2b` wants a tenth of this again."""
+
+_OWN_TOKENS = 8_192
+_OWN_WARMUP = 0.05
+"""Share of the steps."""
+
 Rate = Annotated[float, pydantic.Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, pydantic.Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 Count = Annotated[int, pydantic.Field(gt=0, le=10**9)]
@@ -196,6 +204,24 @@ def load_table(path: str | Path) -> StageTable:
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{file} cannot be read: {error}", expected="a YAML file with a table of stages") from error
     return parse_table(text, source=str(file))
+
+
+def own_table(steps: int, *, rate: float = OWN_RATE) -> StageTable:
+    """One stage of so many steps for a model that knows something, on data of whatever modalities there are.
+
+    Patch embeddings stay as they are: what a pixel means is not learned from a few places. Raises TrainingError.
+    """
+    rates = {group: rate for group in GROUPS if group != "patch_embedding"}
+    stage = {
+        "name": "own", "modalities": MODALITIES, "rates": rates, "alignment_weight": 0.5, "steps": steps,
+        "tokens": _OWN_TOKENS, "warmup": int(steps * _OWN_WARMUP),
+    }  # fmt: skip
+    try:
+        return StageTable.model_validate({"stages": [stage]})
+    except pydantic.ValidationError as error:
+        raise TrainingError(
+            f"one stage of {steps} steps at the rate {rate:g}", expected="1 step or more, and a rate from 0 to 1"
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -71,6 +71,8 @@ def work(task: Work, *, peers: Peers, watch: Callable[[Learned], None], say: Cal
         _check_together(learner)
         if learner.step:
             say(f"going on from {learner.last_good}")
+        elif task.origin.model is not None:
+            _validate(learner, task, curves, say)  # what it knew before
 
         def told(learned: Learned) -> None:
             curves.add(learned)

@@ -64,7 +64,7 @@ def test_what_gives_no_answer_says_why(code: str, reason: str, said: str) -> Non
 
 def test_what_it_started_is_ended_with_it(tmp_path: Path) -> None:
     told = tmp_path / "pids"
-    with Child(HEIRS, str(told), seconds=1.5) as child, pytest.raises(IsolatedError):
+    with Child(HEIRS, str(told), seconds=5) as child, pytest.raises(IsolatedError):
         child.answer()
     pids = [int(word) for word in told.read_text().split()]
     _wait_until_gone(pids)

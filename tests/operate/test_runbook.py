@@ -15,6 +15,9 @@ from earthmap.cube.failures import Cause
 from earthmap.operate.metrics import Metrics
 from earthmap.pipeline import folder
 from earthmap.pipeline.job import JobSpec
+from earthmap.service.egress_counts import EgressCounts
+from earthmap.service.metrics import ServiceMetrics
+from earthmap.service.state import Tally
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
@@ -51,6 +54,13 @@ def test_every_command_is_understood(command: str) -> None:
     cli._parsed(cli._joined(words))
 
 
+def _numbers() -> str:
+    """All names of numbers, of runs and of the service."""
+    empty = EgressCounts(allowed=0, refused={}, bytes_up=0, bytes_down=0, open=0)
+    of_service = ServiceMetrics().render(Tally(counts={}, waiting_s=0.0), egress=empty)
+    return (Metrics().render() + of_service).decode()
+
+
 def _is_there(name: str) -> bool:
     if name in SYSTEM | WORDS | FIELDS | REASONS or name in JobSpec.model_fields or name in list(Cause):
         return True
@@ -61,11 +71,11 @@ def _is_there(name: str) -> bool:
         assert spec is not None
         assert spec.origin is not None
         scripts = (Path(spec.origin).parent / "scripts/scripts.py").read_text(encoding="utf-8")
-        return f"\ndef {name.split()[1]}(" in scripts
+        return f"\ndef {name.split()[1].replace('-', '_')}(" in scripts
     if name.endswith((".parquet", ".json", ".html", ".png")):
         return name in {value for value in vars(folder).values() if isinstance(value, str)}
     if name.startswith("earthmap_"):
-        return re.sub(r"\{.*", "", name).removesuffix("_total") in Metrics().render().decode()
+        return re.sub(r"\{.*", "", name).removesuffix("_total") in _numbers()
     return name.rstrip(" …").split(" 30 s")[0] in SOURCE  # a message
 
 

@@ -41,6 +41,17 @@ def test_equal_results_give_equal_bytes() -> None:
     assert b"Software" not in first
 
 
+def test_a_notebook_goes_on_drawing_its_own_way() -> None:
+    import matplotlib
+
+    features, coverage, summary, backdrops = drawn.water_results(1)
+    with matplotlib.rc_context():
+        matplotlib.rcParams["backend"] = "svg"
+        render_preview(features, coverage, summary, backdrops=backdrops, title="t")
+        assert matplotlib.rcParams["backend"] == "svg"
+        matplotlib.rcParams["backend"] = "agg"  # a context does not take it back
+
+
 def test_a_series_is_small_multiples() -> None:
     image = pixels(drawn.water_results(8))
     left, right = image[:450, :320], image[450:, 900:]

@@ -18,8 +18,8 @@ from PIL import Image
 
 from earthmap.catalog import find_scenes, narrow, observe, open_catalog
 from earthmap.cli import BAD_REQUEST, DONE, FAILED, main
-from earthmap.cube import CellRead, RasterioReader, read_cell, write_cell
-from earthmap.errors import JobError
+from earthmap.cube import CellRead, RasterioReader, open_cell, read_cell, stored_groups, write_cell
+from earthmap.errors import GridError, JobError
 from earthmap.grid import Grid, Tile, owned_ground, tile_to_lonlat
 from earthmap.pipeline import Sight, Subject, ask_about, draw, open_subject, tell
 from earthmap.predict import OraclePredictor, SpectralPredictor, TileInput
@@ -28,6 +28,7 @@ from earthmap.synthetic import World, truth_on
 from earthmap.tasks import Answer, Query, make_query
 from earthmap.tasks.serialization import Instance
 from tests.model.conftest import of_others
+from tests.pipeline.cubes import read_run
 from tests.worlds import middle_tile
 
 WATER = make_query("Where is water?")
@@ -410,6 +411,50 @@ def test_what_a_cube_does_not_hold(cube: tuple[Path, Tile], capsys: pytest.Captu
     assert "no observation of the sensor" in refused(capsys, *question, "--at", tile.id, "--sensor", "modis")
     (folder.parent / "empty").mkdir(exist_ok=True)
     assert "no image" in refused(capsys, str(folder.parent / "empty"), "Where is water?", "--at", tile.id)
+
+
+def test_a_run_is_asked_about_what_it_looked_at_itself(
+    tmp_path: Path, drawn_catalog: Path, drawn_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two runs that share a store, on other ground and of other dates: neither answers from what the other read."""
+    tile = middle_tile(drawn_world)
+    store, at = tmp_path / "store", ",".join(str(float(part)) for part in tile_to_lonlat(tile, 0.5, 0.5))
+    area = list(owned_ground(tile).buffer(-1e-4).bounds)
+    runs = {
+        date: read_run(
+            tmp_path / date, store=store, catalog=drawn_catalog, area=area, datetime=date, sensor="sentinel-2-l2a",
+            tile_size=128,
+        )
+        for date in ("2024-05", "2024-06")
+    }  # fmt: skip
+    for date, run in runs.items():
+        subject = open_subject([str(run)], Sight(at=at), task="segment")
+        assert subject.item.tile == tile
+        assert subject.notes == ()
+        (picture,) = subject.item.pictures
+        assert f"{picture.datetime:%Y-%m}" == date
+        (whole,) = [
+            open_cell(Storage(store), path).picture(tile)
+            for cell, path in stored_groups(Storage(store))
+            if cell == tile.cell and picture.observation in path
+        ]
+        assert np.array_equal(picture.data, whole.data, equal_nan=True)
+        assert np.array_equal(picture.mask, whole.mask)
+        other = next(iter(runs.keys() - {date}))
+        question = (str(run), "Where is water?", "--at", at)
+        assert "nothing was measured" in refused(capsys, *question, "--date", other)
+    assert "compares dates" in refused(capsys, str(runs["2024-05"]), "Where did water appear?", "--at", at)
+    elsewhere = Tile(tile.grid, tile.zone, tile.row + 40, tile.column)
+    assert "read no ground" in refused(capsys, str(run), "Where is water?", "--at", elsewhere.id)
+    assert len(open_subject([str(store)], Sight(at=at, sensor="sentinel-2-l2a"), task="change").item.pictures) == 2
+
+
+def test_a_tile_alone_is_read_of_its_own_cell_only(cube: tuple[Path, Tile]) -> None:
+    folder, tile = cube
+    (path, *_) = [path for cell, path in stored_groups(Storage(folder)) if cell == tile.cell]
+    group = open_cell(Storage(folder), path)
+    with pytest.raises(GridError, match="not in cell"):
+        group.read_picture(Tile(tile.grid, tile.zone, tile.row + 40, tile.column))
 
 
 # ── the same as the map ──────────────────────────────────────────────────────────────────────────────────────

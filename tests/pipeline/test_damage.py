@@ -20,6 +20,7 @@ from earthmap.grid import AreaOfInterest
 from earthmap.merge import merge_cell
 from earthmap.outputs.evidence import Evidence
 from earthmap.pipeline import Job, export_run, make_plan, open_run, parse_job
+from earthmap.pipeline.batches import _ledger
 from earthmap.pipeline.class_maps import choose_layer
 from earthmap.pipeline.crops import crops_of, export_crops, worst_first
 from earthmap.pipeline.flood_parts import predict_work
@@ -29,7 +30,7 @@ from earthmap.pipeline.merged import MergedCells
 from earthmap.pipeline.plan import _Asking, _of_finest, read_plan, write_plan
 from earthmap.pipeline.publish import publish
 from earthmap.pipeline.reading import read_work
-from earthmap.pipeline.run import _ledger, claim
+from earthmap.pipeline.run import claim
 from earthmap.pipeline.stages import gather
 from earthmap.storage import Storage
 from earthmap.synthetic import World, building_grades, quake_world, standing_on, write_world

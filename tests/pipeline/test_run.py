@@ -19,9 +19,10 @@ from earthmap.cube import RasterioReader
 from earthmap.errors import RunFolderError
 from earthmap.grid import AreaOfInterest, inside, pixel_area_m2
 from earthmap.pipeline import Limits, Run, parse_job, run_job
+from earthmap.pipeline.batches import _block_sizes, _predicting
+from earthmap.pipeline.cluster import by_role
 from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH
 from earthmap.pipeline.lease import Lease
-from earthmap.pipeline.run import _block_sizes, _by_role, _predicting
 from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 
@@ -471,7 +472,7 @@ def test_the_model_asks_for_a_gpu_where_there_is_one() -> None:
 def test_work_asks_for_the_roles_that_the_cluster_offers_and_for_no_other() -> None:
     core, gpu = {"num_cpus": 1.0}, {"num_cpus": 1.0, "num_gpus": 1.0}
     both = frozenset({"reader", "predictor"})
-    assert _by_role(core, frozenset()) == _by_role(core, frozenset({"predictor"})) == core
-    assert _by_role(gpu, frozenset()) == _by_role(gpu, frozenset({"reader"})) == gpu
-    assert _by_role(core, both) == {**core, "resources": {"reader": 0.001}}
-    assert _by_role(gpu, both) == {**gpu, "resources": {"predictor": 0.001}}
+    assert by_role(core, frozenset()) == by_role(core, frozenset({"predictor"})) == core
+    assert by_role(gpu, frozenset()) == by_role(gpu, frozenset({"reader"})) == gpu
+    assert by_role(core, both) == {**core, "resources": {"reader": 0.001}}
+    assert by_role(gpu, both) == {**gpu, "resources": {"predictor": 0.001}}

@@ -87,6 +87,7 @@ def test_the_page_and_the_terminal_tell_what_may_be_missed(run: Run) -> None:
     assert "of 150 drawn" in page
     assert "bounds count them as unseen" in said
     assert "of all tiles with a target are missed (95 %)" in said
+    assert "Hatched ground was not seen, or not asked" in page
 
 
 def test_skipped_ground_is_a_stratum_of_samples_of_pixels_and_of_tiles(run: Run) -> None:

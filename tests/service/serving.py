@@ -11,7 +11,10 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from earthmap.service.app import Service, create_app
+from earthmap.predict import SpectralPredictor
+from earthmap.service.access import Service
+from earthmap.service.app import create_app
+from earthmap.service.asking import SPECTRAL, AnsweringHere, Asking
 from earthmap.service.database import open_database
 from earthmap.service.jobs import Foreman, ProcessRunner
 from earthmap.service.processes import Offer
@@ -39,16 +42,23 @@ class Served:
 class _Server:
     """uvicorn in a thread."""
 
-    def __init__(self, folder: Path, *, command: tuple[str, ...] | None, secured: bool, offer: Offer) -> None:
+    def __init__(
+        self, folder: Path, *, command: tuple[str, ...] | None, secured: bool, offer: Offer, asking: Asking | None
+    ) -> None:
         database = open_database(folder / "state.sqlite")
         self.jobs, tokens = JobStore(database), TokenStore(database) if secured else None
-        runner = ProcessRunner(root=str(folder / "runs"), offer=offer, command=command or MAPS)
+        runner = ProcessRunner(root=str(folder / "runs"), offer=offer, jobs=self.jobs, command=command or MAPS)
         foreman = Foreman(jobs=self.jobs, runner=runner, every_s=0.02) if command else None
-        app = create_app(Service(jobs=self.jobs, offer=offer, tokens=tokens, foreman=foreman))
+        asking = asking or Asking(answering=AnsweringHere({SPECTRAL: SpectralPredictor()}))
+        app = create_app(
+            Service(jobs=self.jobs, offer=offer, tokens=tokens, foreman=foreman, asking=asking, root=runner.home)
+        )
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         while not self._server.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("the service did not start")
             time.sleep(0.01)
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.served = Served(f"http://127.0.0.1:{port}", self.jobs, tokens)
@@ -60,9 +70,16 @@ class _Server:
 
 
 def serve(
-    folder: Path, *, command: tuple[str, ...] | None = None, secured: bool = False, offer: Offer = OFFER
+    folder: Path,
+    *,
+    command: tuple[str, ...] | None = None,
+    secured: bool = False,
+    offer: Offer = OFFER,
+    asking: Asking | None = None,
 ) -> Iterator[Served]:
-    """A service; with `command`, that runs its jobs."""
-    server = _Server(folder, command=command, secured=secured, offer=offer)
-    yield server.served
-    server.stop()
+    """A service; with `command`, that runs its jobs; `asking` is who answers, by default `spectral` in threads."""
+    server = _Server(folder, command=command, secured=secured, offer=offer, asking=asking)
+    try:
+        yield server.served
+    finally:  # also where the test fails, or the process would never end
+        server.stop()

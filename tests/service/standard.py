@@ -23,7 +23,7 @@ class Standard:
 
     def _retrieve(self, uri: str) -> Any:
         path = self._folder / uri.rpartition("/")[2]
-        return referencing.jsonschema.DRAFT4.create_resource(_draft4(yaml.safe_load(path.read_text())))
+        return referencing.jsonschema.DRAFT4.create_resource(draft4(yaml.safe_load(path.read_text())))
 
     def check(self, name: str, value: Any) -> None:
         """Raises where `value` is not as the schema `name` says."""
@@ -31,13 +31,14 @@ class Standard:
         jsonschema.Draft4Validator(schema, registry=self._registry).validate(value)
 
 
-def _draft4(schema: Any) -> Any:
+def draft4(schema: Any) -> Any:
     """A schema of OpenAPI 3.0 for a validator of JSON Schema's fourth draft, from which it comes."""
     if isinstance(schema, list):
-        return [_draft4(part) for part in schema]
+        return [draft4(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _draft4(value) for key, value in schema.items()}
+    plain = {key: draft4(value) for key, value in schema.items()}
+    return {**plain, "type": [plain["type"], "null"]} if schema.get("nullable") is True and "type" in plain else plain
 
 
 def find_standard() -> Standard:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from earthmap.errors import JobError
-from earthmap.service.app import MAX_BODY, check_address
+from earthmap.service.access import MAX_BODY
+from earthmap.service.app import check_address
 from earthmap.service.database import open_database
 from earthmap.service.openapi import CONFORMANCE
 from earthmap.service.tokens import Quotas, Role, TokenStore
@@ -78,7 +79,7 @@ def test_every_document_is_as_the_standard_says(idle: Served, standard: Standard
         landing = _get(client, "/")
         standard.check("landingPage", landing)
         assert {link["rel"].rpartition("/")[2] for link in landing["links"]} == {
-            "self", "service-desc", "conformance", "processes", "job-list",
+            "self", "service-desc", "conformance", "processes", "job-list", "data", "related",
         }  # fmt: skip
         for link in landing["links"]:
             assert client.get(link["href"]).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import socket
 import struct
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from earthmap.connection import handed_on
 from earthmap.errors import JobError
 from earthmap.service.addresses import Nameable
 from earthmap.service.egress import Egress, egress_thread, proxied_environment, serve_egress, try_address
+from earthmap.service.egress_gate import Gate
 from earthmap.service.egress_reach import EgressLimits
 from earthmap.service.egress_rules import make_rules
 from tests.service.egress_servers import Names, Origin, origin, raw_origin
@@ -423,18 +426,18 @@ def test_it_ends_with_open_connections_and_frees_its_port(site: Origin) -> None:
         client = connect(egress)
         client.sendall(get(f"127.0.0.1:{site.port}", method="CONNECT"))
         assert client.recv(100).startswith(b"HTTP/1.1 200")
-        place = ("127.0.0.1", urlsplit(egress.address).port or 0)
+        gate = Gate(port=urlsplit(egress.address).port or 0)
         start = time.monotonic()
     assert time.monotonic() - start < 3
     with client:
         everything(client)
     with (
-        egress_thread(rules, place=place) as again,
+        egress_thread(rules, gate=gate) as again,
         pytest.raises(JobError, match="the egress proxy cannot listen on"),
-        egress_thread(rules, place=place),
+        egress_thread(rules, gate=gate),
     ):
         pytest.fail("two listen on one port")
-    assert again.address.endswith(f":{place[1]}")
+    assert again.address.endswith(f":{gate.port}")
 
 
 def test_it_serves_until_it_is_cancelled() -> None:
@@ -460,6 +463,58 @@ def test_the_environment_exempts_no_host() -> None:
         "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
     }  # fmt: skip
     assert variables["AWS_NO_SIGN_REQUEST"] == "YES"
-    assert variables["no_grpc_proxy"] == "localhost,127.0.0.1"
+    assert variables["no_grpc_proxy"] == "localhost,0.0.0.0/0,::/0"
+    assert handed_on(variables) == variables
     assert "AWS_NO_SIGN_REQUEST" not in proxied_environment("http://127.0.0.1:3128", keys=True)
     assert variables["NO_PROXY"] == variables["no_proxy"] == variables["all_proxy"] == ""
+
+
+def _basic(text: str, *, scheme: str = "Basic") -> bytes:
+    return f"Proxy-Authorization: {scheme} {base64.b64encode(text.encode()).decode()}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("lines", "let_in"),
+    [
+        (_basic("earthmap:s3cret"), True),
+        (_basic("earthmap:s3cret", scheme="bASIC"), True),
+        (b"", False),
+        (_basic("earthmap:wrong"), False),
+        (_basic("earthmap:"), False),
+        (_basic("s3cret"), False),
+        (_basic("other:s3cret"), False),
+        (_basic("earthmap:s3cret", scheme="Bearer"), False),
+        (_basic("earthmap:s3cret") * 2, False),
+        (b"Proxy-Authorization: Basic \xff\xfe\r\n", False),
+        (_basic("earthmap:s3cret").replace(b"Proxy-", b""), False),
+    ],
+)
+def test_a_proxy_with_a_secret_is_for_those_who_know_it(site: Origin, lines: bytes, let_in: bool) -> None:
+    before = site.connections
+    with egress_thread(make_rules([f"127.0.0.1:{site.port}"]), gate=Gate(secret="s3cret")) as egress:
+        assert urlsplit(egress.address).password == "s3cret"
+        assert "s3cret" not in repr(egress) + repr(Gate(secret="s3cret"))
+        host = f"127.0.0.1:{site.port}".encode()
+        plain = say(egress, b"GET http://%b/a HTTP/1.1\r\nHost: x\r\n%b\r\n" % (host, lines))
+        tunnel = say(egress, b"CONNECT %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (host, lines))
+        counts = say(egress, b"GET /metrics HTTP/1.1\r\nHost: x\r\n%b\r\n" % lines)
+        refused = egress.counts.refused
+    if let_in:
+        assert [status(answer) for answer in (plain, tunnel, counts)] == [200, 200, 200]
+        assert not any("proxy-authorization" in headers for _, _, headers in site.heads[-1:])
+        assert refused == {}
+    else:
+        assert [status(answer) for answer in (plain, tunnel, counts)] == [407, 407, 407]
+        assert b'Proxy-Authenticate: Basic realm="earthmap-egress"' in plain
+        assert b"s3cret" not in plain + tunnel + counts
+        assert site.connections == before
+        assert refused == {"stranger": 3}
+
+
+def test_each_request_of_a_connection_needs_the_secret(site: Origin) -> None:
+    host, knows = f"127.0.0.1:{site.port}".encode(), _basic("earthmap:s3cret")
+    first = b"GET http://%b/a HTTP/1.1\r\nHost: x\r\n%b\r\n" % (host, knows)
+    with egress_thread(make_rules([f"127.0.0.1:{site.port}"]), gate=Gate(secret="s3cret")) as egress:
+        told = say(egress, first + first.replace(knows, b""))
+    assert told.count(b"imagery") == 1
+    assert b"HTTP/1.1 407" in told

@@ -18,11 +18,14 @@ from earthmap.catalog.transport import CatalogIO
 from earthmap.connection import Connection
 from earthmap.errors import CatalogError, ReadError
 from earthmap.service.egress import Egress, egress_thread, proxied_environment
+from earthmap.service.egress_gate import Gate
 from earthmap.service.egress_reach import EgressLimits
 from earthmap.service.egress_rules import make_rules
 from tests.service.egress_servers import Certificate, Names, Origin, make_certificate, origin
 
 HOST, OTHER, INNER = "imagery.example", "mirror.example", "inner.example"
+
+SECRET = "s3cret-and_long"
 
 QUICK_END = EgressLimits(grace_s=0.1)
 """Clients keep connections; a test does not wait for them."""
@@ -83,26 +86,27 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"), HOST, OTHER, INNER)
 
 
-@pytest.fixture(scope="module", params=["http", "https"])
+@pytest.fixture(scope="module", params=[("http", None), ("https", None), ("https", SECRET)], ids=str)
 def site(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Site]:
-    file = certificate if request.param == "https" else None
+    scheme, secret = request.param
+    file = certificate if scheme == "https" else None
     names = Names({HOST: [["127.0.0.1"]], OTHER: [["127.0.0.1"]], INNER: [["127.0.0.1"]]})
     with origin(certificate=file) as server, origin(certificate=file) as inner:
         server.files |= {"/a.tif": image(), "/catalog.json": b'{"type": "Catalog"}'}
         inner.files |= server.files
         rules = make_rules([f"{HOST}:{server.port}", f"{OTHER}:{server.port}"])
-        with egress_thread(rules, resolve=names, limits=QUICK_END) as egress:
+        with egress_thread(rules, gate=Gate(secret=secret), resolve=names, limits=QUICK_END) as egress:
             environment = {**egress.environment(), **({"SSL_CERT_FILE": str(file.authority)} if file else {})}
             connection = Connection.from_environment(
                 {**environment, "EARTHMAP_RETRIES": "0", "EARTHMAP_READ_RETRIES": "0"}
             )
-            state = Site(request.param, server, inner, egress, names, connection)
+            state = Site(scheme, server, inner, egress, names, connection)
             server.moved |= {
                 "/to-mirror.tif": state.address("/a.tif", host=OTHER),
                 "/to-inner.tif": state.address("/a.tif", host=INNER).replace(f":{server.port}", f":{inner.port}"),
-                "/to-number.tif": f"{request.param}://127.0.0.1:{inner.port}/a.tif",
-                "/to-decimal.tif": f"{request.param}://2130706433:{inner.port}/a.tif",
-                "/to-mapped.tif": f"{request.param}://[::ffff:127.0.0.1]:{inner.port}/a.tif",
+                "/to-number.tif": f"{scheme}://127.0.0.1:{inner.port}/a.tif",
+                "/to-decimal.tif": f"{scheme}://2130706433:{inner.port}/a.tif",
+                "/to-mapped.tif": f"{scheme}://[::ffff:127.0.0.1]:{inner.port}/a.tif",
             }
             yield state
 
@@ -120,6 +124,24 @@ def test_all_clients_reach_what_they_may_through_the_proxy_alone(site: Site) -> 
     made = site.egress.counts.allowed - allowed
     assert made >= 4
     assert site.server.connections - before == made
+
+
+def test_in_plain_http_all_clients_show_the_secret() -> None:
+    """obstore, which reads buckets only, forgets it at a redirection to another host; GDAL and requests do not."""
+    names = Names({HOST: [["127.0.0.1"]], OTHER: [["127.0.0.1"]]})
+    with origin() as server:
+        server.files["/a.tif"] = image()
+        rules = make_rules([f"{HOST}:{server.port}", f"{OTHER}:{server.port}"])
+        with egress_thread(rules, gate=Gate(secret=SECRET), resolve=names, limits=QUICK_END) as egress:
+            connection = Connection.from_environment({**egress.environment(), "EARTHMAP_RETRIES": "0"})
+            site = Site("http", server, server, egress, names, connection)
+            server.moved["/to-mirror.tif"] = site.address("/a.tif", host=OTHER)
+            for path in ("/a.tif", "/to-mirror.tif"):
+                assert (site.gdal(path) == 7).all()
+                assert site.requests(path) == image()
+            assert site.obstore("/a.tif") == image()
+            assert egress.counts.refused == {}
+        assert not any(SECRET in str(head) or "proxy-authorization" in head[2] for head in server.heads)
 
 
 def test_a_redirection_to_where_one_may_go_is_followed(site: Site) -> None:

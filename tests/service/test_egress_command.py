@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from earthmap.cli import main
+from earthmap.errors import JobError
+from earthmap.service.egress_rules import EgressRules, make_rules
 
 
 def test_it_serves_until_it_is_asked_to_end() -> None:
@@ -30,6 +34,48 @@ def test_it_serves_until_it_is_asked_to_end() -> None:
     assert json.loads(said.splitlines()[-1])["refused"] == {"not_public": 1}
 
 
+def test_the_service_takes_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[EgressRules] = []
+    monkeypatch.setattr("earthmap.service.serve.egress_thread", lambda rules, gate: _took(taken, rules))
+    monkeypatch.setattr("earthmap.service.serve.refuse_open_doors", lambda cluster: None)
+    words = ["serve", "--out", str(tmp_path), "--catalog", "inner=http://10.9.0.1:8080/v1", "--catalog", "own=c.json"]
+    rules = ["--allow", "minio.inside.example:9000", "--allow-port", "8443", "--deny", "11.0.0.0/8", "--allow-http"]
+    assert main([*words, *rules]) == 2
+    (found,) = taken
+    listed = ["minio.inside.example:9000", "10.9.0.1:8080"]
+    assert found == make_rules(listed, ports=[443, 8443], plain_http=True, denied=["11.0.0.0/8"])
+    assert main([*words, "--only-allowed"]) == 2
+    assert taken[1] == make_rules(["10.9.0.1:8080"], public=False)
+
+
+def _took(taken: list[EgressRules], rules: EgressRules) -> contextlib.AbstractContextManager[None]:
+    taken.append(rules)
+    raise JobError("as far as this test goes")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--allow", "0.0.0.0/0"], "cannot be allowed"),
+        (["--allow", "https://stac.example.org"], "cannot be allowed"),
+        (["--allow", "stac.example.org:99999"], "cannot be allowed"),
+        (["--deny", "stac.example.org"], "cannot be allowed or denied"),
+        (["--deny", "::/0"], "cannot be allowed or denied"),
+        (["--allow-port", "70000"], "not all ports"),
+        (["--allow", "fd00:ec2::254"], "cannot be allowed"),
+        (["--allow", "[fd00:ec2::254]"], "allowed in vain"),
+        (["--deny", "10.0.0.0/8"], "10.9.0.1/32 is allowed in vain: it is denied"),  # the catalogue that is offered
+    ],
+)
+def test_the_service_refuses_nonsense(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earthmap.service.serve.refuse_open_doors", lambda cluster: None)
+    serving = ["serve", "--out", str(tmp_path), "--catalog", "inner=http://10.9.0.1:8080/v1"]
+    assert main([*serving, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -40,6 +86,9 @@ def test_it_serves_until_it_is_asked_to_end() -> None:
         (["--try", "file:///etc/passwd"], 2, "it is no https address"),
         (["--allow", "0.0.0.0/0"], 2, "cannot be allowed"),
         (["--allow-port", "0"], 2, "not all ports"),
+        (["--allow", "169.254.169.254:80"], 2, "169.254.169.254/32 is allowed in vain: clouds hand out keys there"),
+        (["--allow", "10.2.0.0/16:9000", "--deny", "10.0.0.0/8"], 2, "10.2.0.0/16 is allowed in vain: it is denied"),
+        (["--deny", "inner.example"], 2, "cannot be allowed or denied"),
         (["--host", "192.0.2.1", "--port", "0"], 2, "cannot listen on 192.0.2.1:0"),
     ],
 )

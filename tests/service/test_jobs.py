@@ -97,6 +97,23 @@ def test_a_job_runs_to_its_end(store: JobStore, make: Make, tmp_path: Path) -> N
     assert {_job(store, one).attempts for one in ids} == {1}
 
 
+def test_an_urgent_job_waits_for_no_other(store: JobStore, make: Make) -> None:
+    foreman = make(WAITS)
+    foreman.most = 1
+    maps = [_submit(store) for _ in range(2)]
+    _until(foreman, lambda: _job(store, maps[0]).status is Status.RUNNING)
+    urgent = store.submit("respond", {**INPUTS, "event_time": "2024-06-01"}, owner="bob")
+    later = store.submit("respond", {**INPUTS, "event_time": "2024-06-02"}, owner="bob")
+    assert urgent is not None
+    assert later is not None
+    foreman.look()
+    assert _job(store, urgent.id).status is Status.RUNNING
+    assert [_job(store, one).status for one in (maps[1], later.id)] == [Status.ACCEPTED] * 2
+    store.dismiss(maps[0])
+    foreman.look()
+    assert [_job(store, one).status for one in (maps[1], later.id)] == [Status.ACCEPTED, Status.RUNNING]
+
+
 def test_what_a_run_says_shows_no_place_of_the_service(store: JobStore, make: Make, tmp_path: Path) -> None:
     foreman, job_id = make(FAILS), _submit(store)
     _until(foreman, lambda: _job(store, job_id).status is Status.FAILED)

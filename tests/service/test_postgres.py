@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import shapely
 
 from earthmap.errors import StorageError
 from earthmap.service.database import open_database
+from earthmap.service.finished import FinishedRuns, Page, Sought
 from earthmap.service.state import JobStore, Selection, Status
 from earthmap.service.tokens import Role, TokenStore
 from tests.servers import postgres, postgres_missing
+from tests.service.finished_jobs import finish_job, found
 
 pytestmark = pytest.mark.slow
+
+ACROSS = shapely.MultiPolygon([shapely.box(179.0, 10, 180, 11), shapely.box(-180, 10, -179.0, 11)])
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +75,29 @@ def test_tokens_are_kept_there_too(address: str) -> None:
     assert holder is not None
     assert tokens.revoke(holder.id)
     tokens.database.close()
+
+
+def test_finished_runs_are_found_there_too(address: str, tmp_path: Path) -> None:
+    jobs = JobStore(open_database(address))
+    areas = [*(shapely.box(4 + number, 45, 4.5 + number, 46) for number in range(30)), ACROSS]
+    made = [finish_job(jobs, tmp_path, [found(area.centroid)], owner="eva", area=area) for area in areas]
+    item = tmp_path / made[0] / "item.json"
+    item.write_text(item.read_text().replace("Where are ships?", "Where\\u0000 are ships?"))
+    runs, everything = FinishedRuns(jobs.database), Sought(owner="eva")
+    pages = [page for page in _at_once(lambda _: runs.page(everything, limit=40), 6) if isinstance(page, Page)]
+    assert [page.matched for page in pages] == [31] * 6
+    assert [run.job for run in pages[0].runs] == made[::-1]
+    assert pages[0].runs[-1].title == "Where is water?; Where? are ships?"
+    first = runs.page(everything, limit=10)
+    assert [run.job for run in runs.page(everything, limit=30, after=first.next).runs] == made[20::-1]
+    here = Sought(owner="eva", boxes=((4.0, 45.0, 5.2, 46.0),), shape=shapely.Point(5.1, 45.5))
+    assert [run.job for run in runs.page(here, limit=10).runs] == [made[1]]
+    east = Sought(owner="eva", boxes=((-179.9, 10.2, -179.8, 10.3),))
+    assert [run.job for run in runs.page(east, limit=9).runs] == made[30:]
+    extent = runs.extent(everything)
+    assert extent is not None
+    assert extent[0] == (-180.0, 10.0, 180.0, 46.0)
+    jobs.database.close()
 
 
 def test_one_that_does_not_answer_is_told_without_its_password(address: str) -> None:

@@ -10,20 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earthmap.pipeline import Job
 from earthmap.pipeline.job import JobSpec
 from earthmap.service.errors import ProblemError
-from earthmap.service.processes import (
-    CRS84,
-    MAP,
-    NARROWED,
-    PUBLIC,
-    WITHHELD,
-    Checked,
-    Offer,
-    describe,
-    job_of,
-    parse_execution,
-)
+from earthmap.service.processes import Checked, Offer, Scope, describe, parse_execution
+from earthmap.service.processes.inputs import CRS84
+from earthmap.service.processes.map import MAP, NARROWED, PUBLIC, WITHHELD, job_of
 from tests.service.standard import Standard
 
 OFFER = Offer(catalogs={"drawn": "/secret/place/catalog.json", "other": "https://stac.example.org/v1"})
@@ -31,8 +23,20 @@ OFFER = Offer(catalogs={"drawn": "/secret/place/catalog.json", "other": "https:/
 PLAIN: dict[str, Any] = {"area": [4.0, 45.0, 4.1, 45.1], "queries": ["Where is water?"]}
 
 
+SCOPE = Scope(offer=OFFER)
+
+
 def _parse(inputs: dict[str, Any], **more: Any) -> Checked:
-    return parse_execution(MAP, json.dumps({"inputs": inputs, **more}).encode(), OFFER)
+    return parse_execution(MAP, json.dumps({"inputs": inputs, **more}).encode(), SCOPE)
+
+
+def _job(checked: Checked) -> Job:
+    return job_of(json.loads(json.dumps(checked.inputs)), SCOPE, out="run", store=None)
+
+
+def _km2(checked: Checked) -> float:
+    assert checked.area is not None
+    return checked.area.area_km2
 
 
 def _refusal(inputs: Any, **more: Any) -> dict[str, Any]:
@@ -55,15 +59,20 @@ def test_the_description_is_as_the_standard_says(standard: Standard) -> None:
     assert set(described["inputs"]) == {*PUBLIC, *NARROWED}
     assert "/" not in described["inputs"]["catalog"]["schema"]["enum"][0]
     assert "/models" not in json.dumps(described)
+    undescribed = [name for name, one in described["inputs"].items() if not one.get("description")]
+    assert undescribed == []
+    details = described["inputs"]["queries"]["schema"]["items"]["anyOf"][1]["properties"]
+    assert [name for name, one in details.items() if not one.get("description")] == []
 
 
 def test_a_request_means_its_job() -> None:
     checked = _parse({**PLAIN, "datetime": "2024-06", "resolution": 20, "catalog": "other"})
-    assert checked.job.spec.catalog == "https://stac.example.org/v1"
-    assert checked.job.spec.resolution == 20
+    job = _job(checked)
+    assert job.spec.catalog == "https://stac.example.org/v1"
+    assert job.spec.resolution == 20
     assert checked.inputs == {**PLAIN, "datetime": "2024-06", "resolution": 20, "catalog": "other"}
-    again = job_of(json.loads(json.dumps(checked.inputs)), OFFER, out="elsewhere", store=None)
-    assert again.content_key() == checked.job.content_key()
+    again = job_of(checked.inputs, SCOPE, out="elsewhere", store=None)
+    assert again.content_key() == job.content_key()
 
 
 @pytest.mark.parametrize(
@@ -87,14 +96,13 @@ def test_a_request_means_its_job() -> None:
     ],
 )
 def test_an_area_in_any_of_its_forms_is_the_same_ground(area: Any) -> None:
-    plain = _parse(PLAIN).job.area
-    assert _parse({**PLAIN, "area": area}).job.area.area_km2 == pytest.approx(plain.area_km2, rel=1e-6)
+    assert _km2(_parse({**PLAIN, "area": area})) == pytest.approx(_km2(_parse(PLAIN)), rel=1e-6)
 
 
 def test_a_ring_across_the_antimeridian_is_read() -> None:
     ring = [[179.9, 10.0], [-179.9, 10.0], [-179.9, 10.1], [179.9, 10.1], [179.9, 10.0]]
     checked = _parse({**PLAIN, "area": {"type": "Polygon", "coordinates": [ring]}})
-    assert 200 < checked.job.area.area_km2 < 300
+    assert 200 < _km2(checked) < 300
 
 
 @pytest.mark.parametrize("name", WITHHELD)
@@ -149,7 +157,7 @@ def test_a_catalogue_is_a_name_that_the_operator_gave(catalog: Any) -> None:
 )
 def test_what_cannot_be_run_is_told(change: dict[str, Any], word: str | None) -> None:
     if word is None:
-        assert _parse({**PLAIN, **change}).job.spec.max_tiles == 10**17  # the quota is another matter
+        assert _job(_parse({**PLAIN, **change})).spec.max_tiles == 10**17  # the quota is another matter
         return
     assert word in _refusal({**PLAIN, **change})["detail"]
 
@@ -175,7 +183,7 @@ def test_what_cannot_be_run_is_told(change: dict[str, Any], word: str | None) ->
 )
 def test_a_body_that_is_no_request_is_told(body: bytes) -> None:
     with pytest.raises(ProblemError) as caught:
-        parse_execution(MAP, body, OFFER)
+        parse_execution(MAP, body, SCOPE)
     assert caught.value.document["status"] == 400
 
 
@@ -190,7 +198,7 @@ def test_outputs_are_those_of_the_process() -> None:
 def _taken(body: bytes) -> Checked | None:
     """What a body asks; None where it is told as a fault of the request. Raises whatever else is raised."""
     try:
-        return parse_execution(MAP, body, OFFER)
+        return parse_execution(MAP, body, SCOPE)
     except ProblemError as error:
         return None if error.document["status"] == 400 else pytest.fail(str(error.document))
 

@@ -477,3 +477,13 @@ def test_parquet_that_is_none_or_says_nothing_is_named(tmp_path: Path) -> None:
     assert {("b.parquet", "format"), ("c.parquet", "format")} <= causes
     assert any(name == "e.parquet" for name, _ in causes)
     assert found.places == 2
+
+
+@pytest.mark.parametrize(("grounds", "held"), [(1, 0), (3, 0), (4, 1), (19, 1), (40, 4)])
+def test_of_own_data_a_tenth_of_the_grounds_is_held_out_and_one_at_least(grounds: int, held: int, folder: Path) -> None:
+    names = [f"{hash_of:08x}" for hash_of in np.random.default_rng(grounds).integers(0, 2**32, grounds).tolist()]
+    source = DataRows(folder=folder, seed=1)
+    batches = ([pa.record_batch({"ground": names[::2]}), pa.record_batch({"ground": names[1::2] * 2})], None)
+    source.__dict__["_batches"] = batches
+    share = source.own_share()
+    assert sum(int(name, 16) / 16**8 < share for name in names) == held

@@ -193,6 +193,11 @@ def test_a_changed_table_is_refused_by_the_command(
         (["--drawn", "--preset", "tiny", "--stages", "none.yaml"], "none.yaml cannot be read"),
         (["--drawn", "--model", "nowhere"], "nowhere"),
         (["--data", "nowhere.json", "--preset", "tiny"], "nowhere.json"),
+        (["--drawn", "--preset", "tiny", "--own", "3"], "--own needs --data and --model"),
+        (["--data", "a.json", "--model", "nano", "--own", "3", "--stages", "s.yaml"], "takes no --stages"),
+        (["--data", "a.json", "--model", "nano", "--own", "0"], "--own 0 is given"),
+        (["--data", "a.json", "--model", "nano", "--own", "3", "--rate", "7"], "at the rate 7"),
+        (["--drawn", "--preset", "tiny", "--rate", "0.1"], "--rate is given without --own"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

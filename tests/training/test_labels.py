@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from earthmap.cube import CellPixels, CellRead, write_cell
+from earthmap.cube import CellPixels, CellRead, stored_groups, write_cell
 from earthmap.errors import TrainingError
 from earthmap.grid.tiling import Cell, Grid, Zone
 from earthmap.sensors.masks import Reason
@@ -25,8 +25,8 @@ from earthmap.tasks.serialization import parse
 from earthmap.training import Row, parse_table
 from earthmap.training.data import DataSpec
 from earthmap.training.data_rows import DataRows
-from earthmap.training.labelled_tiles import cell_units
-from earthmap.training.labels import read_labels
+from earthmap.training.labelled_tiles import CellUnit, cell_units
+from earthmap.training.labels import Labels, read_labels
 from earthmap.training.row_files import Prepared
 from tests.cube.conftest import observation, scene, source
 from tests.training.data_sets import prepared
@@ -76,6 +76,13 @@ def cube(folder: Path, *, sensor: str = "sentinel-2-l2a", cloud: bool = False) -
     # Bands stand as the sensor's row orders them.
     write_cell(storage, read, CellPixels(bands=read.bands, data=data, mask=mask))
     return storage
+
+
+def _units(
+    labels: Labels, file: Path, store: Storage, *, things: tuple[str, ...] | None = None
+) -> tuple[list[CellUnit], int]:
+    """Those of a whole store."""
+    return cell_units(labels, file=file, store=store, groups=list(stored_groups(store)), things=things)
 
 
 def _prepared(folder: Path, frame: geopandas.GeoDataFrame, **options: Any) -> Prepared:
@@ -185,15 +192,15 @@ def test_presence_is_asked_in_equal_parts(tmp_path: Path) -> None:
         ],
         crs=CELL.zone.epsg,
     )
-    units, _ = cell_units(_labels(tmp_path, frame), file=tmp_path, store=cube(tmp_path / "store"))
+    units, _ = _units(_labels(tmp_path, frame), tmp_path, cube(tmp_path / "store"))
     assert units[0].legend.often == pytest.approx((1 / 16, 1.0))
     assert units[0].legend.things == (False, False)  # all the ground is labelled
     (tmp_path / "sparse").mkdir()
     sparse = _labels(tmp_path / "sparse", frame[frame["class"] == "barn"])
-    units, _ = cell_units(sparse, file=tmp_path, store=Storage(tmp_path / "store"))
+    units, _ = _units(sparse, tmp_path, Storage(tmp_path / "store"))
     assert units[0].legend.things == (True,)
     with pytest.raises(TrainingError, match="'house' is no class of"):
-        cell_units(sparse, file=tmp_path, store=Storage(tmp_path / "store"), things=("house",))
+        _units(sparse, tmp_path, Storage(tmp_path / "store"), things=("house",))
     found = _prepared(tmp_path / "two", frame)
     told = Counter(
         one.answer
@@ -369,8 +376,8 @@ def test_labels_elsewhere_and_cells_that_cannot_be_read(tmp_path: Path) -> None:
     frame = parcels()
     away = _labels(tmp_path / "a", frame.set_geometry(frame.translate(1e5, 0)))
     with pytest.raises(TrainingError, match=r"no cell of the cube .* lies on the ground of"):
-        cell_units(away, file=tmp_path, store=storage)
-    units, _ = cell_units(_labels(tmp_path / "b", frame), file=tmp_path, store=storage)
+        _units(away, tmp_path, storage)
+    units, _ = _units(_labels(tmp_path / "b", frame), tmp_path, storage)
     for file in (tmp_path / "store").rglob("c/*"):
         if file.is_file():
             file.write_bytes(b"x")

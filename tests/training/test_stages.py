@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from earthmap.errors import TrainingError
 from earthmap.training import MODALITIES, default_table, load_table, parse_table
-from earthmap.training.stages import rate_at
+from earthmap.training.stages import GROUPS, OWN_RATE, own_table, rate_at
 
 STAGE = {"name": "one", "modalities": ["optical"], "rates": {"decoder": 0.001}, "steps": 10, "tokens": 100}
 
@@ -174,3 +174,13 @@ def test_a_rate_or_weight_below_nothing_is_refused(name: str, value: float) -> N
     change: dict[str, object] = {name: {**({"decoder": 0.1} if name == "rates" else {"caption": 1.0}), key: value}}
     with pytest.raises(TrainingError, match=rf"stages\.0\.{name}\.{key}"):
         parse_table(_table(change), source="t")
+
+
+def test_the_stage_of_own_data_learns_whatever_it_shows_and_leaves_patches_alone() -> None:
+    table = own_table(300)
+    assert (table.steps, table.stages[0].modalities, table.stages[0].warmup) == (300, MODALITIES, 15)
+    assert table.stages[0].rates == {group: OWN_RATE for group in GROUPS if group != "patch_embedding"}
+    assert own_table(1, rate=1e-5).content_key() != own_table(1).content_key()
+    for steps, rate in ((0, 1e-4), (10, 2.0), (10, float("nan")), (10, 0.0)):
+        with pytest.raises(TrainingError, match=f"one stage of {steps} steps"):
+            own_table(steps, rate=rate)

@@ -1,0 +1,92 @@
+"""Questions about one place on a small cluster: prepared by workers, answered by the model's replica."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earthmap.errors import AreaError, QueryError
+from earthmap.grid import owned_ground, tile_to_lonlat
+from earthmap.model import new_earth_onevision, train_words
+from earthmap.pipeline.cluster import cluster
+from earthmap.predict import build_predictor
+from earthmap.service.ask_relay import Relay
+from earthmap.service.asking import SPECTRAL, AnsweringHere, Asked, BusyError
+from earthmap.service.replicas import ReplicaOptions, deploy, spec_of
+from earthmap.synthetic import World
+from tests.model.conftest import of_others
+from tests.pipeline.cubes import read_run
+from tests.worlds import middle_tile
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_workers_and_replicas_answer_as_one_process_does(
+    tmp_path: Path, drawn_catalog: Path, drawn_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    texts = ["Is there any water? yes no none water", "Reply with mask[16|0:0+3] poly"] * 3
+    of_others(new_earth_onevision("tiny", train_words(texts, size=400), seed=1)).save(tmp_path / "model")
+    mine = {**spec_of(str(tmp_path / "model")), "dtype": "float32"}
+    tile = middle_tile(drawn_world)
+    area = list(owned_ground(tile).buffer(-1e-4).bounds)
+    run = read_run(
+        tmp_path / "run",
+        store=tmp_path / "store",
+        catalog=drawn_catalog,
+        area=area,
+        sensor="sentinel-2-l2a",
+        tile_size=128,
+    )
+    at = tuple(float(part) for part in tile_to_lonlat(tile, 0.5, 0.5))
+
+    def asked(text: str, model: str, **more: Any) -> Asked:
+        return Asked(**{"run": str(run), "at": at, "question": {"text": text}, "model": model, **more})
+
+    questions = [
+        asked(text, model)
+        for text in ("Where is water?", "Is there any water?", "How much of this is vegetation?")
+        for model in (SPECTRAL, "mine")
+    ]
+
+    async def all_of(address: str) -> None:
+        relay = Relay(lambda: address, workers=1)
+        here = AnsweringHere({SPECTRAL: build_predictor({"name": SPECTRAL}), "mine": build_predictor(mine)})
+        try:
+            expected = [await here.answer(one) for one in questions]
+            found = await asyncio.gather(*(relay.answer(one) for one in questions * 4))
+            for number, reply in enumerate(found):
+                _same(reply, expected[number % len(expected)])
+            with pytest.raises(AreaError, match="has read no ground"):
+                await relay.answer(asked("Where is water?", SPECTRAL, at=(100.0, 10.0)))
+            with pytest.raises(QueryError):
+                await relay.answer(asked("Find the ships", SPECTRAL))
+            with pytest.raises(BusyError, match="absent"):
+                await relay.answer(asked("Where is water?", "absent"))
+            await asyncio.to_thread(deploy, {"mine": mine}, options=ReplicaOptions(fewest=1, asked_together=2))
+            again = await asyncio.gather(*(relay.answer(questions[1]) for _ in range(6)))
+            for reply in again:  # though the replicas are others
+                _same(reply, expected[1])
+        finally:
+            await relay.close()
+            await here.close()
+
+    with cluster(None):
+        import ray
+
+        deploy({"mine": mine}, options=ReplicaOptions(fewest=1))
+        asyncio.run(all_of(ray.get_runtime_context().gcs_address))
+
+
+def _same(reply: dict[str, Any], expected: dict[str, Any]) -> None:
+    """But for the last bits of probabilities, which the composition of a batch may change."""
+    loose = ("probability", "scores", "fraction", "found")
+    assert {name: value for name, value in reply.items() if name not in loose} == {
+        name: value for name, value in expected.items() if name not in loose
+    }
+    assert reply["probability"] == pytest.approx(expected["probability"], abs=1e-2)
+    assert len(reply["found"]["features"]) == len(expected["found"]["features"])
