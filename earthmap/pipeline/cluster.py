@@ -69,23 +69,25 @@ def cluster(address: str | None, *, object_store_bytes: int = OBJECT_STORE_BYTES
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns on the terminal without it
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that still waits starts no other cluster
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what Ray says of dead workers, which it runs again
-    if address is not None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` asks of those who connect
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a lost cluster is told once, and by us
-        _knock(address)
+    if address is None:
+        yield from _connected(None, include_dashboard=False, object_store_memory=object_store_bytes)
+        return
+    _knock(address)
+    variables = handed_on()
+    local = {"runtime_env": {"env_vars": variables}} if variables else {}
+    with _variable("RAY_AUTH_MODE", "token"):  # what `ray start` asks of those who connect
+        yield from _connected(address, **local)
+
+
+def _connected(address: str | None, **options: Any) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
         yield
         return
-    local: dict[str, Any] = {}
-    if address is None:
-        local = {"include_dashboard": False, "object_store_memory": object_store_bytes}
-    elif variables := handed_on():
-        local = {"runtime_env": {"env_vars": variables}}
     try:
         with _unheard() if address else contextlib.nullcontext():
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise JobError(
             f"there is no Ray cluster at {address}: {error}",
@@ -98,12 +100,25 @@ def cluster(address: str | None, *, object_store_bytes: int = OBJECT_STORE_BYTES
 
 
 @contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """The environment has `name`, as it was set, else with this value; afterwards it is as before."""
+    former = os.environ.get(name)
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if former is None:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """Standard error of the process leads nowhere: Ray's core announces there that it is going to be quiet."""
+    """Ray's core takes on that a lost cluster is told once, and by us; standard error leads nowhere while it says so."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        yield
+        with _variable("RAY_BACKEND_LOG_LEVEL", "fatal"):
+            yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
