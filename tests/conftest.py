@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["tests.worlds"]
+pytest_plugins = ["tests.rays", "tests.worlds"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores, and tensors are tiny
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,6 @@ from earthmap.grid import (
 )
 from earthmap.merge import areas_m2, cell_codes, merge_cell, summarize
 from earthmap.pipeline import Job, Plan, make_plan, parse_job, run_job
-from earthmap.pipeline.cluster import cluster
 from earthmap.pipeline.context import Context
 from earthmap.pipeline.reading import read_work
 from earthmap.pipeline.run import predictor_spec
@@ -497,12 +496,6 @@ def test_a_scene_on_its_own_lattice_is_copied(lattice: tuple[int, int], zone: in
 
 
 # ── whole runs ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with cluster(None):
-        yield
 
 
 @pytest.mark.slow

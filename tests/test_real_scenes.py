@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,7 @@ import pytest
 from earthmap.metrics import Bootstrap, score_mask
 from earthmap.pipeline import Run, parse_job, run_job
 
-pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(200)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    """One cluster for the module."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.real, pytest.mark.ray, pytest.mark.timeout(200)]
 
 
 def mapped(real_data: Path, out: Path, **job: Any) -> Run:

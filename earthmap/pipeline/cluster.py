@@ -113,7 +113,7 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unheard() -> Iterator[None]:
-    """Ray's core takes on that a lost cluster is told once, and by us; standard error leads nowhere while it says so."""
+    """Ray's core takes on that a lost cluster is told once, and by us; where it says so, it is not heard."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

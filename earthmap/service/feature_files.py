@@ -19,6 +19,7 @@ import shapely
 
 from earthmap.catalog import Interval
 from earthmap.catalog.intervals import format_time
+from earthmap.catalog.ranges import RangedFile
 from earthmap.outputs.exchange import DIGITS, Asked, as_exported, read_asked
 from earthmap.service.parameters import Box
 from earthmap.storage import Storage
@@ -364,34 +365,15 @@ def _asked(address: str, summary: str) -> Mapping[str, Asked]:
     return read_asked(json.loads(Storage(address).read(summary)))
 
 
-class _Remote(io.RawIOBase):
+class _Remote(RangedFile):
     """A file elsewhere, of which parts are read."""
 
     def __init__(self, storage: Storage, path: str) -> None:
+        super().__init__(storage.size(path))
         self._storage, self._path = storage, path
-        self._size, self._place = storage.size(path), 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._place + len(buffer), self._size)
-        if end <= self._place:
-            return 0
-        part = self._storage.read_part(self._path, start=self._place, end=end)
-        buffer[: len(part)] = part
-        self._place += len(part)
-        return len(part)
+    def fetch(self, start: int, count: int) -> bytes:
+        return self._storage.read_part(self._path, start=start, end=start + count)
 
 
 class _Counts:

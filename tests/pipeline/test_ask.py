@@ -464,6 +464,7 @@ def test_a_tile_alone_is_read_of_its_own_cell_only(cube: tuple[Path, Tile]) -> N
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NodataShadowWarning")
 @pytest.mark.parametrize(
     ("name", "tile_size"),

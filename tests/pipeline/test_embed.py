@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +22,19 @@ EMBED = {"text": "Embed this area.", "task": "embed"}
 
 
 @pytest.fixture(scope="module")
-def runs(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
+def runs(
+    drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None
+) -> list[Run]:
     """A run of `spectral` that was asked for water, what it was asked later, and one that is asked for both at once."""
-    from earthmap.pipeline.cluster import cluster
-
     folder = tmp_path_factory.mktemp("embed")
     west, south, east, north = drawn_world.bounds
     area = AreaOfInterest.from_geometry(shapely.box(west, south, east, north), f"EPSG:{drawn_world.epsg}")
     job = job_of(drawn_world, drawn_catalog, folder / "first", predictor="spectral", area=area)
-    with cluster(None):
-        first = run_job(job)
-        assert cli.main(["ask", first.address, "--task", "embed", "--quiet"]) == 0
-        later = find_vectors(first).run
-        both = parse_job({**job.to_dict(), "queries": ["Where is water?", EMBED], "out": str(folder / "both")})
-        yield [first, later, run_job(both)]
+    first = run_job(job)
+    assert cli.main(["ask", first.address, "--task", "embed", "--quiet"]) == 0
+    later = find_vectors(first).run
+    both = parse_job({**job.to_dict(), "queries": ["Where is water?", EMBED], "out": str(folder / "both")})
+    return [first, later, run_job(both)]
 
 
 def test_vectors_asked_for_later_read_nothing_and_are_the_same(runs: list[Run]) -> None:

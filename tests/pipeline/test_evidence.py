@@ -116,6 +116,7 @@ def test_a_page_with_as_much_evidence_as_there_can_be_stays_small() -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(240)
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_run_shows_the_pixels_of_its_tiles(tmp_path: Path, drawn_catalog: Path, drawn_world: Any) -> None:
     """The tiles on the page are those of the cube, before and after, and the page has the scenes."""
     from earthmap.pipeline import parse_job, run_job

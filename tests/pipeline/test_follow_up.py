@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +122,9 @@ def test_dates_without_scenes_and_overlapping_dates_are_planned(
 
 
 @pytest.fixture(scope="module")
-def run(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """A run of two dates, under one cluster for the module."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield run_job(job_of(drawn_world, drawn_catalog, tmp_path_factory.mktemp("first") / "run", scenes="all"))
+def run(drawn_world: World, drawn_catalog: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Run:
+    """A run of two dates."""
+    return run_job(job_of(drawn_world, drawn_catalog, tmp_path_factory.mktemp("first") / "run", scenes="all"))
 
 
 def ledger_of(run: Run) -> list[dict[str, Any]]:

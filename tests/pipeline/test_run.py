@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,7 @@ from earthmap.pipeline.lease import Lease
 from earthmap.storage import Storage
 from earthmap.synthetic import World, truth_on
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    """One cluster for the module: starting one takes longer than most tests."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.ray, pytest.mark.timeout(280)]
 
 
 def _area(world: World, share: float = 1.0) -> AreaOfInterest:

@@ -23,20 +23,11 @@ from earthmap.pipeline.design import Design, read_design
 from earthmap.synthetic import World, small_world, standing_on, truth_on, write_world
 from earthmap.tasks import UNSEEN
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 
 PRESENCE, WATER, CHANGE = "Is there any snow?", "Where is water?", "Where did water appear or disappear?"
 FEW = SampleSpec(units=150)
 """As many as three strata have at least."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    """One cluster for the module: starting one takes longer than most tests."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,7 @@ from earthmap.pipeline.plan import Plan, read_plan
 from earthmap.storage import Storage
 from earthmap.synthetic import World
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    """One cluster for the module."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(280)]
 
 
 def job(world: World, catalog: Path, out: Path, share: float = 0.5, **changes: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,9 @@ from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH
 from earthmap.synthetic import World, small_world, standing_on, write_world
 from tests.merge.things import pairs_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.ray, pytest.mark.timeout(280)]
 
 ASKED = ["Find the ships", "How many ships are there?", "Detect all vehicles", "Where is water?", "Track the ships"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_cluster() -> Iterator[None]:
-    """One cluster for the module: starting one takes longer than most tests."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
 
 
 @pytest.fixture(scope="module")

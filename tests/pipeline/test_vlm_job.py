@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +67,6 @@ def test_a_model_belongs_to_its_predictor(tmp_path: Path) -> None:
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelError):
         job_of(tmp_path / "pickled", "Where is water?")
-
-
-@pytest.fixture
-def ray_cluster() -> Iterator[None]:
-    """A cluster for both runs."""
-    from earthmap.pipeline.cluster import cluster
-
-    with cluster(None):
-        yield
 
 
 @pytest.mark.slow  # two runs whose workers load torch

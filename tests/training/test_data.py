@@ -6,7 +6,6 @@ import functools
 import os
 import re
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from earthmap.errors import JobError, StorageError, TrainingError
-from earthmap.pipeline.cluster import cluster
 from earthmap.training import parse_table
 from earthmap.training.data import DataSpec, prepare, read_units
 from earthmap.training.data_rows import DataRows
@@ -23,13 +21,6 @@ from earthmap.training.faults import Fault
 from earthmap.training.row_files import row_table
 from tests.training.data_sets import picture, prepared, turns, write_records
 from tests.training.test_labels import cube, parcels
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """One for the module: starting one takes longer than the tests."""
-    with cluster(None):
-        yield
 
 
 def _data_set(folder: Path, count: int = 150) -> Path:
