@@ -64,10 +64,11 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
 @pytest.mark.filterwarnings("ignore")  # of the notebook client's own threads
-def test_the_notebook_runs(notebook: str, drawn_once: Path) -> None:
+def test_the_notebook_runs(notebook: str, drawn_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several processes share the cores, and the model is tiny
     book = nbformat.read(ROOT / "notebooks" / notebook, as_version=4)
     assert all(not cell.get("outputs") for cell in book.cells), "commit notebooks without outputs"
     NotebookClient(book, timeout=240, resources={"metadata": {"path": str(drawn_once)}}).execute()
