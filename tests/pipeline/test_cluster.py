@@ -111,14 +111,14 @@ HEALTH = {
 
 
 @contextlib.contextmanager
-def three_nodes(port: int) -> Iterator[Nodes]:
+def started_nodes(port: int, *, others: int = 2) -> Iterator[Nodes]:
     """A cluster of this machine whose head listens on `port`; nothing of it is left behind."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
     try:
         cluster.add_node(num_cpus=CPUS, gcs_server_port=port, include_dashboard=False, _system_config=HEALTH)
-        for _ in range(2):
+        for _ in range(others):
             cluster.add_node(num_cpus=CPUS)
         yield Nodes(cluster, cluster.address)
     finally:
@@ -134,7 +134,7 @@ def ray_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def nodes(ray_settings: None) -> Iterator[Nodes]:
     """Three nodes for one test."""
-    with three_nodes(free_port()) as started:
+    with started_nodes(free_port()) as started:
         yield started
 
 
@@ -172,23 +172,7 @@ def _in_the_middle(running: Command, folder: Path, moment: Callable[[], bool]) -
     assert wait_until(lambda: _parts(folder) >= FIRST and moment(), running, every=0.01)
 
 
-def test_a_lost_node_costs_nothing(
-    nodes: Nodes, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
-) -> None:
-    with command(str(_job(tmp_path, world, catalog)), "--cluster", nodes.address) as running:
-        _in_the_middle(running, tmp_path, lambda: any(nodes.at_work(node) for node in nodes.others))
-        victim = max(nodes.others, key=lambda node: len(nodes.at_work(node)))
-        assert nodes.at_work(victim)
-        nodes.cluster.remove_node(victim, allow_graceful=False)
-        status, out, err = running.finish()
-    assert status == 0, err
-    record = _check_whole(tmp_path, undisturbed)
-    assert record["execution"] == 1
-    assert err.splitlines().count("a node was lost; its work is done again") == 1
-    assert "Traceback" not in out + err
-
-
-def test_a_lost_worker_costs_nothing(
+def test_a_lost_worker_and_a_lost_node_cost_nothing(
     nodes: Nodes, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
 ) -> None:
     killed = list[int]()
@@ -200,13 +184,25 @@ def test_a_lost_worker_costs_nothing(
                 killed.append(pid)
         return bool(killed)
 
-    with command(str(_job(tmp_path, world, catalog)), "--cluster", nodes.address) as running:
-        _in_the_middle(running, tmp_path, kill)
+    first, second = tmp_path / "worker", tmp_path / "node"
+    with command(str(_job(first, world, catalog)), "--cluster", nodes.address) as running:
+        _in_the_middle(running, first, kill)
         status, out, err = running.finish()
     assert killed
     assert status == 0, err
-    _check_whole(tmp_path, undisturbed)
+    _check_whole(first, undisturbed)
     assert "lost" not in err, "the node is there"
+    assert "Traceback" not in out + err
+
+    with command(str(_job(second, world, catalog)), "--cluster", nodes.address) as running:
+        _in_the_middle(running, second, lambda: any(nodes.at_work(node) for node in nodes.others))
+        victim = max(nodes.others, key=lambda node: len(nodes.at_work(node)))
+        assert nodes.at_work(victim)
+        nodes.cluster.remove_node(victim, allow_graceful=False)
+        status, out, err = running.finish()
+    assert status == 0, err
+    assert _check_whole(second, undisturbed)["execution"] == 1
+    assert err.splitlines().count("a node was lost; its work is done again") == 1
     assert "Traceback" not in out + err
 
 
@@ -214,7 +210,7 @@ def test_after_a_lost_head_the_same_command_goes_on(
     ray_settings: None, world: World, catalog: Path, undisturbed: bytes, tmp_path: Path
 ) -> None:
     job = str(_job(tmp_path, world, catalog))
-    with three_nodes(free_port()) as nodes, command(job, "--cluster", nodes.address, "--quiet") as running:
+    with started_nodes(free_port()) as nodes, command(job, "--cluster", nodes.address, "--quiet") as running:
         _in_the_middle(running, tmp_path, lambda: True)
         nodes.cluster.remove_node(nodes.cluster.head_node, allow_graceful=False)
         status, out, err = running.finish(timeout=150)  # Ray itself may wait a minute for its head
@@ -224,7 +220,10 @@ def test_after_a_lost_head_the_same_command_goes_on(
     committed = _manifests(tmp_path)
     attempts = {path: _attempts(tmp_path, path) for path in committed}
     assert _parts(tmp_path) >= FIRST
-    with three_nodes(free_port()) as nodes, command(job, "--cluster", nodes.address, "--quiet") as running:
+    with (
+        started_nodes(free_port(), others=0) as nodes,
+        command(job, "--cluster", nodes.address, "--quiet") as running,
+    ):
         assert running.finish()[0] == 0
     record = _check_whole(tmp_path, undisturbed)
     assert record["execution"] == 2

@@ -19,7 +19,7 @@ from earthmap.errors import BadRequestError, JobError, RunFolderError
 from earthmap.grid import AreaOfInterest
 from earthmap.merge import merge_cell
 from earthmap.outputs.evidence import Evidence
-from earthmap.pipeline import Job, export_run, make_plan, open_run, parse_job
+from earthmap.pipeline import Job, export_run, make_plan, open_run, parse_job, read_job, run_job
 from earthmap.pipeline.batches import _ledger
 from earthmap.pipeline.class_maps import choose_layer
 from earthmap.pipeline.crops import crops_of, export_crops, worst_first
@@ -321,6 +321,7 @@ def test_without_footprints_the_words_ask_for_what_they_did() -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
+@pytest.mark.usefixtures("ray_cluster")
 def test_killed_and_started_again_it_gives_the_same_bytes(town: Town, graded: Storage, tmp_path: Path) -> None:
     """On Ray, by the command, ended without warning as soon as the first answers are there."""
     job = _job(town, tmp_path / "run")
@@ -331,9 +332,7 @@ def test_killed_and_started_again_it_gives_the_same_bytes(town: Town, graded: St
         assert not running.kill()
     assert not (tmp_path / "run" / "run.json").exists()
     committed = {path: path.read_bytes() for path in parts.rglob("manifest.json")}
-    with command(str(tmp_path / "job.json"), "--quiet") as running:
-        status, _, said = running.finish()
-    assert status == 0, said
+    run_job(read_job(str(tmp_path / "job.json")))
     assert (tmp_path / "run" / "features.parquet").read_bytes() == graded.read("features.parquet")
     assert {path: path.read_bytes() for path in committed} == committed
 

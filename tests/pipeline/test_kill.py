@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from earthmap.cube import RasterioReader
-from earthmap.pipeline import make_plan, read_job
+from earthmap.pipeline import make_plan, read_job, run_job
 from earthmap.pipeline.context import Context
 from earthmap.pipeline.folder import FEATURES_PATH, ITEM_PATH, LEDGER_PATH, RUN_PATH
 from earthmap.pipeline.plan import cell_reads
@@ -34,7 +34,7 @@ from earthmap.synthetic import World
 from tests.pipeline.commands import Command, command, wait_until, write_job
 from tests.servers import S3Server, s3_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 Paths = Callable[[], set[str]]
 
@@ -141,12 +141,14 @@ class Disturbed:
             aim = path.removeprefix("store/").removesuffix("/manifest.json")
             assert self.attempts.setdefault(aim, attempts[aim]) == attempts[aim], "computed again"
 
-    def finish(self) -> dict[str, Any]:
-        """Run to the end, and hold everything to what it must be; returns run.json."""
+    def finish(self, *, here: bool = True) -> dict[str, Any]:
+        """Run to the end, here or by one more command, and hold everything to what it must be; returns run.json."""
         held = sum(path.endswith(".json") for path in self.storage.list("lease"))
-        with command(str(self.job), "--quiet", env=self.env) as running:
-            status, out, err = running.finish()
-        assert (status, out, err) == (0, "", "")
+        if here:
+            run_job(read_job(str(self.job)))
+        else:
+            with command(str(self.job), "--quiet", env=self.env) as running:
+                assert running.finish() == (0, "", "")
         assert self.storage.read(FEATURES_PATH) == self.undisturbed.features
         assert not [path for path in self.storage.list() if "merged" in path], "what only publishing needs was left"
         now, attempts = _manifests(self.storage), _attempts(self.storage)
@@ -211,7 +213,7 @@ class _Begun:
         return bool(now - self.before)
 
 
-def test_killed_while_it_computes(disturbed: Disturbed) -> None:
+def test_killed_at_every_kind_of_moment(disturbed: Disturbed) -> None:
     moments: list[Callable[[set[str]], bool]] = [
         lambda paths: "plan.parquet" in paths,
         _Begun("cube"),
@@ -226,22 +228,18 @@ def test_killed_while_it_computes(disturbed: Disturbed) -> None:
     assert landed[:2] == [True, True]
     # Cells are read beside one another: the kill that meets the first may come when the last is committed too.
     assert landed[2] or not left[2], "groups were left to read, and no kill met one"
-    disturbed.finish()
-
-
-def _merged(paths: set[str]) -> int:
-    """How many cells wait to be published."""
-    return sum(path.startswith("store/merged/") for path in paths)
-
-
-def test_killed_while_it_publishes(disturbed: Disturbed) -> None:
     assert disturbed.kill(lambda paths: _merged(paths) > 0)
     assert disturbed.kill(lambda paths: FEATURES_PATH in paths)
     assert _merged(disturbed.paths()) > 0
     assert disturbed.kill(lambda paths: ITEM_PATH in paths)  # pages are drawn then, which a watcher can see
     assert not disturbed.storage.exists(RUN_PATH)
-    record = disturbed.finish()
+    record = disturbed.finish(here=False)
     assert record["groups"]["read"] == record["parts"]["computed"] == 0
+
+
+def _merged(paths: set[str]) -> int:
+    """How many cells wait to be published."""
+    return sum(path.startswith("store/merged/") for path in paths)
 
 
 def test_killed_at_random(disturbed: Disturbed) -> None:
@@ -263,8 +261,7 @@ def test_data_without_manifests_is_written_again(disturbed: Disturbed) -> None:
         for data in (path for path in manifest.parent.rglob("*") if path.is_file() and path != manifest):
             data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
         manifest.unlink()
-    with command(str(disturbed.job), "--quiet") as running:
-        assert running.finish() == (0, "", "")
+    run_job(read_job(str(disturbed.job)))
     assert disturbed.storage.read(FEATURES_PATH) == disturbed.undisturbed.features
     record = json.loads(disturbed.storage.read(RUN_PATH))
     assert (record["groups"]["read"], record["parts"]["computed"]) == (1, 1)
@@ -280,7 +277,7 @@ def test_killed_while_it_writes_to_s3(
     assert disturbed.kill(_Begun("cube"), every=0.01)
     assert not storage.exists(FEATURES_PATH)
     assert disturbed.kill(lambda paths: FEATURES_PATH in paths, every=0.01)
-    disturbed.finish()
+    disturbed.finish(here=False)
     # Between data and manifest of a part, by hand: on S3 that state is over before a watcher sees it for sure.
     part = next(path for path in storage.list("store/parts") if path.endswith("/manifest.json"))
     storage.delete(part)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from earthmap.pipeline import read_job, run_job
 from earthmap.pipeline.folder import FEATURES_PATH, RUN_PATH
 from earthmap.synthetic import World
 from tests.disks import enlarge, mounted
 from tests.pipeline.commands import command, write_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(280)]
 
 
 @pytest.fixture
@@ -33,9 +34,7 @@ def test_a_full_disk_is_said_and_survived(
     assert len(err.splitlines()) == 1
     assert not (small_disk / "run" / RUN_PATH).exists()
     enlarge(small_disk, size="256m")
-    with command(str(job), "--quiet") as running:
-        assert running.finish() == (0, "", "")
+    run_job(read_job(str(job)))
     elsewhere = write_job(tmp_path / "large", drawn_world, drawn_catalog, out=str(tmp_path / "run"))
-    with command(str(elsewhere), "--quiet") as running:
-        assert running.finish() == (0, "", "")
+    run_job(read_job(str(elsewhere)))
     assert (small_disk / "run" / FEATURES_PATH).read_bytes() == (tmp_path / "run" / FEATURES_PATH).read_bytes()

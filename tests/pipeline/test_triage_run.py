@@ -15,13 +15,13 @@ import rasterio
 
 from earthmap.metrics.sampling import MINIMUM
 from earthmap.outputs.numbers import headlines
-from earthmap.pipeline import Run, SampleSpec, draw_sample, open_run
+from earthmap.pipeline import Run, SampleSpec, draw_sample, open_run, read_job, run_job
 from earthmap.pipeline.folder import COVERAGE_PATH, FEATURES_PATH, LEDGER_PATH
 from earthmap.synthetic import World, small_world, write_world
 from earthmap.tasks import UNSEEN
 from tests.pipeline.commands import command, wait_until, write_job
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 SHIPS, SNOW, SHARE = "Find the ships", "Where is snow?", "How much is water?"
 
@@ -40,7 +40,7 @@ def _job(folder: Path, world: World, catalog: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(world: World, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Run:
     """Killed while answers are written, and started again."""
     folder = tmp_path_factory.mktemp("killed")
     catalog = write_world(world, tmp_path_factory.mktemp("ships"), sensors=("rgb",))
@@ -50,13 +50,9 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
         assert running.kill() == {}
     assert landed
     assert not (folder / "run" / "run.json").exists()
-    with command(str(job), "--quiet") as running:
-        status, _, err = running.finish()
-    assert status == 0, err
+    run_job(read_job(str(job)))
     whole = tmp_path_factory.mktemp("whole")
-    with command(str(_job(whole, world, catalog)), "--quiet") as running:
-        status, _, err = running.finish()
-    assert status == 0, err
+    run_job(read_job(str(_job(whole, world, catalog))))
     assert (whole / "run" / FEATURES_PATH).read_bytes() == (folder / "run" / FEATURES_PATH).read_bytes()
     assert (whole / "run" / COVERAGE_PATH).read_bytes() == (folder / "run" / COVERAGE_PATH).read_bytes()
     return open_run(folder / "run")

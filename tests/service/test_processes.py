@@ -105,6 +105,14 @@ def test_a_ring_across_the_antimeridian_is_read() -> None:
     assert 200 < _km2(checked) < 300
 
 
+def test_a_request_may_give_way_and_may_not_overtake() -> None:
+    assert _job(_parse(PLAIN)).spec.priority == "normal"
+    assert _job(_parse({**PLAIN, "priority": "bulk"})).spec.priority == "bulk"
+    assert _refusal({**PLAIN, "priority": "urgent"})["faults"] == [
+        {"where": "priority", "what": "Input should be 'normal' or 'bulk'"}
+    ]
+
+
 @pytest.mark.parametrize("name", WITHHELD)
 @pytest.mark.parametrize("value", ["/etc/passwd", ["/etc/passwd"], None])
 def test_paths_and_places_cannot_be_said(name: str, value: Any) -> None:

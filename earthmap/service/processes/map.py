@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
@@ -29,12 +29,12 @@ PUBLIC = (
 )  # fmt: skip
 """Fields of a job that a request may say as a job file says them."""
 
-NARROWED = ("area", "catalog", "model", "queries", *GIVEN)
-"""Those that it may say in fewer ways: no files, no addresses."""
+NARROWED = ("area", "catalog", "model", "queries", "priority", *GIVEN)
+"""Those that it may say in fewer ways: no files, no addresses, no urgency, which is that of events."""
 
 WITHHELD = (
     "images", "images_key", "bands", "model_key", "footprints_key", "reference_water_key", "points", "patience", "out",
-    "store", "cluster", "priority",
+    "store", "cluster",
 )  # fmt: skip
 """Those that it may not say: paths, and what is derived or the operator's."""
 
@@ -74,10 +74,20 @@ GROWING = Growing(
 """What of a run is there while it works, where its most important cells come first."""
 
 
+_PRIORITY = (
+    Literal["normal", "bulk"],
+    pydantic.Field(
+        default="normal",
+        description="Whose cells come first where jobs share a cluster: `bulk` gives way to all others, whoever asks.",
+    ),
+)
+
+
 @cache
 def _model(catalogs: tuple[str, ...], models: tuple[str, ...]) -> type[pydantic.BaseModel]:
     offer = Offer(catalogs=dict.fromkeys(catalogs, ""), models=dict.fromkeys(models, ""))
-    return pydantic.create_model("MapInputs", __config__=CONFIG, **question_fields(offer, PUBLIC), **given_fields())
+    fields = question_fields(offer, PUBLIC) | given_fields() | {"priority": _PRIORITY}
+    return pydantic.create_model("MapInputs", __config__=CONFIG, **fields)
 
 
 def map_inputs(offer: Offer) -> type[pydantic.BaseModel]:
