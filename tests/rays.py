@@ -22,8 +22,10 @@ def ray_cluster() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that use it go first, in their order."""
+    """Those that use it go first, in their order, and to one process of several; others by their file."""
     items.sort(key=lambda item: not _uses(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if _uses(item) else item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(wrapper=True)
