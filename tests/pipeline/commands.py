@@ -154,7 +154,7 @@ def command(*arguments: str, env: Mapping[str, str] | None = None, verb: str = "
         started.end(patience=5.0)
 
 
-def wait_until(condition: Callable[[], bool], started: Command, *, every: float = 0.001) -> bool:
+def wait_until(condition: Callable[[], bool], started: Command, *, every: float = 0.01) -> bool:
     """True as soon as `condition` holds; False when the command ends, or takes COMMAND_S, before that."""
     until = time.monotonic() + COMMAND_S
     while time.monotonic() < until and started.running.poll() is None:

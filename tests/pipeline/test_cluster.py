@@ -169,7 +169,7 @@ def _check_whole(folder: Path, undisturbed: bytes) -> dict[str, Any]:
 
 
 def _in_the_middle(running: Command, folder: Path, moment: Callable[[], bool]) -> None:
-    assert wait_until(lambda: _parts(folder) >= FIRST and moment(), running, every=0.01)
+    assert wait_until(lambda: _parts(folder) >= FIRST and moment(), running)
 
 
 def test_a_lost_worker_and_a_lost_node_cost_nothing(

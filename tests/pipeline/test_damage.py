@@ -328,7 +328,7 @@ def test_killed_and_started_again_it_gives_the_same_bytes(town: Town, graded: St
     (tmp_path / "job.json").write_text(json.dumps(job.to_dict()))
     parts = tmp_path / "run" / "store" / "parts"
     with command(str(tmp_path / "job.json"), "--quiet") as running:
-        assert wait_until(lambda: any(parts.rglob("manifest.json")), running, every=0.01)
+        assert wait_until(lambda: any(parts.rglob("manifest.json")), running)
         assert not running.kill()
     assert not (tmp_path / "run" / "run.json").exists()
     committed = {path: path.read_bytes() for path in parts.rglob("manifest.json")}

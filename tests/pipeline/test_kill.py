@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
 
 from earthmap.cube import RasterioReader
+from earthmap.grid import AreaOfInterest
 from earthmap.pipeline import make_plan, read_job, run_job
 from earthmap.pipeline.context import Context
 from earthmap.pipeline.folder import FEATURES_PATH, ITEM_PATH, LEDGER_PATH, RUN_PATH
@@ -108,10 +110,10 @@ class Disturbed:
     attempts: dict[str, int] = field(default_factory=dict)
     """Attempts at each committed result when it was first seen to be."""
 
-    def kill(self, moment: Callable[[set[str]], bool], *, every: float = 0.001) -> bool:
+    def kill(self, moment: Callable[[set[str]], bool]) -> bool:
         """Run until `moment` sees what it waits for, then kill; False when the command ended before that."""
         with command(str(self.job), "--quiet", env=self.env) as running:
-            landed = wait_until(lambda: moment(self.paths()), running, every=every)
+            landed = wait_until(lambda: moment(self.paths()), running)
             self._end(running)
         return landed
 
@@ -119,7 +121,7 @@ class Disturbed:
         """Run for `seconds`, then kill."""
         with command(str(self.job), "--quiet", env=self.env) as running:
             until = time.monotonic() + seconds
-            wait_until(lambda: time.monotonic() > until, running, every=0.01)
+            wait_until(lambda: time.monotonic() > until, running)
             self._end(running)
 
     def _end(self, running: Command) -> None:
@@ -274,9 +276,9 @@ def test_killed_while_it_writes_to_s3(
     job = write_job(tmp_path, drawn_world, drawn_catalog, out=address)
     storage = Storage(address)
     disturbed = Disturbed(storage, job, undisturbed, lambda: set(storage.list()), env=dict(s3.env))
-    assert disturbed.kill(_Begun("cube"), every=0.01)
+    assert disturbed.kill(_Begun("cube"))
     assert not storage.exists(FEATURES_PATH)
-    assert disturbed.kill(lambda paths: FEATURES_PATH in paths, every=0.01)
+    assert disturbed.kill(lambda paths: FEATURES_PATH in paths)
     disturbed.finish(here=False)
     # Between data and manifest of a part, by hand: on S3 that state is over before a watcher sees it for sure.
     part = next(path for path in storage.list("store/parts") if path.endswith("/manifest.json"))
@@ -301,7 +303,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 def test_the_third_attempt_reads_and_asks_tile_by_tile_with_the_same_bytes(
     drawn_world: World, drawn_catalog: Path, tmp_path: Path, resolution: float
 ) -> None:
-    job = read_job(str(write_job(tmp_path, drawn_world, drawn_catalog, out=str(tmp_path), resolution=resolution)))
+    west, south, east, north = drawn_world.bounds
+    strip = shapely.box(west + 600, (south + north) / 2 - 300, east - 600, (south + north) / 2 + 300)
+    area = AreaOfInterest.from_geometry(strip, f"EPSG:{drawn_world.epsg}").to_geojson()
+    changes = {"resolution": resolution, "area": area}
+    job = read_job(str(write_job(tmp_path, drawn_world, drawn_catalog, out=str(tmp_path), **changes)))
     plan = make_plan(job)
     work = next(plan.work())
     work = dataclasses.replace(work, questions=work.questions[:1])

@@ -69,7 +69,7 @@ def job_of(out: Path, world: World, catalog: Path, *, share: float, **changes: A
 
 
 @pytest.fixture
-def ray_cluster() -> Iterator[None]:
+def own_cluster() -> Iterator[None]:
     """A cluster of this machine, to which all runs of the test are connected."""
     import ray
 
@@ -87,7 +87,7 @@ def done(run: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(280)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("own_cluster")
 def test_an_urgent_run_overtakes_and_equals_share(world: World, catalog: Path, tmp_path: Path) -> None:
     runs = [tmp_path / name for name in ("one", "two", "urgent", "alone")]
     one, two, urgent, alone = runs

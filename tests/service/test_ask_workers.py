@@ -77,9 +77,11 @@ def test_workers_and_replicas_answer_as_one_process_does(
 
     with cluster(None):
         import ray
+        from ray import serve
 
         deploy({"mine": mine}, options=ReplicaOptions(fewest=1))
         asyncio.run(all_of(ray.get_runtime_context().gcs_address))
+        serve.shutdown()  # or a thread of this process looks for it as long as the process lives
 
 
 def _same(reply: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -143,21 +143,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
+def own_cluster() -> Iterator[None]:
     """A cluster of this machine with one GPU, in name only, on a node for models."""
     import ray
+    from ray import serve
 
     quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     offered = {"reader": 1.0, "predictor": 1.0}
     ray.init(address="local", num_gpus=1, resources=offered, object_store_memory=OBJECT_STORE_BYTES, **quiet)
     yield
+    serve.shutdown()  # or a thread of this process looks for it as long as the process lives
     ray.shutdown()
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(200)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("own_cluster")
 def test_replicas_answer_as_their_predictors_do(item: TileInput, checkpoint: Path) -> None:
     from ray import serve
 
@@ -191,7 +193,7 @@ def test_replicas_answer_as_their_predictors_do(item: TileInput, checkpoint: Pat
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(200)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("own_cluster")
 def test_two_models_share_a_gpu_on_a_node_for_models() -> None:
     import ray
 
@@ -234,7 +236,7 @@ def replicas() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(200)
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.usefixtures("own_cluster")
 def test_a_run_asks_the_replicas_and_comes_to_the_same_bytes(
     drawn_world: World, drawn_catalog: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
