@@ -215,7 +215,7 @@ class _Begun:
         return bool(now - self.before)
 
 
-def test_killed_at_every_kind_of_moment(disturbed: Disturbed) -> None:
+def test_killed_while_it_computes(disturbed: Disturbed) -> None:
     moments: list[Callable[[set[str]], bool]] = [
         lambda paths: "plan.parquet" in paths,
         _Begun("cube"),
@@ -230,6 +230,17 @@ def test_killed_at_every_kind_of_moment(disturbed: Disturbed) -> None:
     assert landed[:2] == [True, True]
     # Cells are read beside one another: the kill that meets the first may come when the last is committed too.
     assert landed[2] or not left[2], "groups were left to read, and no kill met one"
+    disturbed.finish()
+
+
+def _merged(paths: set[str]) -> int:
+    """How many cells wait to be published."""
+    return sum(path.startswith("store/merged/") for path in paths)
+
+
+def test_killed_while_it_publishes(disturbed: Disturbed) -> None:
+    """All is computed; only what is published is missing."""
+    shutil.copytree(disturbed.undisturbed.folder / "store", Path(disturbed.storage.address) / "store")
     assert disturbed.kill(lambda paths: _merged(paths) > 0)
     assert disturbed.kill(lambda paths: FEATURES_PATH in paths)
     assert _merged(disturbed.paths()) > 0
@@ -237,11 +248,6 @@ def test_killed_at_every_kind_of_moment(disturbed: Disturbed) -> None:
     assert not disturbed.storage.exists(RUN_PATH)
     record = disturbed.finish(here=False)
     assert record["groups"]["read"] == record["parts"]["computed"] == 0
-
-
-def _merged(paths: set[str]) -> int:
-    """How many cells wait to be published."""
-    return sum(path.startswith("store/merged/") for path in paths)
 
 
 def test_killed_at_random(disturbed: Disturbed) -> None:
