@@ -21,6 +21,7 @@ def ray_cluster() -> None:
         _running.enter_context(cluster(None))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that use it go first, in their order, and to one process of several; others by their file."""
     items.sort(key=lambda item: not _uses(item))

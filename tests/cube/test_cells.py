@@ -35,7 +35,13 @@ from tests.cube.conftest import around, observation, scene, source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RNG = np.random.default_rng(11)
+RNG = np.random.default_rng()
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew() -> None:
+    """Each test draws the same, whatever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(11).bit_generator.state
 
 
 @pytest.fixture(scope="module")

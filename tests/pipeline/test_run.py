@@ -249,7 +249,7 @@ def test_a_reader_that_aborts_costs_its_tile_only(
     around = shapely.box(middle.x - wide, middle.y - high, middle.x + wide, middle.y + high)
     reader = AbortingReader(middle.x, middle.y, str(tmp_path / "aborts"))
     try:
-        job = _job(drawn_world, drawn_catalog, tmp_path / "run", area=around)
+        job = _job(drawn_world, drawn_catalog, tmp_path / "run", area=around, scenes="latest")
         run = run_job(job, reader=reader, limits=Limits(seconds=60))
     finally:
         cloudpickle.unregister_pickle_by_value(module)
