@@ -21,12 +21,9 @@ def ray_cluster() -> None:
         _running.enter_context(cluster(None))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that use it go first, in their order, and to one process of several; others by their file."""
+    """Those that use it go first, in their order."""
     items.sort(key=lambda item: not _uses(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if _uses(item) else item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(wrapper=True)
