@@ -97,7 +97,8 @@ def _add_token(commands: Any) -> None:
     add = parser.add_argument
     add("action", choices=("make", "list", "revoke"), help="make prints the token, which is kept nowhere else")
     add("name", nargs="?", help="make: its owner, a person or a team; revoke: its id, as list shows it")
-    add("--state", default="runs/service/state.sqlite", metavar="PLACE", help="as of `earthmap serve`")
+    add("--out", default="runs/service", help="as of `earthmap serve`")
+    add("--state", metavar="PLACE", help="as of `earthmap serve`")
     add("--role", choices=("viewer", "submitter", "operator"), default="submitter", help="(default submitter)")
     add("--area-km2", type=float, metavar="KM2", help="ground of a job at most")
     add("--tiles", type=int, metavar="N", help="tiles of a job at most")
@@ -970,10 +971,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     _check_service()
-    from earthmap.service.serve import told_token
+    from earthmap.service.serve import state_address, told_token
     from earthmap.service.tokens import Quotas, Role, open_tokens
 
-    with open_tokens(arguments.state, make=arguments.action == "make") as tokens:
+    with open_tokens(state_address(arguments.out, arguments.state), make=arguments.action == "make") as tokens:
         if arguments.action == "list":
             sys.stdout.writelines(f"{told_token(record)}\n" for record in tokens.all())
         elif arguments.name is None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import geopandas
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PlaceReply:
     """The answer to one question about one place, and where what was found lies."""
 
@@ -47,7 +47,8 @@ class PlaceReply:
         found = self.document["found"]["features"]
         return geopandas.GeoDataFrame.from_features(found, columns=["geometry", "kind", "label"], crs="EPSG:4326")
 
-    def _repr_html_(self) -> str:
+    def _told(self) -> list[str]:
+        """What a person wants to know first."""
         told = {
             "answer": self.answer,
             "of the seen ground": None if self.fraction is None else f"{self.fraction:.1%}",
@@ -55,5 +56,11 @@ class PlaceReply:
             "found": len(self.document["found"]["features"]) or None,
             "why": self.document.get("message"),
         }
-        lines = [f"{name}: {html.escape(str(value))}" for name, value in told.items() if value is not None]
+        return [f"{name}: {value}" for name, value in told.items() if value is not None]
+
+    def __repr__(self) -> str:
+        return f"<PlaceReply {self.document['question']!r} {', '.join((self.status, *self._told()))}>"
+
+    def _repr_html_(self) -> str:
+        lines = [html.escape(line) for line in self._told()]
         return "<br>".join((f"<b>{html.escape(str(self.document['question']))}</b> {self.status}", *lines))

@@ -56,7 +56,8 @@ def test_what_cannot_be_listened_on_is_told(tmp_path: Path) -> None:
 
 def test_tokens_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = str(tmp_path / "state.sqlite")
-    assert main(["token", "make", "ada", "--state", state, "--role", "submitter", "--area-km2", "500"]) == 0
+    out = str(tmp_path)  # as it is given to `earthmap serve`, whose state is in there
+    assert main(["token", "make", "ada", "--out", out, "--role", "submitter", "--area-km2", "500"]) == 0
     token = capsys.readouterr().out.strip()
     assert token.startswith("em_")
     assert main(["token", "list", "--state", state]) == 0
