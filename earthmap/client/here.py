@@ -155,14 +155,16 @@ class Here:
     def answer(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What `ask` comes to. Raises BadRequestError for a question that cannot be answered."""
         from earthmap.service.asking import Asked, finish, prepare
+        from earthmap.service.processes.scope import OF_JOB
 
         run: Run = self.find(inputs["job"])[0].result(quiet=True)
+        model = inputs.get("model") or _model_of(run.job)
         asked = Asked(
             run=run.address,
             at=inputs["at"],
             question=inputs["query"],
             date=inputs.get("date"),
-            model=inputs.get("model") or _model_of(run.job),
+            model=self.scope().model(model) if model is not None and model.startswith(OF_JOB) else model,
         )
         prepared = prepare(asked)
         predictor = _predictor(prepared.model)

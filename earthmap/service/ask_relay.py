@@ -20,10 +20,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from earthmap.errors import EarthmapError
 from earthmap.service.asking import AT_ONCE, Asked, BusyError
+
+if TYPE_CHECKING:
+    from earthmap.service.replicas import ReplicaOptions
 
 COMMAND = (sys.executable, "-m", "earthmap.service.ask_workers")
 
@@ -100,11 +103,14 @@ class Relay:
         *,
         workers: int = WORKERS,
         queued: int = AT_ONCE,
+        replicas: ReplicaOptions | None = None,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """`address` is asked, in a thread, where the cluster is; `command` starts the process."""
+        """`address` is asked, in a thread, where the cluster is; `replicas` are those of a model that a job trained;
+        `command` starts the process."""
         self._address, self._command = address, tuple(command)
-        self._settings = {"workers": workers, "queued": queued}
+        options = dataclasses.asdict(replicas) if replicas is not None else {}
+        self._settings = {"workers": workers, "queued": queued, "replicas": options}
         self._numbers = itertools.count(1)
         self._starting: asyncio.Task[_Child] | None = None
         self._listening: list[asyncio.Task[None]] = []

@@ -28,7 +28,8 @@ from earthmap.content import content_key
 from earthmap.errors import ClusterError, EarthmapError
 from earthmap.pipeline.cluster import TRACE, WATCH_S, Watch, by_role, cluster
 from earthmap.service.asking import SPECTRAL, Asked, BusyError, Prepared, finish, prepare
-from earthmap.service.replicas import replica_handle
+from earthmap.service.replicas import QUIET, ReplicaOptions, replica_handle
+from earthmap.service.trained import Trained
 from earthmap.tasks import Answer, Query
 
 if TYPE_CHECKING:
@@ -124,8 +125,7 @@ def deploy(*, workers: int, queued: int) -> DeploymentHandle[Any]:
 
     resources: Callable[[], dict[str, float]] = ray.cluster_resources
     options = by_role({"num_cpus": TRACE}, resources())
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
-    serve.start(proxy_location="Disabled", logging_config=quiet)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
     name = f"workers-{content_key(earthmap.__version__, workers, queued, options)}"
     running = serve.status().applications.get(APPLICATION)
     if running is None or running.status != "RUNNING" or name not in running.deployments:
@@ -137,7 +137,7 @@ def deploy(*, workers: int, queued: int) -> DeploymentHandle[Any]:
             max_queued_requests=queued,
         )(Worker)
         try:
-            serve.run(deployment.bind(), name=APPLICATION, route_prefix=None, logging_config=quiet)
+            serve.run(deployment.bind(), name=APPLICATION, route_prefix=None, logging_config=QUIET)
         except RuntimeError as error:
             raise ClusterError(f"the workers that prepare questions do not start: {error}") from error
     return serve.get_app_handle(APPLICATION)
@@ -160,9 +160,10 @@ def main() -> NoReturn:
     try:
         with cluster(settings["address"]):
             handle = deploy(workers=settings["workers"], queued=settings["queued"])
+            trained = Trained(ReplicaOptions(**settings["replicas"]))
             threading.Thread(target=_watch, name="watch", daemon=True).start()
             tell({"ready": True})
-            asyncio.run(_pass_on(handle, lines, tell))
+            asyncio.run(_pass_on(handle, trained, lines, tell))
     except EarthmapError as error:
         sys.exit(str(error))
 
@@ -187,13 +188,15 @@ def _watch() -> None:
             os._exit(1)
 
 
-async def _pass_on(handle: DeploymentHandle[Any], lines: queue.SimpleQueue[str], tell: Tell) -> NoReturn:
+async def _pass_on(
+    handle: DeploymentHandle[Any], trained: Trained, lines: queue.SimpleQueue[str], tell: Tell
+) -> NoReturn:
     at_work: dict[int, asyncio.Task[None]] = {}
     while True:
         said = json.loads(await asyncio.to_thread(lines.get))
         number = said["number"]
         if "asked" in said:
-            at_work[number] = asyncio.create_task(_pass_one(handle, said, tell))
+            at_work[number] = asyncio.create_task(_pass_one(handle, trained, said, tell))
             at_work[number].add_done_callback(partial(_forget, at_work, number))
         elif number in at_work:
             at_work[number].cancel()  # nobody waits for it any more
@@ -203,18 +206,34 @@ def _forget(at_work: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task
     del at_work[number]
 
 
-async def _pass_one(handle: DeploymentHandle[Any], said: Mapping[str, Any], tell: Tell) -> None:
+async def _pass_one(handle: DeploymentHandle[Any], trained: Trained, said: Mapping[str, Any], tell: Tell) -> None:
     from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import RayServeException
 
     try:
-        outcome: Told = await handle.answer.remote(Asked(**said["asked"]))
+        outcome = await _outcome(handle, trained, Asked(**said["asked"]))
     except (RayTaskError, asyncio.CancelledError) as error:
         tell({"number": said["number"], "defect": f"{type(error).__name__}: {error}"})
     except (RayError, RayServeException) as error:
         tell({"number": said["number"], "busy": type(error).__name__})
     else:
         tell({"number": said["number"], **_lines_of(outcome)})
+
+
+async def _outcome(handle: DeploymentHandle[Any], trained: Trained, asked: Asked) -> Told:
+    """What a worker answers, once the model that is asked is offered."""
+    model = asked.model if asked.checkpoint is not None else None
+    try:
+        if model is not None and asked.checkpoint is not None:
+            await trained.offer(model, asked.checkpoint)
+    except ClusterError as error:
+        return BusyError(str(error))
+    except EarthmapError as error:
+        return error
+    outcome: Told = await handle.answer.remote(asked)
+    if model is not None and isinstance(outcome, BusyError):
+        await trained.look(model)
+    return outcome
 
 
 def _lines_of(outcome: Told) -> dict[str, Any]:

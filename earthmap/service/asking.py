@@ -13,9 +13,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from earthmap.errors import EarthmapError, JobError, ReadError
@@ -27,7 +26,7 @@ from earthmap.service.errors import ProblemError, problem
 from earthmap.tasks import TASKS, Answer, Query
 
 if TYPE_CHECKING:
-    from earthmap.predict import Predictor
+    pass
 
 SPECTRAL = "spectral"
 """Who answers without a model, by thresholds."""
@@ -65,6 +64,8 @@ class Asked:
     model: str | None = None
     """Name of who answers; None for the embedded model where its card shows, for this question and sensor, that it is
     the better one, else `spectral`."""
+    checkpoint: str | None = None
+    """Folder of the model, where it is not one that the operator offers but one that a job trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,30 +171,6 @@ class Answering(Protocol):
 
 class BusyError(Exception):
     """Workers or replicas have as much to do as they take on, or are not there at the moment."""
-
-
-class AnsweringHere:
-    """Answers in threads of this process: two that prepare, and one that asks each predictor in turn."""
-
-    def __init__(self, predictors: Mapping[str, Predictor]) -> None:
-        self._predictors = dict(predictors)
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="prepare")
-        self._models = ThreadPoolExecutor(1, thread_name_prefix="predict")
-
-    async def answer(self, asked: Asked) -> dict[str, Any]:
-        """The reply. Raises EarthmapError."""
-        loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(self._workers, prepare, asked)
-        predictor = self._predictors[prepared.model]
-        items, queries = [prepared.subject.item], [prepared.query]
-        answers = await loop.run_in_executor(self._models, predictor.predict, items, queries)
-        done = partial(finish, prepared, answers[0][0], predictor=predictor.key)
-        return await loop.run_in_executor(self._workers, done)
-
-    async def close(self) -> None:
-        """End the threads; what they are at is not waited for."""
-        for pool in (self._workers, self._models):
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 # ── the door ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -39,6 +39,9 @@ ONGOING = 256
 ENDING_S = 20.0
 """What a replica that is no longer offered may take to end the batch that it computes."""
 
+QUIET: dict[str, Any] = {"log_level": "WARNING", "enable_access_log": False}
+"""What Ray Serve writes into its logs."""
+
 T = TypeVar("T")
 
 _ASKED, _BATCH = 0, 1
@@ -205,21 +208,54 @@ def deploy(models: Mapping[str, Mapping[str, Any]], *, options: ReplicaOptions |
     from ray import serve
 
     options = options or ReplicaOptions()
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location="Disabled", logging_config=quiet)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
     wanted = {name: _application(spec, options) for name, spec in models.items()}
-    running = deployed()
-    for name in running.keys() - wanted.keys():
-        serve.delete(name)
-    fresh = [
-        serve.RunTarget(target=application, name=name, route_prefix=None, logging_config=quiet)
-        for name, (deployment, application) in wanted.items()
-        if running.get(name) != deployment
+    former = deployed()
+    for name in former.keys() - wanted.keys():
+        withdraw(name)
+    _run({name: bound for name, (deployment, bound) in wanted.items() if former.get(name) != deployment})
+
+
+def deploy_for_questions(name: str, spec: Mapping[str, Any], *, options: ReplicaOptions) -> None:
+    """Let one more model be asked through `replica_handle`; runs do not share it, so that it may be withdrawn any time.
+
+    Raises:
+        ModelError: for a checkpoint that cannot be used.
+        ClusterError: where Ray Serve does not take it.
+    """
+    _run({name: _application(spec, options, named=_unshared_name)[1]})
+
+
+def withdraw(name: str) -> None:
+    """Offer the model `name` no more; waits until its replicas have ended what they compute."""
+    from ray import serve
+
+    serve.delete(name)
+
+
+def running() -> set[str]:
+    """Names of all that can be asked on the cluster, models and others."""
+    from ray import serve
+
+    return {name for name, told in serve.status().applications.items() if told.status == "RUNNING"}
+
+
+def _unshared_name(predictor: str, options: str) -> str:
+    return f"asked-{predictor}-{options}"
+
+
+def _run(applications: Mapping[str, Application]) -> None:
+    """Raises ClusterError."""
+    from ray import serve
+
+    targets = [
+        serve.RunTarget(target=application, name=name, route_prefix=None, logging_config=QUIET)
+        for name, application in applications.items()
     ]
     try:
-        if fresh:
-            serve.run_many(fresh)
+        if targets:
+            serve.run_many(targets)
     except RuntimeError as error:
         raise ClusterError(
             f"the replicas do not start: {error}", fix="`earthmap doctor` looks at the models"
@@ -276,13 +312,15 @@ def replica_handle(name: str) -> DeploymentHandle[Any]:
         ) from error
 
 
-def _application(spec: Mapping[str, Any], options: ReplicaOptions) -> tuple[str, Application]:
+def _application(
+    spec: Mapping[str, Any], options: ReplicaOptions, *, named: Callable[[str, str], str] = served_name
+) -> tuple[str, Application]:
     """Name of the deployment, which says what it is made of, and the application. Raises ModelError."""
     from ray import serve
 
     asked, gpus = _asked_of_node(spec["name"], options.gpus)
     spec = _whole_spec(spec, dtype="bfloat16" if gpus else "float32")
-    name = served_name(key_of(spec), content_key(asdict(options), asked))
+    name = named(key_of(spec), content_key(asdict(options), asked))
     deployment = serve.deployment(
         name=name,
         ray_actor_options=asked,

@@ -142,7 +142,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
 
 def _asking(settings: Settings, cluster: ServiceCluster, metrics: ServiceMetrics) -> Asking:
     """Who answers questions about one place."""
-    relay = Relay(cluster.address, workers=settings.askers, queued=settings.questions)
+    relay = Relay(cluster.address, workers=settings.askers, queued=settings.questions, replicas=settings.replicas)
     return Asking(answering=relay, at_once=settings.questions, limit_s=settings.answer_within_s, heard=metrics.asked)
 
 

@@ -14,12 +14,13 @@ import uvicorn
 from earthmap.predict import SpectralPredictor
 from earthmap.service.access import Service
 from earthmap.service.app import create_app
-from earthmap.service.asking import SPECTRAL, AnsweringHere, Asking
+from earthmap.service.asking import SPECTRAL, Asking
 from earthmap.service.database import open_database
 from earthmap.service.jobs import Foreman, ProcessRunner
 from earthmap.service.processes import Offer
 from earthmap.service.state import JobStore
 from earthmap.service.tokens import TokenStore
+from tests.service.answering import AnsweringHere
 from tests.service.programs import MAPS
 
 OFFER = Offer(catalogs={"drawn": "/secret/place/catalog.json"})

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 
-from earthmap.errors import AreaError, QueryError
+from earthmap.errors import AreaError, ModelError, QueryError
 from earthmap.grid import owned_ground, tile_to_lonlat
 from earthmap.model import new_earth_onevision, train_words
 from earthmap.pipeline.cluster import cluster
+from earthmap.pipeline.sharing import deployed
 from earthmap.predict import build_predictor
 from earthmap.service.ask_relay import Relay
-from earthmap.service.asking import SPECTRAL, AnsweringHere, Asked, BusyError
+from earthmap.service.asking import SPECTRAL, Asked, BusyError
 from earthmap.service.replicas import ReplicaOptions, deploy, spec_of
+from earthmap.service.trained import Trained
 from earthmap.synthetic import World
 from tests.model.conftest import of_others
 from tests.pipeline.cubes import read_run
+from tests.service.answering import AnsweringHere
 from tests.worlds import middle_tile
 
 
@@ -29,9 +32,13 @@ def test_workers_and_replicas_answer_as_one_process_does(
     tmp_path: Path, drawn_catalog: Path, drawn_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    import ray
+    from ray import serve
+
     texts = ["Is there any water? yes no none water", "Reply with mask[16|0:0+3] poly"] * 3
-    of_others(new_earth_onevision("tiny", train_words(texts, size=400), seed=1)).save(tmp_path / "model")
-    mine = {**spec_of(str(tmp_path / "model")), "dtype": "float32"}
+    for seed, name in enumerate(("model", "trained"), 1):
+        of_others(new_earth_onevision("tiny", train_words(texts, size=400), seed=seed)).save(tmp_path / name)
+    mine, theirs = ({**spec_of(str(tmp_path / name)), "dtype": "float32"} for name in ("model", "trained"))
     tile = middle_tile(drawn_world)
     area = list(owned_ground(tile).buffer(-1e-4).bounds)
     run = read_run(
@@ -53,8 +60,30 @@ def test_workers_and_replicas_answer_as_one_process_does(
         for model in (SPECTRAL, "mine")
     ]
 
+    async def trained_models(relay: Relay) -> None:
+        """They are offered when they are asked, beside what is offered anyhow, few at once, and again when gone."""
+        question = asked("Is there any water?", "job:one", checkpoint=str(tmp_path / "trained"))
+        here = AnsweringHere({"job:one": build_predictor(theirs)})
+        expected = await here.answer(question)
+        assert expected["predictor"] != (await relay.answer(questions[3]))["predictor"]
+        for reply in await asyncio.gather(*(relay.answer(question) for _ in range(3))):
+            _same(reply, expected)
+        with pytest.raises(ModelError):
+            await relay.answer(asked("Is there any water?", "job:none", checkpoint=str(tmp_path / "nowhere")))
+        another = await asyncio.to_thread(Trained, ReplicaOptions(fewest=1), most=1)
+        with pytest.raises(BusyError):
+            await relay.answer(question)
+        _same(await relay.answer(question), expected)
+        for name in ("job:two", "job:three"):
+            await another.offer(name, str(tmp_path / "trained"))
+        while "job:two" in serve.status().applications:
+            await asyncio.sleep(0.1)
+        assert {"job:one", "job:three"} <= serve.status().applications.keys()
+        assert deployed().keys() == {"mine"}, "runs share what may be withdrawn"
+        await here.close()
+
     async def all_of(address: str) -> None:
-        relay = Relay(lambda: address, workers=1)
+        relay = Relay(lambda: address, workers=1, replicas=ReplicaOptions(fewest=1))
         here = AnsweringHere({SPECTRAL: build_predictor({"name": SPECTRAL}), "mine": build_predictor(mine)})
         try:
             expected = [await here.answer(one) for one in questions]
@@ -71,14 +100,12 @@ def test_workers_and_replicas_answer_as_one_process_does(
             again = await asyncio.gather(*(relay.answer(questions[1]) for _ in range(6)))
             for reply in again:  # though the replicas are others
                 _same(reply, expected[1])
+            await trained_models(relay)
         finally:
             await relay.close()
             await here.close()
 
     with cluster(None):
-        import ray
-        from ray import serve
-
         deploy({"mine": mine}, options=ReplicaOptions(fewest=1))
         asyncio.run(all_of(ray.get_runtime_context().gcs_address))
         serve.shutdown()  # or a thread of this process looks for it as long as the process lives

@@ -19,12 +19,13 @@ from earthmap.cli import main
 from earthmap.errors import JobError
 from earthmap.grid import owned_ground, tile_to_lonlat
 from earthmap.predict import SpectralPredictor
-from earthmap.service.asking import SPECTRAL, AnsweringHere, Asked, Asking, BusyError
+from earthmap.service.asking import SPECTRAL, Asked, Asking, BusyError
 from earthmap.service.errors import ProblemError
 from earthmap.service.state import JobStore
 from earthmap.service.tokens import Role
 from earthmap.synthetic import World
 from tests.pipeline.cubes import read_run
+from tests.service.answering import AnsweringHere
 from tests.service.serving import Served, serve
 from tests.service.standard import Standard
 from tests.worlds import middle_tile
@@ -211,11 +212,11 @@ def test_a_job_of_others_looks_like_none_and_one_that_works_is_not_ready(secured
         problem_of(client.post(PATH, json=inputs_at(place, own)), 401)
 
 
-def test_a_model_that_is_not_held_ready_is_not_replaced_by_another(open_house: Served, place: Place) -> None:
-    job = finished(open_house.jobs, place, model="job:00000000-0000-0000-0000-000000000000")
+def test_a_model_that_is_no_longer_offered_is_not_replaced_by_another(open_house: Served, place: Place) -> None:
+    job = finished(open_house.jobs, place, model="gone")
     with open_house.client() as client:
         told = problem_of(client.post(PATH, json=inputs_at(place, job)))
-        assert "not held ready" in told["detail"]
+        assert "no longer offered" in told["detail"]
         assert "spectral" in told["expected"]
         assert client.post(PATH, json=inputs_at(place, job, model="spectral")).status_code == 200
 

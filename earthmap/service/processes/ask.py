@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 
@@ -13,10 +13,10 @@ from earthmap.errors import JobError
 from earthmap.model import EMBEDDED, has_embedded
 from earthmap.pipeline.job import QuestionSpec
 from earthmap.service.asking import SPECTRAL, Asked, parse_question
-from earthmap.service.processes.inputs import CONFIG, JobInput
+from earthmap.service.processes.inputs import CONFIG, JobInput, model_input
 from earthmap.service.processes.mapped import run_address
 from earthmap.service.processes.process import Checked, Output, Process
-from earthmap.service.processes.scope import Offer, Scope
+from earthmap.service.processes.scope import OF_JOB, Offer, Scope
 
 _MOST = (180.0, 90.0)
 """Degrees."""
@@ -53,9 +53,9 @@ def _model(models: tuple[str, ...]) -> type[pydantic.BaseModel]:
         between its before and after, or between the first and the latest date that the job looked at."""
         date: str | None = None
         """Which observation is looked at: a STAC datetime or interval; none for the latest."""
-        model: Literal[models] | None = None  # type: ignore[valid-type]
-        """Who answers; none for the job's own, else the embedded model where its card shows that it is the better one,
-        else spectral."""
+        model: model_input(models) | None = None  # type: ignore[valid-type]
+        """Who answers: one that is offered, or `job:ID` for the model that a job trained; none for the job's own, else
+        the embedded model where its card shows that it is the better one, else spectral."""
 
     return AskInputs
 
@@ -64,15 +64,19 @@ def asked_of(inputs: Mapping[str, Any], scope: Scope) -> Asked:
     """The question that checked inputs mean.
 
     Raises:
-        JobError: for a job that has no imagery, or may not be seen, or whose own model is not held ready.
+        JobError: for a job that has no imagery or trained no model, or may not be seen, and where the job's own model
+            is no longer offered.
     """
     job = scope.mapped(inputs["job"])
     query = inputs["query"]
     own = SPECTRAL if job.inputs.get("predictor") == SPECTRAL else job.inputs.get("model")
     named, names = inputs.get("model") or own, model_names(scope.offer)
-    if named is not None and named not in names:
+    checkpoint = None
+    if named is not None and named.startswith(OF_JOB):
+        checkpoint = scope.model(named)
+    elif named is not None and named not in names:
         raise JobError(
-            f"the job was answered by {named}, which is not held ready for questions",
+            f"the job was answered by {named}, which is no longer offered",
             expected=f"one of {', '.join(names)}",
             fix="name it as model",
         )
@@ -82,6 +86,7 @@ def asked_of(inputs: Mapping[str, Any], scope: Scope) -> Asked:
         question={"text": query} if isinstance(query, str) else query,
         date=inputs.get("date"),
         model=named,
+        checkpoint=checkpoint,
     )
 
 
