@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,19 @@ class _Server:
     """uvicorn in a thread."""
 
     def __init__(
-        self, folder: Path, *, command: tuple[str, ...] | None, secured: bool, offer: Offer, asking: Asking | None
+        self,
+        folder: Path,
+        *,
+        command: tuple[str, ...] | None,
+        secured: bool,
+        offer: Offer,
+        asking: Asking | None,
+        cluster: Callable[[], str] | None,
     ) -> None:
         database = open_database(folder / "state.sqlite")
         self.jobs, tokens = JobStore(database), TokenStore(database) if secured else None
-        runner = ProcessRunner(root=str(folder / "runs"), offer=offer, jobs=self.jobs, command=command or MAPS)
+        runs = str(folder / "runs")
+        runner = ProcessRunner(root=runs, offer=offer, jobs=self.jobs, command=command or MAPS, cluster=cluster)
         foreman = Foreman(jobs=self.jobs, runner=runner, every_s=0.02) if command else None
         asking = asking or Asking(answering=AnsweringHere({SPECTRAL: SpectralPredictor()}))
         app = create_app(
@@ -77,9 +85,11 @@ def serve(
     secured: bool = False,
     offer: Offer = OFFER,
     asking: Asking | None = None,
+    cluster: Callable[[], str] | None = None,
 ) -> Iterator[Served]:
-    """A service; with `command`, that runs its jobs; `asking` is who answers, by default `spectral` in threads."""
-    server = _Server(folder, command=command, secured=secured, offer=offer, asking=asking)
+    """A service; with `command`, that runs its jobs, on the `cluster` that it says where it is, else each on its own;
+    `asking` is who answers, by default `spectral` in threads."""
+    server = _Server(folder, command=command, secured=secured, offer=offer, asking=asking, cluster=cluster)
     try:
         yield server.served
     finally:  # also where the test fails, or the process would never end
