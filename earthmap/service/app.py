@@ -50,7 +50,6 @@ from earthmap.service.processes import (
     PROCESSES,
     Checked,
     Process,
-    Scope,
     describe,
     parse_execution,
     summary_of,
@@ -218,7 +217,7 @@ class _Desk:
             raise ProblemError(problem(403, "Not with this token", f"a {holder.role} may not ask for jobs"))
         body = await body_of(request)
         if process.is_synchronous:
-            return await self._answer(request, process, body, scope_of(self.service, holder))
+            return await self._answer(request, process, body, holder)
         job = await run_in_threadpool(self._submit, process, body, holder)
         address = f"{base_of(request)}/jobs/{job.id}"
         headers = {"Location": address}
@@ -226,9 +225,10 @@ class _Desk:
             headers["Preference-Applied"] = "respond-async"
         return JSONResponse(self._status(job, base_of(request)), 201, headers)
 
-    async def _answer(self, request: Request, process: Process, body: bytes, scope: Scope) -> Response:
+    async def _answer(self, request: Request, process: Process, body: bytes, holder: Holder) -> Response:
         """The results of a process that makes no job."""
-        asking = self.service.asking
+        asking, scope = self.service.asking, scope_of(self.service, holder)
+        owner = holder.owner if self.service.tokens is not None else None
         if asking is None:
             raise ProblemError(problem(503, "Not here", "this service answers no questions; ask for a map"))
 
@@ -236,7 +236,7 @@ class _Desk:
             return asked_of(parse_execution(process, body, scope).inputs, scope)
 
         try:
-            reply = await asking.ask(read, within_s=_patience(request))
+            reply = await asking.ask(read, within_s=_patience(request), owner=owner)
         except BadRequestError as error:
             raise hidden_problem(error, scope) from None
         return JSONResponse({"reply": {"value": reply, "mediaType": "application/json"}})

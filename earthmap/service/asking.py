@@ -12,8 +12,9 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +34,9 @@ SPECTRAL = "spectral"
 
 AT_ONCE = 64
 """Questions in flight, where the operator does not say."""
+
+OF_ONE = 0.75
+"""Share of them that one owner may have where there are several, so that there is room for another."""
 
 LIMIT_S = 60.0
 """Seconds that an answer may take, where the operator does not say."""
@@ -186,7 +190,8 @@ class Asking:
     heard: Callable[[str, float], None] = lambda outcome, seconds: None
     """Hears of every question: what it came to, `answered`, `refused`, `unanswerable`, `busy`, `late` or `failed`, and
     after how many seconds."""
-    _inside: int = 0
+    _inside: Counter[str | None] = field(default_factory=Counter)
+    """Questions that are being answered, by who asks."""
     _usual_s: float = 1.0
     """How long answers took lately."""
 
@@ -197,20 +202,25 @@ class Asking:
                 expected="one or more, and a time",
             )
 
-    async def ask(self, read: Callable[[], Asked], *, within_s: float = math.inf) -> dict[str, Any]:
+    async def ask(
+        self, read: Callable[[], Asked], *, within_s: float = math.inf, owner: str | None = None
+    ) -> dict[str, Any]:
         """The reply to the question that `read` reads in a thread, within what who asks is ready to wait.
+
+        `owner` is whose question it is, where there are several.
 
         Raises:
             EarthmapError: for a question that cannot be answered as it stands; ProblemError as `read` does.
             ProblemError: with Retry-After: 429 where too many are asked, 503 where nobody takes it on, 504 where it
                 took too long.
         """
-        if self._inside >= self.at_once:
+        many = self._too_many(owner)
+        if many is not None:
             self.heard("refused", 0.0)
-            told = f"{self._inside} questions are being answered, as many as this service takes on at once; ask again"
+            told = f"{many} are being answered, as many as this service takes on at once; ask again"
             raise self._refusal(429, "Too many questions", told)
         started, outcome = time.monotonic(), "failed"
-        self._inside += 1
+        self._inside[owner] += 1
         try:
             reply = await self._answer(read, min(self.limit_s, within_s))
             outcome = "answered"
@@ -220,8 +230,16 @@ class Asking:
             outcome = _outcome(error)
             raise
         finally:
-            self._inside -= 1
+            self._inside[owner] -= 1
+            self._inside += Counter()  # who asks nothing any more is forgotten
             self.heard(outcome, time.monotonic() - started)
+
+    def _too_many(self, owner: str | None) -> str | None:
+        """Which questions are too many for one more to be let in; None where there is room."""
+        if self._inside.total() >= self.at_once:
+            return f"{self._inside.total()} questions"
+        own, most = self._inside[owner], math.ceil(self.at_once * OF_ONE)
+        return f"{own} questions of {owner}" if owner is not None and own >= most else None
 
     async def _answer(self, read: Callable[[], Asked], limit_s: float) -> dict[str, Any]:
         limit = asyncio.timeout(limit_s)

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -307,6 +307,28 @@ def test_nobody_there_and_nobody_who_comes_back() -> None:
         assert (await ask(stuck, within_s=0.01))[0] == 504, "places are given back"
 
     asyncio.run(all_of())
+
+
+def test_one_owner_leaves_room_for_another() -> None:
+    asked = Asked(run="run", at=(0.0, 0.0), question={"text": "Where is water?"})
+    asking = Asking(answering=Stuck(), at_once=4)
+
+    async def status(owner: str | None) -> int:
+        with pytest.raises(ProblemError) as caught:
+            await asking.ask(lambda: asked, within_s=0.2, owner=owner)
+        if caught.value.document["status"] == 429:
+            told.append(caught.value.document["detail"])
+        return int(caught.value.document["status"])
+
+    async def all_of(owners: Sequence[str | None]) -> list[int]:
+        return await asyncio.gather(*map(status, owners))
+
+    told: list[str] = []
+    assert asyncio.run(all_of(["ada"] * 5 + ["bob"] * 2)) == [504] * 3 + [429] * 2 + [504, 429]
+    assert [text.split(" are")[0] for text in told] == ["3 questions of ada"] * 2 + ["4 questions"]
+    assert asyncio.run(all_of([None] * 5)) == [504] * 4 + [429], "where nobody is told apart, all places are anybody's"
+    assert asyncio.run(all_of(["bob"] * 4)) == [504] * 3 + [429], "places are given back"
+    assert asyncio.run(all_of(["ada"])) == [504]
 
 
 def test_who_asks_may_be_less_patient_than_the_service(tmp_path: Path, place: Place) -> None:
