@@ -29,6 +29,19 @@ def drawn_catalog(drawn_world: World, tmp_path_factory: pytest.TempPathFactory) 
     return write_world(drawn_world, folder, sensors=("sentinel-2", "sentinel-1", "rgb"))
 
 
+def wide_world(seed: int) -> World:
+    """25 km of valley, in coarse pixels: three dozen cells that are drawn in a second."""
+    west, south, side = 500_000.0, 5_060_000.0, 25_000.0
+    return World(
+        seed=seed,
+        epsg=32631,
+        bounds=(west, south, west + side, south + side),
+        before=datetime.datetime(2024, 5, 1, 10, 30, tzinfo=datetime.UTC),
+        after=datetime.datetime(2024, 5, 11, 10, 30, tzinfo=datetime.UTC),
+        resolution_m=50.0,
+    )
+
+
 def cropped(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int]) -> GeoBox:
     """A part of a straight lattice, from and to in pixels."""
     old = geobox.affine

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from earthmap.errors import BadRequestError, JobError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from earthmap.pipeline import Progress, Run
 
 MAX_REASONS = 60
@@ -27,6 +29,27 @@ RUN_SECONDS = (10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
 _REASON = re.compile(r"[a-z][a-z_]{0,40}")
 
 
+def make_registry() -> CollectorRegistry:
+    """One for the numbers of this process, with the version of earthmap.
+
+    Raises:
+        JobError: where the package prometheus_client is not installed.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, Info
+    except ImportError as error:
+        raise JobError(
+            "metrics are written by a package that is not installed",
+            expected="prometheus_client",
+            fix="pip install prometheus_client",
+        ) from error
+    import earthmap
+
+    registry = CollectorRegistry()
+    Info("earthmap_build", "Version of earthmap", registry=registry).info({"version": earthmap.__version__})
+    return registry
+
+
 class Metrics:
     """The counters of a process.
 
@@ -35,17 +58,9 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
-        except ImportError as error:
-            raise JobError(
-                "metrics are written by a package that is not installed",
-                expected="prometheus_client",
-                fix="pip install prometheus_client",
-            ) from error
-        import earthmap
+        self.registry = of = make_registry()
+        from prometheus_client import Counter, Gauge, Histogram
 
-        self.registry = of = CollectorRegistry()
         self.running = Gauge("earthmap_runs_running", "Runs that work now", registry=of)
         self.runs = Counter("earthmap_runs", "Runs that ended, by how", ["outcome"], registry=of)
         self.seconds = Histogram(
@@ -63,7 +78,6 @@ class Metrics:
         self.groups = Counter("earthmap_groups", "Groups of the cube, read or reused", ["origin"], registry=of)
         self.parts = Counter("earthmap_parts", "Answer parts, computed or reused", ["origin"], registry=of)
         self._reasons: set[str] = set()
-        Info("earthmap_build", "Version of earthmap", registry=of).info({"version": earthmap.__version__})
 
     @contextlib.contextmanager
     def run(self) -> Iterator[RunMeter]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from earthmap.errors import JobError
+from earthmap.operate.metrics import make_registry
 
 if TYPE_CHECKING:
     from earthmap.service.egress_counts import EgressCounts
@@ -29,17 +29,9 @@ class ServiceMetrics:
     """
 
     def __init__(self) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-        except ImportError as error:
-            raise JobError(
-                "metrics are written by a package that is not installed",
-                expected="prometheus_client",
-                fix="pip install 'earthmap[service]'",
-            ) from error
-        import earthmap
+        self.registry = of = make_registry()
+        from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 
-        self.registry = of = CollectorRegistry()
         about = "Requests that were answered"
         self.requests = Counter("earthmap_requests", about, ["route", "method", "status"], registry=of)
         about = "How long requests took, until their last byte"
@@ -53,7 +45,6 @@ class ServiceMetrics:
         about = "How long the oldest job has waited that nobody works on; 0 where none waits"
         self._waiting = Gauge("earthmap_jobs_waiting_seconds", about, registry=of)
         self._running = Gauge("earthmap_runs_running", "Runs of this service that work now", registry=of)
-        Info("earthmap_build", "Version of earthmap", registry=of).info({"version": earthmap.__version__})
         ProcessCollector(registry=of)
 
     def answered(self, *, route: str, method: str, status: int, seconds: float) -> None:

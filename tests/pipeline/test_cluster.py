@@ -6,7 +6,6 @@ The nodes are Ray's own, all on this machine; the command that maps is a process
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gc
 import hashlib
 import io
@@ -27,6 +26,7 @@ from earthmap.pipeline.folder import FEATURES_PATH, LEDGER_PATH, RUN_PATH
 from earthmap.synthetic import World, write_world
 from tests.pipeline.commands import Command, command, wait_until, write_job
 from tests.servers import free_port
+from tests.worlds import wide_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -39,16 +39,7 @@ FIRST = 5
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """25 km of valley, in coarse pixels: three dozen cells that are drawn in a second."""
-    west, south, side = 500_000.0, 5_060_000.0, 25_000.0
-    return World(
-        seed=3,
-        epsg=32631,
-        bounds=(west, south, west + side, south + side),
-        before=datetime.datetime(2024, 5, 1, 10, 30, tzinfo=datetime.UTC),
-        after=datetime.datetime(2024, 5, 11, 10, 30, tzinfo=datetime.UTC),
-        resolution_m=50.0,
-    )
+    return wide_world(3)
 
 
 @pytest.fixture(scope="module")

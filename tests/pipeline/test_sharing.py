@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import logging
 import time
@@ -28,6 +27,7 @@ from earthmap.predict import Predictor, TileInput, build_predictor
 from earthmap.synthetic import World, write_world
 from earthmap.tasks import Answer, Query
 from tests.pipeline.cells import context_of
+from tests.worlds import wide_world
 
 CPUS = 2
 BATCH = BATCH_ROOMS * ROOM_PER_CPU * CPUS
@@ -35,16 +35,7 @@ BATCH = BATCH_ROOMS * ROOM_PER_CPU * CPUS
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    """25 km of valley in coarse pixels: cells that are drawn and worked on in parts of a second."""
-    west, south, side = 500_000.0, 5_060_000.0, 25_000.0
-    return World(
-        seed=5,
-        epsg=32631,
-        bounds=(west, south, west + side, south + side),
-        before=datetime.datetime(2024, 5, 1, 10, 30, tzinfo=datetime.UTC),
-        after=datetime.datetime(2024, 5, 11, 10, 30, tzinfo=datetime.UTC),
-        resolution_m=50.0,
-    )
+    return wide_world(5)
 
 
 @pytest.fixture(scope="module")
