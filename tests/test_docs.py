@@ -61,7 +61,7 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
 @pytest.mark.filterwarnings("ignore")  # of the notebook client's own threads
 def test_the_notebook_runs(notebook: str, drawn_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:

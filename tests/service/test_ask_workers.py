@@ -27,7 +27,7 @@ from tests.worlds import middle_tile
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_workers_and_replicas_answer_as_one_process_does(
     tmp_path: Path, drawn_catalog: Path, drawn_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
