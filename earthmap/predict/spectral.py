@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,8 @@ from earthmap.tasks.query import Query, beyond_land_cover, mask_legend
 from earthmap.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from numpy.typing import NDArray
 
 VERSION = "3"
@@ -65,6 +68,14 @@ def _kind(picture: Picture) -> str:
     if sensor.is_sar:
         return SAR if sensor.calibrated else UNCALIBRATED_SAR
     return REFLECTANCE if sensor.calibrated else UNCALIBRATED
+
+
+@cache
+def _formula(index: str) -> CodeType:
+    """What `spyndex.computeIndex` evaluates, without reading the definitions of all indices each time."""
+    import spyndex
+
+    return compile(spyndex.indices[index].formula, index, "eval")
 
 
 class _Look:
@@ -100,9 +111,7 @@ class _Look:
                 elif index in bands:
                     self._values[key] = bands[index]
                 else:
-                    import spyndex
-
-                    self._values[key] = spyndex.computeIndex(index, bands)
+                    self._values[key] = eval(_formula(index), {}, bands)
         return self._values[key]
 
     def _holds(self, condition: Condition, mean_px: int) -> NDArray[np.bool_]:

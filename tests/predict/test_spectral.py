@@ -16,7 +16,7 @@ from earthmap.errors import JobError
 from earthmap.grid.tiling import Grid, Tile, Zone
 from earthmap.predict import Picture, SpectralPredictor, TileInput, build_predictor
 from earthmap.predict.rules import BAND_NAMES, PRECEDENCE, RULES, SYMBOLS
-from earthmap.predict.spectral import mean_filter
+from earthmap.predict.spectral import _Look, mean_filter
 from earthmap.sensors.masks import Reason
 from earthmap.tasks import TARGETS, make_query
 
@@ -241,6 +241,16 @@ def test_the_table_agrees_with_spyndex() -> None:
             assert set(spyndex.indices[name].bands) == set(symbols)
     assert {rule.target for rule in RULES} == set(TARGETS) == set(PRECEDENCE)
     assert all(rule.source for rule in RULES)
+
+
+@pytest.mark.parametrize("index", sorted(name for name in SYMBOLS if name not in BAND_NAMES))
+def test_an_index_is_what_spyndex_computes(index: str) -> None:
+    import spyndex
+
+    data = np.random.default_rng(4).uniform(0.001, 1, (len(OPTICAL), 20, 20)).astype(np.float32)
+    look = _Look(picture(data), OPTICAL)
+    bands = {symbol: look.band(symbol) for symbol in SYMBOLS[index]}
+    np.testing.assert_array_equal(look._value(index, 1), spyndex.computeIndex(index, bands))
 
 
 def test_keys_and_building() -> None:
