@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,12 @@ MANIFEST = "manifest.json"
 
 CHUNKS = 4
 """Inner chunks along a side of a shard; divides every cell_px."""
+
+_DECODING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+"""Who decodes, in one thread: workers are as many as there are cores."""
+
+_MAKING = threading.Lock()
+"""Settings of zarr are those of the process: one thread at a time changes them, for a moment."""
 
 _CONVENTIONS = (
     ("proj", "geo-proj", "f17cb550-5864-4468-aeb7-f3180cfb622f", "Coordinate reference system information"),
@@ -301,11 +308,9 @@ class CellGroup:
 
     @cached_property
     def _pixels(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        import zarr
-
         try:
-            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
-            return np.asarray(group["data"][...]), np.asarray(group["mask"][...])  # type: ignore[index]
+            data, mask = self._arrays("data", "mask")
+            return np.asarray(data[...]), np.asarray(mask[...])
         except Exception as error:  # codecs and stores raise errors of no common base
             raise self._unreadable(error) from error
 
@@ -315,14 +320,28 @@ class CellGroup:
 
     def read_rows(self, name: str, rows: slice, *, band: str | None = None) -> NDArray[Any]:
         """(rows, cell_px) of `mask`, `looks`, or of one band of `data`, and nothing else. Raises StorageError."""
-        import zarr
-
         place = (rows,) if band is None else (self.manifest.bands.index(band), rows)
         try:
-            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
-            return np.asarray(group[name][place])  # type: ignore[index]
+            (array,) = self._arrays(name)
+            return np.asarray(array[place])
         except Exception as error:  # codecs and stores raise errors of no common base
             raise self._unreadable(error) from error
+
+    def _arrays(self, *names: str) -> list[zarr.Array[Any]]:
+        """Arrays of the group, those of a folder decoded by zarrs.
+
+        Why not others, too: docs/decisions/0042-cubes-on-disk-are-read-by-zarrs.md.
+        """
+        import zarr
+        from zarr.storage import LocalStore
+
+        if not self.storage.is_local:
+            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
+            return [group[name] for name in names]  # type: ignore[misc]
+        folder = LocalStore(self.storage.locate(self.path), read_only=True)
+        group = zarr.open_group(folder, mode="r", zarr_format=3)
+        with _MAKING, zarr.config.set(_DECODING):  # an array keeps who decodes it
+            return [group[name] for name in names]  # type: ignore[misc]
 
     def _unreadable(self, error: Exception) -> StorageError:
         return StorageError(
@@ -350,16 +369,14 @@ class CellGroup:
             GridError: for a tile of another cell.
             StorageError: when the group cannot be read.
         """
-        import zarr
-
         self._check(tile)
         try:
-            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
-            data = np.asarray(group["data"][(slice(None), *tile.picture_slices)])  # type: ignore[index]
-            mask = np.asarray(group["mask"][tile.picture_slices])  # type: ignore[index]
+            data, mask = self._arrays("data", "mask")
+            return self._shown(
+                np.asarray(data[(slice(None), *tile.picture_slices)]), np.asarray(mask[tile.picture_slices])
+            )
         except Exception as error:  # codecs and stores raise errors of no common base
             raise self._unreadable(error) from error
-        return self._shown(data, mask)
 
     def _check(self, tile: Tile) -> None:
         if tile.cell.id != self.manifest.cell_id:

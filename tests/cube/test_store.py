@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,63 @@ def test_damage_is_named(storage: Storage, read: CellRead) -> None:
         verify_cell(storage, read.path)
     with pytest.raises(StorageError):
         open_cell(storage, read.path).read()
+
+
+def test_a_part_is_read_as_zarr_reads_it(storage: Storage, read: CellRead) -> None:
+    """Tiles and rows, though another pipeline may decode them; and what the process has set for zarr stays."""
+    import zarr
+
+    write_cell(storage, read, drawn(read))
+    plain = zarr.open_group(storage.zarr(read.path, read_only=True), mode="r")
+    data, mask = np.asarray(plain["data"][...]), np.asarray(plain["mask"][...])
+    group, before = open_cell(storage, read.path), copy.deepcopy(zarr.config.config)
+    tiles = read.cell.tiles()
+
+    def same(number: int) -> bool:
+        tile, rows = tiles[number % len(tiles)], slice(number, number + 7)
+        picture = group.read_picture(tile)
+        return (
+            np.array_equal(picture.data, data[(slice(None), *tile.picture_slices)], equal_nan=True)
+            and np.array_equal(picture.mask, mask[tile.picture_slices])
+            and np.array_equal(group.read_rows("data", rows, band="red"), data[1, rows], equal_nan=True)
+            and np.array_equal(group.read_rows("mask", rows), mask[rows])
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(same, range(len(tiles))))
+    assert zarr.config.config == before
+
+
+def test_whatever_becomes_of_the_bytes_it_is_an_error_that_says_so_or_other_pixels(
+    tmp_path: Path, read: CellRead
+) -> None:
+    storage, draw = Storage(tmp_path), np.random.default_rng(11)
+    write_cell(storage, read, drawn(read))
+    path = tmp_path / read.path / "data" / "c" / "1" / "0" / "0"
+    whole = path.read_bytes()
+    told = 0
+    for number in range(60):
+        damaged = bytearray(whole)
+        if number % 3 == 0:
+            damaged = damaged[: int(draw.integers(0, len(whole)))]
+        else:  # anywhere, or in the index at the end
+            first = 0 if number % 3 == 1 else len(whole) - 260
+            for place in draw.integers(first, len(whole), 20):
+                damaged[place] = draw.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            data, _ = open_cell(storage, read.path).read()
+        except StorageError:
+            told += 1
+        else:
+            assert data.shape[0] == 2
+            assert not np.array_equal(data, drawn(read).data, equal_nan=True)
+    assert told >= 40
+    path.unlink()
+    data, _ = open_cell(storage, read.path).read()
+    assert np.isnan(data[1]).all(), "an object that is not there is fill, as the format says; the manifest knows better"
+    with pytest.raises(StorageError):
+        verify_cell(storage, read.path)
 
 
 def test_a_damaged_manifest_says_so(storage: Storage, read: CellRead) -> None:
