@@ -33,14 +33,15 @@ from earthmap.storage import Storage
 if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
+    from zarr.abc.store import Store
 
 MANIFEST = "manifest.json"
 
 CHUNKS = 4
 """Inner chunks along a side of a shard; divides every cell_px."""
 
-_DECODING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
-"""Who decodes, in one thread: workers are as many as there are cores."""
+_DECODING = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+"""Who decodes what is on disk."""
 
 _MAKING = threading.Lock()
 """Settings of zarr are those of the process: one thread at a time changes them, for a moment."""
@@ -335,13 +336,18 @@ class CellGroup:
         import zarr
         from zarr.storage import LocalStore
 
-        if not self.storage.is_local:
-            group = zarr.open_group(self.storage.zarr(self.path, read_only=True), mode="r", zarr_format=3)
-            return [group[name] for name in names]  # type: ignore[misc]
-        folder = LocalStore(self.storage.locate(self.path), read_only=True)
-        group = zarr.open_group(folder, mode="r", zarr_format=3)
+        on_disk = self.storage.is_local
+        store: Store = (
+            LocalStore(self.storage.locate(self.path), read_only=True)
+            if on_disk
+            else self.storage.zarr(self.path, read_only=True)
+        )
+        group = zarr.open_group(store, mode="r", zarr_format=3)
+        arrays: list[Any] = [group[name] for name in names]
+        if not on_disk:
+            return arrays
         with _MAKING, zarr.config.set(_DECODING):  # an array keeps who decodes it
-            return [group[name] for name in names]  # type: ignore[misc]
+            return [zarr.Array(zarr.AsyncArray(one.metadata, one.store_path)) for one in arrays]
 
     def _unreadable(self, error: Exception) -> StorageError:
         return StorageError(
