@@ -7,6 +7,7 @@ Objects appear whole or not at all. `create` writes only where nothing is yet (a
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,22 @@ class Storage:
         except Exception as error:  # obstore raises errors of no common base
             raise self._failed("read", path, error) from error
 
+    def read_file(self, path: str, local: Path) -> None:
+        """Copy `path` into the file `local`, a piece at a time. Raises as `read`, and the OSError of the file."""
+        with local.open("wb") as file:
+            for piece in self._pieces(path):
+                file.write(piece)
+
+    def _pieces(self, path: str) -> Iterator[bytes]:
+        import obstore
+
+        try:
+            yield from obstore.get(self._store(), path).stream()
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # obstore raises errors of no common base
+            raise self._failed("read", path, error) from error
+
     def write(self, path: str, data: bytes) -> None:
         """Put `data` at `path`, replacing what is there, whole or not at all."""
         import obstore
@@ -179,11 +196,15 @@ class Storage:
 
     def list(self, prefix: str = "") -> list[str]:
         """The paths of all objects below `prefix`, sorted."""
+        return [path for path, _, _ in self.entries(prefix)]
+
+    def entries(self, prefix: str = "") -> Sequence[tuple[str, int, str]]:
+        """Path, size in bytes and entity tag of all objects below `prefix`, sorted."""
         import obstore
 
         try:
             batches = obstore.list(self._store(), prefix or None)
-            return sorted(meta["path"] for batch in batches for meta in batch)
+            return sorted((meta["path"], int(meta["size"]), meta["e_tag"] or "") for batch in batches for meta in batch)
         except FileNotFoundError:
             return []
         except Exception as error:  # obstore raises errors of no common base

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from earthmap.content import content_key
 from earthmap.errors import ModelError
+from earthmap.model.fetched import FETCHED, fetch_checkpoint
 from earthmap.model.inspection import FIX, first_line, inspect_folder, weight_files
 
 if TYPE_CHECKING:
     import torch
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_FETCHED = ("*.json", "*.safetensors", "*.txt", "*.jinja")
-"""What is fetched of a public checkpoint: no pickle, and no code."""
-
 EMBEDDED = "nano"
 """Name of the checkpoint that comes with the package."""
 
@@ -38,22 +36,25 @@ _KEYED = (
 
 
 def find_checkpoint(source: str | Path) -> Path:
-    """The folder of a checkpoint: the one named, or the local copy of a public one, fetched where it is not there yet.
+    """The folder of a checkpoint: the one named, or the local copy of one on S3 or of a public one, fetched where it is
+    not there yet.
 
     `nano` is the one that comes with the package; a folder of that name here is `./nano`.
 
     Raises:
-        ModelError: for a public name that cannot be fetched, and for `nano` in a copy of the package without weights.
+        ModelError: for one that cannot be fetched, and for `nano` in a copy of the package without weights.
     """
     if source == EMBEDDED:
         return _embedded()
+    if isinstance(source, str) and source.startswith("s3://"):
+        return fetch_checkpoint(source)
     folder = Path(source).expanduser()
     if isinstance(source, Path) or folder.exists() or not _HUB_NAME.fullmatch(source):
         return folder
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=list(_FETCHED)))
+        return Path(snapshot_download(source, allow_patterns=list(FETCHED)))
     except Exception as error:  # the hub's client, httpx and sockets share no base class
         raise ModelError(
             f"{source} is no folder here, and cannot be fetched as a public checkpoint: {first_line(error)}", fix=FIX
@@ -132,8 +133,10 @@ def _check_tensors(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """Write weights and configuration as stock transformers does."""
+    """Write weights and configuration as stock transformers does, the same whether the model was loaded or is new."""
     folder.mkdir(parents=True, exist_ok=True)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config.dtype = model.dtype
     with _quietly():
         model.save_pretrained(folder)
 

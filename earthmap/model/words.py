@@ -188,6 +188,8 @@ def save_words(words: Words, folder: Path, *, smallest_px: int = 256) -> None:
     With these other programs make the same patches. `smallest_px` is the side of the smallest picture that the model
     was trained on, so that they do not enlarge it.
     """
+    for name in ("is_local", "local_files_only"):  # how it was loaded is nothing of what it is
+        words.tokenizer.init_kwargs.pop(name, None)
     words.tokenizer.save_pretrained(folder)
     sizes = _PICTURE_PIXELS | {"shortest_edge": min(smallest_px**2, _PICTURE_PIXELS["shortest_edge"])}
     for name, own in (

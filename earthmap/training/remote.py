@@ -49,7 +49,7 @@ def fetch_newest(storage: Storage, folder: Path) -> Path | None:
             for path in storage.list(name):
                 file = folder / path
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(storage.read(path))
+                storage.read_file(path, file)
         except OSError as error:
             if isinstance(error, StorageError):
                 raise

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from earthmap.errors import StorageError
+from earthmap.model import checkpoint_key, find_checkpoint
 from earthmap.storage import Storage
 from earthmap.training import Learner, load_learner, newest_checkpoint, save_checkpoint
 from earthmap.training.finetune import finetune
@@ -86,7 +87,8 @@ def test_what_is_not_whole_is_passed_over(learner: Learner, tmp_path: Path, stor
     assert fetch_newest(storage, tmp_path / "again") == tmp_path / "again" / "step-00000003"
 
 
-def test_a_run_on_s3_is_that_of_a_folder(tmp_path: Path, storage: Storage) -> None:
+def test_a_run_on_s3_is_that_of_a_folder(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stages = write_stages(tmp_path / "stages.yaml", steps=2)
     finetune(finetune_spec(tmp_path, stages, every=1))
     heard: list[str] = []
@@ -96,6 +98,7 @@ def test_a_run_on_s3_is_that_of_a_folder(tmp_path: Path, storage: Storage) -> No
     assert done.model == storage.locate("model")
     assert storage.read("model/model.safetensors") == run_weights(tmp_path / "run")
     assert {"curves.parquet", "curves.png", "finetune.json", "finetuned.json"} <= set(storage.list())
+    assert checkpoint_key(find_checkpoint(done.model)) == checkpoint_key(tmp_path / "run" / "model")
 
 
 def test_a_bucket_that_is_not_there_is_told(learner: Learner, tmp_path: Path, s3: S3Server, storage: Storage) -> None:
