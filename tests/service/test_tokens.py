@@ -48,7 +48,7 @@ def test_the_token_itself_is_kept_nowhere(tokens: TokenStore) -> None:
     text = tokens.make("carol", role=Role.VIEWER)
     path = Path(str(tokens.database.engine.url.database))
     kept = b"".join(one.read_bytes() for one in path.parent.iterdir())
-    assert text.rpartition("_")[2].encode() not in kept
+    assert text.split("_", 2)[2].encode() not in kept  # the secret may have such a line in it, too
     assert text.encode() not in kept
     assert text not in repr(tokens.all())
 
