@@ -62,7 +62,7 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Captu
     assert token.startswith("em_")
     assert main(["token", "list", "--state", state]) == 0
     line = capsys.readouterr().out.strip()
-    assert token.rpartition("_")[2] not in line
+    assert token.split("_", 2)[2] not in line
     assert "ada  submitter  500 km²" in line
     assert main(["token", "revoke", token.split("_")[1], "--state", state]) == 0
     assert main(["token", "revoke", token.split("_")[1], "--state", state]) == 2
