@@ -353,7 +353,7 @@ def _add_question_details(add: Callable[..., Any]) -> None:
 
 
 _PREDICTOR_HELP = "what answers (default spectral; vlm where its figures on real scenes are better)"
-_MODEL_HELP = "checkpoint of the vision-language model: a folder, a public one's name, or nano (built in, default)"
+_MODEL_HELP = "checkpoint of the vision-language model: a folder, s3://, a public one's name, or nano (default)"
 
 
 def _add_respond(commands: Any) -> None:

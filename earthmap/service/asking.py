@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from earthmap.errors import EarthmapError, JobError, ReadError
 from earthmap.model import EMBEDDED, has_embedded
@@ -25,9 +25,6 @@ from earthmap.pipeline.job import QuestionSpec
 from earthmap.predict import default_predictor
 from earthmap.service.errors import ProblemError, problem
 from earthmap.tasks import TASKS, Answer, Query
-
-if TYPE_CHECKING:
-    pass
 
 SPECTRAL = "spectral"
 """Who answers without a model, by thresholds."""
